@@ -1,0 +1,2 @@
+// Lets tsc read abi.ts, which AssemblyScript compiles too.
+type i32 = number
