@@ -1,0 +1,139 @@
+/**
+ * What TypeScript writes and WebAssembly reads: op codes and the offsets in the records. Constants only;
+ * asc folds them into the kernels, tsc gives them to src/backend/wasm. All offsets count 32-bit words.
+ *
+ *   control block                      op record (OP_WORDS words)
+ *   ┌──────────────────────────┐       ┌──────┬──────┬───────────────────────────────┐
+ *   │ CONTROL_* words          │──┐    │ code │ rows │ operands: pointers, strides … │
+ *   └──────────────────────────┘  │    └──────┴──────┴───────────────────────────────┘
+ *     pointers to: program ───────┘    strides and widths count f32 elements, pointers bytes
+ *     tokens, segments, logit rows, state slots, scratch
+ */
+
+export const CONTROL_PROGRAM: i32 = 0
+export const CONTROL_N_TOKENS: i32 = 1
+export const CONTROL_N_LOGIT_ROWS: i32 = 2
+export const CONTROL_N_SEGMENTS: i32 = 3
+/** i32 ids, one a token row. */
+export const CONTROL_TOKENS: i32 = 4
+/** SEGMENT_WORDS words a segment. */
+export const CONTROL_SEGMENTS: i32 = 5
+/** i32 token rows, one a logit row. */
+export const CONTROL_LOGIT_ROWS: i32 = 6
+export const CONTROL_STATE: i32 = 7
+export const CONTROL_SLOT_BYTES: i32 = 8
+/** SCRATCH_BYTES a thread. */
+export const CONTROL_SCRATCH: i32 = 9
+export const CONTROL_SCRATCH_BYTES: i32 = 10
+export const CONTROL_N_THREADS: i32 = 11
+export const CONTROL_WORDS: i32 = 16
+
+export const SEGMENT_SLOT: i32 = 0
+/** Tokens that the sequence had before this segment. */
+export const SEGMENT_POSITION: i32 = 1
+export const SEGMENT_FIRST_ROW: i32 = 2
+export const SEGMENT_N_ROWS: i32 = 3
+export const SEGMENT_WORDS: i32 = 4
+
+export const OP_CODE: i32 = 0
+/** Which rows the op runs over: ROWS_TOKEN or ROWS_LOGIT. */
+export const OP_ROWS: i32 = 1
+export const OP_WORDS: i32 = 32
+
+export const ROWS_TOKEN: i32 = 0
+export const ROWS_LOGIT: i32 = 1
+
+export const CODE_EMBED: i32 = 1
+export const EMBED_WEIGHT: i32 = 2
+export const EMBED_WIDTH: i32 = 3
+export const EMBED_OUT: i32 = 4
+export const EMBED_OUT_STRIDE: i32 = 5
+
+export const CODE_GATHER_ROWS: i32 = 2
+export const GATHER_X: i32 = 2
+export const GATHER_X_STRIDE: i32 = 3
+export const GATHER_WIDTH: i32 = 4
+export const GATHER_OUT: i32 = 5
+export const GATHER_OUT_STRIDE: i32 = 6
+
+export const CODE_RMS_NORM: i32 = 3
+export const NORM_X: i32 = 2
+export const NORM_X_STRIDE: i32 = 3
+export const NORM_WIDTH: i32 = 4
+export const NORM_WEIGHT: i32 = 5
+/** f32 */
+export const NORM_EPS: i32 = 6
+export const NORM_OUT: i32 = 7
+export const NORM_OUT_STRIDE: i32 = 8
+
+export const CODE_LINEAR: i32 = 4
+export const LINEAR_X: i32 = 2
+export const LINEAR_X_STRIDE: i32 = 3
+export const LINEAR_N_IN: i32 = 4
+export const LINEAR_WEIGHT: i32 = 5
+export const LINEAR_N_OUT: i32 = 6
+/** 0: none */
+export const LINEAR_BIAS: i32 = 7
+export const LINEAR_OUT: i32 = 8
+export const LINEAR_OUT_STRIDE: i32 = 9
+/** 1: add to what the output holds */
+export const LINEAR_ACCUMULATE: i32 = 10
+
+export const CODE_CONV1D: i32 = 5
+export const CONV_X: i32 = 2
+export const CONV_X_STRIDE: i32 = 3
+export const CONV_WIDTH: i32 = 4
+/** (dConv, width), padded to LANES */
+export const CONV_WEIGHT: i32 = 5
+export const CONV_N_TAPS: i32 = 6
+/** 0: none */
+export const CONV_BIAS: i32 = 7
+/** byte offset in a state slot of (width, dConv − 1) */
+export const CONV_STATE: i32 = 8
+export const CONV_OUT: i32 = 9
+export const CONV_OUT_STRIDE: i32 = 10
+/** 1: silu after the sum */
+export const CONV_SILU: i32 = 11
+
+export const CODE_SELECTIVE_SCAN: i32 = 6
+export const SCAN_X: i32 = 2
+export const SCAN_X_STRIDE: i32 = 3
+export const SCAN_DT: i32 = 4
+export const SCAN_DT_STRIDE: i32 = 5
+/** 0: no gate */
+export const SCAN_Z: i32 = 6
+export const SCAN_Z_STRIDE: i32 = 7
+/** A · log2(e), tiles of (dState, LANES) */
+export const SCAN_A: i32 = 8
+export const SCAN_B: i32 = 9
+/** 0: the same B at every token */
+export const SCAN_B_STRIDE: i32 = 10
+/** channels that share a B */
+export const SCAN_B_CHANNELS: i32 = 11
+export const SCAN_C: i32 = 12
+export const SCAN_C_STRIDE: i32 = 13
+export const SCAN_C_CHANNELS: i32 = 14
+/** 0: none */
+export const SCAN_D: i32 = 15
+/** 0: none */
+export const SCAN_DT_BIAS: i32 = 16
+export const SCAN_DT_SOFTPLUS: i32 = 17
+export const SCAN_D_INNER: i32 = 18
+export const SCAN_D_STATE: i32 = 19
+/** byte offset in a state slot of (dInner, dState) */
+export const SCAN_STATE: i32 = 20
+export const SCAN_OUT: i32 = 21
+export const SCAN_OUT_STRIDE: i32 = 22
+
+/** Channels in one vector of the scan. */
+export const LANES: i32 = 4
+/** Output rows in one panel of a linear weight. */
+export const PANEL_ROWS: i32 = 8
+/** Tokens that the scan takes at a time: dt, dt · x and y of one tile stay in L1 over all states. */
+export const SCAN_BLOCK: i32 = 32
+
+/** Functions of `evaluate`. */
+export const FUNCTION_EXP: i32 = 0
+export const FUNCTION_SOFTPLUS: i32 = 1
+export const FUNCTION_SILU: i32 = 2
+export const FUNCTION_EXP2: i32 = 3

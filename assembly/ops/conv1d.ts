@@ -1,0 +1,87 @@
+/**
+ * Causal depthwise convolution along the tokens, and silu:
+ * out[t][d] = silu(bias[d] + Σ_j weight[j][d] · x[t − (dConv − 1) + j][d]), j ascending.
+ *
+ * Reads x (nRows, width) and the last dConv − 1 inputs of the sequence from its state (width, dConv − 1); writes out and the new state.
+ * Threads share the channels, in vectors of LANES. For each token the taps are added one at a time to the output row, which stays in L1.
+ */
+
+import {
+  CONV_BIAS, CONV_N_TAPS, CONV_OUT, CONV_OUT_STRIDE, CONV_SILU, CONV_STATE, CONV_WEIGHT, CONV_WIDTH, CONV_X, CONV_X_STRIDE,
+  LANES, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS
+} from '../abi'
+import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
+import { silu, siluLanes } from '../math/exp'
+
+export function conv1d(control: usize, op: usize, thread: i32): void {
+  const width = word(op, CONV_WIDTH)
+  const nVectors = (width + LANES - 1) / LANES
+  const first = firstOf(control, nVectors, thread) * LANES
+  const end = firstOf(control, nVectors, thread + 1) * LANES
+  if (first == end) return
+  for (let i = 0; i < nSegments(control); i++) {
+    const segment = segmentAt(control, i)
+    convolve(op, segment, slotOf(control, segment) + pointer(op, CONV_STATE), scratchOf(control, thread), first, end)
+  }
+}
+
+/** Channels [first, end), a whole number of vectors; `history` is scratch for (dConv − 1, end − first). */
+function convolve(op: usize, segment: usize, state: usize, history: usize, first: i32, end: i32): void {
+  const width = word(op, CONV_WIDTH)
+  const padded = (width + LANES - 1) / LANES * LANES
+  const nTaps = word(op, CONV_N_TAPS)
+  const nPast = nTaps - 1
+  const nRows = word(segment, SEGMENT_N_ROWS)
+  const xStride = word(op, CONV_X_STRIDE)
+  const outStride = word(op, CONV_OUT_STRIDE)
+  const x = at(pointer(op, CONV_X), word(segment, SEGMENT_FIRST_ROW) * xStride + first)
+  const out = at(pointer(op, CONV_OUT), word(segment, SEGMENT_FIRST_ROW) * outStride + first)
+  const weight = at(pointer(op, CONV_WEIGHT), first)
+  const bias = pointer(op, CONV_BIAS)
+  const count = end - first
+  const valid = min(count, width - first)
+
+  for (let d = 0; d < valid; d++) {
+    for (let j = 0; j < nPast; j++) {
+      store<f32>(at(history, j * count + d), load<f32>(at(state, (first + d) * nPast + j)))
+    }
+  }
+  for (let t = 0; t < nRows; t++) {
+    const row = at(out, t * outStride)
+    if (bias) memory.copy(row, at(bias, first), <usize>count << 2)
+    else memory.fill(row, 0, <usize>count << 2)
+    for (let j = 0; j < nTaps; j++) {
+      const source = t - nPast + j
+      const tap = source < 0 ? at(history, (source + nPast) * count) : at(x, source * xStride)
+      addTap(row, tap, at(weight, j * padded), count)
+    }
+    if (word(op, CONV_SILU)) gate(row, count)
+  }
+  for (let d = 0; d < valid; d++) {
+    for (let j = 0; j < nPast; j++) {
+      const source = nRows - nPast + j
+      const value = load<f32>(source < 0 ? at(history, (source + nPast) * count + d) : at(x, source * xStride + d))
+      store<f32>(at(state, (first + d) * nPast + j), value)
+    }
+  }
+}
+
+/** row += tap · weight */
+function addTap(row: usize, tap: usize, weight: usize, count: i32): void {
+  if (ASC_FEATURE_SIMD) {
+    for (let d = 0; d < count; d += LANES) {
+      v128.store(at(row, d), f32x4.add(v128.load(at(row, d)), f32x4.mul(v128.load(at(tap, d)), v128.load(at(weight, d)))))
+    }
+  } else {
+    for (let d = 0; d < count; d++) store<f32>(at(row, d), load<f32>(at(row, d)) + load<f32>(at(tap, d)) * load<f32>(at(weight, d)))
+  }
+}
+
+/** row = silu(row) */
+function gate(row: usize, count: i32): void {
+  if (ASC_FEATURE_SIMD) {
+    for (let d = 0; d < count; d += LANES) v128.store(at(row, d), siluLanes(v128.load(at(row, d))))
+  } else {
+    for (let d = 0; d < count; d++) store<f32>(at(row, d), silu(load<f32>(at(row, d))))
+  }
+}

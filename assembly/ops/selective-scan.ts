@@ -1,0 +1,210 @@
+/**
+ * The selective scan (Mamba, section 3.3 and algorithm 2), fused: softplus of dt, discretization, recurrence, C, D and gate.
+ *
+ *   dt = softplus(dt + dtBias)        h = exp(dt · A) · h + dt · B · x        y = (C · h + D · x) · silu(z)
+ *
+ * Reads x, dt, z (nRows, dInner), A (dInner, dState), B and C (nRows, groups, dState); reads and writes the state (dInner, dState); writes out.
+ * The (nRows, dInner, dState) tensors exist only in registers:
+ *
+ *   paper: HBM   here: DRAM, L2   rows of x, dt, z, B, C and out, each read or written once
+ *   paper: SRAM  here: L1         one tile: dt, dt · x and y of SCAN_BLOCK tokens × LANES channels, and the tile's whole state
+ *                registers        four states × LANES channels, over the block's tokens
+ *
+ * Threads share the tiles. y adds the states in ascending order whatever the blocking, so any split of the tokens gives the same bits.
+ */
+
+import {
+  LANES, SCAN_A, SCAN_B, SCAN_BLOCK, SCAN_B_CHANNELS, SCAN_B_STRIDE, SCAN_C, SCAN_C_CHANNELS, SCAN_C_STRIDE, SCAN_D, SCAN_DT, SCAN_DT_BIAS,
+  SCAN_DT_SOFTPLUS, SCAN_DT_STRIDE, SCAN_D_INNER, SCAN_D_STATE, SCAN_OUT, SCAN_OUT_STRIDE, SCAN_STATE, SCAN_X, SCAN_X_STRIDE, SCAN_Z, SCAN_Z_STRIDE,
+  SEGMENT_FIRST_ROW, SEGMENT_N_ROWS
+} from '../abi'
+import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
+import { exp2, exp2Lanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
+
+const VECTOR_BYTES: usize = 16
+const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
+
+/** (h + FLUSH) − FLUSH is h above 2^-77 and a multiple of 2^-124 below: a state that fades ends at zero, not among the slow subnormals. */
+const FLUSH: f32 = 7.888609052210118e-31
+const FLUSH_LANES: usize = memory.data<f32>([FLUSH, FLUSH, FLUSH, FLUSH], 16)
+
+/** Scratch of a thread: [ dt of a block | dt · x of a block | y of a block | state (dState, LANES) ], vectors of LANES channels. */
+export function selectiveScan(control: usize, op: usize, thread: i32): void {
+  const dInner = word(op, SCAN_D_INNER)
+  const dState = word(op, SCAN_D_STATE)
+  const scratch = scratchOf(control, thread)
+  const state = scratch + 3 * BLOCK_BYTES
+  // A tile never crosses from one group of B or C into the next.
+  const groupChannels = min(word(op, SCAN_B_CHANNELS), word(op, SCAN_C_CHANNELS))
+  const groupTiles = (groupChannels + LANES - 1) / LANES
+  const nTiles = dInner / groupChannels * groupTiles
+  const end = firstOf(control, nTiles, thread + 1)
+  for (let i = 0; i < nSegments(control); i++) {
+    const segment = segmentAt(control, i)
+    for (let tile = firstOf(control, nTiles, thread); tile < end; tile++) {
+      const channel = tile / groupTiles * groupChannels + tile % groupTiles * LANES
+      const nLanes = min(LANES, groupChannels - tile % groupTiles * LANES)
+      const slot = slotOf(control, segment) + pointer(op, SCAN_STATE) + ((<usize>channel * dState) << 2)
+      loadState(slot, state, dState, nLanes)
+      scanTile(op, segment, tile, channel, nLanes, scratch)
+      storeState(slot, state, dState, nLanes)
+    }
+  }
+}
+
+/** All tokens of a segment for LANES channels, block by block. */
+function scanTile(op: usize, segment: usize, tile: i32, channel: i32, nLanes: i32, scratch: usize): void {
+  const dState = word(op, SCAN_D_STATE)
+  const end = word(segment, SEGMENT_FIRST_ROW) + word(segment, SEGMENT_N_ROWS)
+  const A = pointer(op, SCAN_A) + <usize>tile * dState * VECTOR_BYTES
+  const B = at(pointer(op, SCAN_B), channel / word(op, SCAN_B_CHANNELS) * dState)
+  const C = at(pointer(op, SCAN_C), channel / word(op, SCAN_C_CHANNELS) * dState)
+  const BStride = word(op, SCAN_B_STRIDE)
+  const CStride = word(op, SCAN_C_STRIDE)
+  const state = scratch + 3 * BLOCK_BYTES
+  for (let row = word(segment, SEGMENT_FIRST_ROW); row < end; row += SCAN_BLOCK) {
+    const count = min(SCAN_BLOCK, end - row)
+    discretize(op, row, channel, count, scratch)
+    const BRow = at(B, row * BStride)
+    const CRow = at(C, row * CStride)
+    let n = 0
+    if (ASC_FEATURE_SIMD) {
+      for (; n + 4 <= dState; n += 4) fourStates(scratch, count, A, at(BRow, n), at(CRow, n), BStride, CStride, state, n)
+    }
+    for (; n < dState; n++) oneState(scratch, count, A, at(BRow, n), at(CRow, n), BStride, CStride, state, n)
+    finish(op, row, channel, nLanes, count, scratch)
+  }
+}
+
+/** dt and dt · x of a block; y = 0. */
+function discretize(op: usize, row: i32, channel: i32, count: i32, scratch: usize): void {
+  const bias = pointer(op, SCAN_DT_BIAS)
+  const isSoftplus = word(op, SCAN_DT_SOFTPLUS)
+  let dtRow = at(pointer(op, SCAN_DT), row * word(op, SCAN_DT_STRIDE) + channel)
+  let xRow = at(pointer(op, SCAN_X), row * word(op, SCAN_X_STRIDE) + channel)
+  let vector = scratch
+  for (let t = 0; t < count; t++) {
+    if (ASC_FEATURE_SIMD) {
+      let dt = v128.load(dtRow)
+      if (bias) dt = f32x4.add(dt, v128.load(at(bias, channel)))
+      if (isSoftplus) dt = softplusLanes(dt)
+      v128.store(vector, dt)
+      v128.store(vector + BLOCK_BYTES, f32x4.mul(dt, v128.load(xRow)))
+      v128.store(vector + 2 * BLOCK_BYTES, f32x4.splat(0))
+    } else {
+      for (let lane = 0; lane < LANES; lane++) {
+        let dt = load<f32>(at(dtRow, lane))
+        if (bias) dt = dt + load<f32>(at(bias, channel + lane))
+        if (isSoftplus) dt = softplus(dt)
+        store<f32>(at(vector, lane), dt)
+        store<f32>(at(vector + BLOCK_BYTES, lane), dt * load<f32>(at(xRow, lane)))
+        store<f32>(at(vector + 2 * BLOCK_BYTES, lane), 0)
+      }
+    }
+    dtRow = at(dtRow, word(op, SCAN_DT_STRIDE))
+    xRow = at(xRow, word(op, SCAN_X_STRIDE))
+    vector += VECTOR_BYTES
+  }
+}
+
+/** One step of one state of LANES channels. */
+// @ts-ignore: decorator
+@inline
+function step(h: v128, dt: v128, dtx: v128, A: v128, B: usize): v128 {
+  const decayed = f32x4.mul(exp2Lanes(f32x4.mul(dt, A)), h)
+  const flush = v128.load(FLUSH_LANES)
+  return f32x4.sub(f32x4.add(f32x4.add(decayed, f32x4.mul(dtx, v128.load32_splat(B))), flush), flush)
+}
+
+/** h and y over a block, for states n to n + 3. */
+function fourStates(scratch: usize, count: i32, A: usize, B: usize, C: usize, BStride: i32, CStride: i32, state: usize, n: i32): void {
+  const tile = A + <usize>n * VECTOR_BYTES
+  const A0 = v128.load(tile)
+  const A1 = v128.load(tile, 16)
+  const A2 = v128.load(tile, 32)
+  const A3 = v128.load(tile, 48)
+  const states = state + <usize>n * VECTOR_BYTES
+  let h0 = v128.load(states)
+  let h1 = v128.load(states, 16)
+  let h2 = v128.load(states, 32)
+  let h3 = v128.load(states, 48)
+  const end = scratch + <usize>count * VECTOR_BYTES
+  for (let vector = scratch; vector < end; vector += VECTOR_BYTES) {
+    const dt = v128.load(vector)
+    const dtx = v128.load(vector + BLOCK_BYTES)
+    let y = v128.load(vector + 2 * BLOCK_BYTES)
+    h0 = step(h0, dt, dtx, A0, B)
+    y = f32x4.add(y, f32x4.mul(h0, v128.load32_splat(C)))
+    h1 = step(h1, dt, dtx, A1, B + 4)
+    y = f32x4.add(y, f32x4.mul(h1, v128.load32_splat(C + 4)))
+    h2 = step(h2, dt, dtx, A2, B + 8)
+    y = f32x4.add(y, f32x4.mul(h2, v128.load32_splat(C + 8)))
+    h3 = step(h3, dt, dtx, A3, B + 12)
+    y = f32x4.add(y, f32x4.mul(h3, v128.load32_splat(C + 12)))
+    v128.store(vector + 2 * BLOCK_BYTES, y)
+    B = at(B, BStride)
+    C = at(C, CStride)
+  }
+  v128.store(states, h0)
+  v128.store(states, h1, 16)
+  v128.store(states, h2, 32)
+  v128.store(states, h3, 48)
+}
+
+/** The same for state n alone: the scalar form, and the tail where dState is no multiple of four. */
+function oneState(scratch: usize, count: i32, A: usize, B: usize, C: usize, BStride: i32, CStride: i32, state: usize, n: i32): void {
+  for (let lane = 0; lane < LANES; lane++) {
+    const log2Decay = load<f32>(at(A, n * LANES + lane))
+    let h = load<f32>(at(state, n * LANES + lane))
+    for (let t = 0; t < count; t++) {
+      const vector = at(scratch, t * LANES + lane)
+      const y = vector + 2 * BLOCK_BYTES
+      const dt = load<f32>(vector)
+      const dtx = load<f32>(vector + BLOCK_BYTES)
+      h = exp2(dt * log2Decay) * h + dtx * load<f32>(at(B, t * BStride)) + FLUSH - FLUSH
+      store<f32>(y, load<f32>(y) + h * load<f32>(at(C, t * CStride)))
+    }
+    store<f32>(at(state, n * LANES + lane), h)
+  }
+}
+
+/** out = (y + D · x) · silu(z) for a block. */
+function finish(op: usize, row: i32, channel: i32, nLanes: i32, count: i32, scratch: usize): void {
+  const D = pointer(op, SCAN_D)
+  const z = pointer(op, SCAN_Z)
+  for (let t = 0; t < count; t++) {
+    const y = scratch + 2 * BLOCK_BYTES + <usize>t * VECTOR_BYTES
+    const x = at(pointer(op, SCAN_X), (row + t) * word(op, SCAN_X_STRIDE) + channel)
+    const gate = at(z, (row + t) * word(op, SCAN_Z_STRIDE) + channel)
+    const out = at(pointer(op, SCAN_OUT), (row + t) * word(op, SCAN_OUT_STRIDE) + channel)
+    if (ASC_FEATURE_SIMD && nLanes == LANES) {
+      let value = v128.load(y)
+      if (D) value = f32x4.add(value, f32x4.mul(v128.load(at(D, channel)), v128.load(x)))
+      if (z) value = f32x4.mul(value, siluLanes(v128.load(gate)))
+      v128.store(out, value)
+    } else {
+      for (let lane = 0; lane < nLanes; lane++) {
+        let value = load<f32>(at(y, lane))
+        if (D) value = value + load<f32>(at(D, channel + lane)) * load<f32>(at(x, lane))
+        if (z) value = value * silu(load<f32>(at(gate, lane)))
+        store<f32>(at(out, lane), value)
+      }
+    }
+  }
+}
+
+/** Slot (channel, dState) → tile (dState, LANES). Unused lanes are zero. */
+function loadState(slot: usize, state: usize, dState: i32, nLanes: i32): void {
+  for (let n = 0; n < dState; n++) {
+    for (let lane = 0; lane < LANES; lane++) {
+      store<f32>(at(state, n * LANES + lane), lane < nLanes ? load<f32>(at(slot, lane * dState + n)) : 0)
+    }
+  }
+}
+
+/** Tile (dState, LANES) → slot (channel, dState). */
+function storeState(slot: usize, state: usize, dState: i32, nLanes: i32): void {
+  for (let n = 0; n < dState; n++) {
+    for (let lane = 0; lane < nLanes; lane++) store<f32>(at(slot, lane * dState + n), load<f32>(at(state, n * LANES + lane)))
+  }
+}

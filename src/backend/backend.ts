@@ -1,0 +1,82 @@
+/** What runs a program. Three implementations: reference (float64, readable), wasm (fast), webgpu. */
+
+import type { Parameter, Program, View } from '../program/ops.ts'
+
+/** A run of tokens of one sequence within a batch. */
+export interface Segment {
+  /** State slot of the sequence. */
+  readonly slot: number
+  /** Tokens that the sequence had before. */
+  readonly position: number
+  /** Where its tokens start in the batch. */
+  readonly firstRow: number
+  readonly nRows: number
+  /** Which of its tokens get logits. */
+  readonly logits: 'none' | 'last' | 'all'
+}
+
+/** One forward: a prompt, a token, a chunk, a batch of sequences of different lengths. */
+export interface Batch {
+  /** Ids, checked by the caller. */
+  readonly tokens: Int32Array
+  readonly segments: readonly Segment[]
+}
+
+/** What runs, and why; a property of every loaded model. */
+export interface BackendInfo {
+  readonly name: 'reference' | 'wasm'
+  /** Build of the compute core: 'simd', 'scalar', or 'float64' for the reference. */
+  readonly build: string
+  readonly threads: number
+  /** Why this one. */
+  readonly reason: string
+  readonly memoryBytes: MemoryBytes
+}
+
+export interface MemoryBytes {
+  readonly weights: number
+  readonly state: number
+  readonly activations: number
+  readonly total: number
+}
+
+export interface Capacity {
+  /** Rows of a batch. */
+  readonly maxRows: number
+  /** Rows of a batch with logits. */
+  readonly maxLogitRows: number
+  /** Sequences whose state is resident. */
+  readonly nSlots: number
+}
+
+export interface Backend {
+  readonly program: Program
+  readonly info: BackendInfo
+  readonly capacity: Capacity
+  /** Values of a parameter, row-major from element `first`, already transformed. Called for all of them before the first forward. */
+  write(parameter: Parameter, values: Float32Array, first: number): void
+  /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
+  forward(batch: Batch, logits: Float32Array): Promise<void>
+  /** The canonical state (program.stateSize) of a slot, the caller's own. */
+  readState(slot: number): Promise<Float32Array>
+  writeState(slot: number, state: Float32Array): Promise<void>
+  clearState(slot: number): Promise<void>
+  dispose(): Promise<void>
+}
+
+/** A backend whose program can be run one op at a time: for tests, profiles and the bare scan. */
+export interface SteppingBackend extends Backend {
+  begin(batch: Batch): void
+  run(firstOp: number, endOp: number): void
+  /** (rows of the batch, view.width): written to the start of `into`, by default the caller's own. */
+  readView(view: View, into?: Float32Array): Float32Array
+  writeView(view: View, values: Float32Array): void
+}
+
+/** The token rows whose logits a batch asks for. */
+export function logitRows(batch: Batch): number[] {
+  return batch.segments.flatMap(({ firstRow, nRows, logits }) => {
+    if (logits === 'none' || nRows === 0) return []
+    return logits === 'last' ? [firstRow + nRows - 1] : Array.from({ length: nRows }, (_, i) => firstRow + i)
+  })
+}

@@ -1,0 +1,133 @@
+/**
+ * Every op in float64, as the paper writes it. This is the documentation of the method and the oracle of the kernels:
+ * plain loops, no blocking, no SIMD.
+ */
+
+import { type Conv1dOp, isParameter, type LinearOp, type OpKind, type OpOf, type RmsNormOp, scanGroups, type ScanInput, type SelectiveScanOp, type View } from '../../program/ops.ts'
+import type { Batch } from '../backend.ts'
+import type { ReferenceMemory } from './memory.ts'
+
+/** What an op sees of a forward. */
+export interface Context {
+  readonly batch: Batch
+  readonly logitRows: readonly number[]
+  readonly memory: ReferenceMemory
+}
+
+type Runner<K extends OpKind> = (op: OpOf<K>, context: Context) => void
+
+export const referenceOps: { readonly [K in OpKind]: Runner<K> } = {
+  embed(op, { batch, memory }) {
+    const W = memory.parameter(op.weight)
+    batch.tokens.forEach((token, row) => {
+      for (let i = 0; i < op.out.width; i++) memory.set(op.out, row, i, W[token * op.out.width + i])
+    })
+  },
+
+  gatherRows(op, { logitRows, memory }) {
+    logitRows.forEach((source, row) => {
+      for (let i = 0; i < op.out.width; i++) memory.set(op.out, row, i, memory.get(op.x, source, i))
+    })
+  },
+
+  rmsNorm(op, context) {
+    for (let row = 0; row < rowsOf(op.x, context); row++) normalizeRow(op, context, row)
+  },
+
+  linear(op, context) {
+    for (let row = 0; row < rowsOf(op.x, context); row++) linearRow(op, context, row)
+  },
+
+  conv1d(op, context) {
+    for (const { slot, firstRow, nRows } of context.batch.segments) {
+      for (let t = 0; t < nRows; t++) convolveRow(op, context, slot, firstRow + t)
+    }
+  },
+
+  selectiveScan(op, context) {
+    for (const { slot, firstRow, nRows } of context.batch.segments) {
+      for (let t = 0; t < nRows; t++) scanRow(op, context, slot, firstRow + t)
+    }
+  }
+}
+
+function rowsOf(view: View, { batch, logitRows }: Context): number {
+  return view.buffer.rows === 'token' ? batch.tokens.length : logitRows.length
+}
+
+function normalizeRow(op: RmsNormOp, { memory }: Context, row: number): void {
+  const weight = memory.parameter(op.weight)
+  let sum = 0
+  for (let i = 0; i < op.x.width; i++) sum += memory.get(op.x, row, i) ** 2
+  const scale = 1 / Math.sqrt(sum / op.x.width + op.eps)
+  for (let i = 0; i < op.x.width; i++) memory.set(op.out, row, i, memory.get(op.x, row, i) * scale * weight[i])
+}
+
+function linearRow(op: LinearOp, { memory }: Context, row: number): void {
+  const W = memory.parameter(op.weight)
+  const bias = op.bias && memory.parameter(op.bias)
+  const nIn = op.x.width
+  for (let o = 0; o < op.out.width; o++) {
+    let sum = bias ? bias[o] : 0
+    for (let k = 0; k < nIn; k++) sum += W[o * nIn + k] * memory.get(op.x, row, k)
+    memory.set(op.out, row, o, op.accumulate ? memory.get(op.out, row, o) + sum : sum)
+  }
+}
+
+/** out_t = silu(bias + Σ_j w_j · x_{t − (dConv − 1) + j}); the state holds the dConv − 1 inputs before x_t. */
+function convolveRow(op: Conv1dOp, { memory }: Context, slot: number, row: number): void {
+  const dConv = op.weight.shape[2]
+  const weight = memory.parameter(op.weight)
+  const bias = op.bias && memory.parameter(op.bias)
+  const state = memory.state(slot, op.state)
+  for (let d = 0; d < op.x.width; d++) {
+    const past = state.subarray(d * (dConv - 1), (d + 1) * (dConv - 1))
+    const x = memory.get(op.x, row, d)
+    let sum = bias ? bias[d] : 0
+    for (let j = 0; j < dConv - 1; j++) sum += weight[d * dConv + j] * past[j]
+    sum += weight[d * dConv + dConv - 1] * x
+    if (dConv > 1) {
+      past.copyWithin(0, 1)
+      past[dConv - 2] = x
+    }
+    memory.set(op.out, row, d, op.activation === 'silu' ? silu(sum) : sum)
+  }
+}
+
+/** Algorithm 2 of the paper for one token: dt, B and C depend on the input, so the state h keeps or forgets by content. */
+function scanRow(op: SelectiveScanOp, { memory }: Context, slot: number, row: number): void {
+  const { dState } = op
+  const A = memory.parameter(op.A)
+  const D = op.D && memory.parameter(op.D)
+  const dtBias = op.dtBias && memory.parameter(op.dtBias)
+  const h = memory.state(slot, op.state)
+  const valueOf = (input: ScanInput, d: number, n: number): number => {
+    if (isParameter(input)) return memory.parameter(input)[d * dState + n]
+    const group = Math.floor(d / (op.x.width / scanGroups(op, input)))
+    return memory.get(input, row, group * dState + n)
+  }
+  for (let d = 0; d < op.x.width; d++) {
+    const x = memory.get(op.x, row, d)
+    let dt = memory.get(op.dt, row, d) + (dtBias ? dtBias[d] : 0)
+    if (op.dtSoftplus) dt = softplus(dt)
+    let y = 0
+    for (let n = 0; n < dState; n++) {
+      const i = d * dState + n
+      const ABar = Math.exp(dt * A[i])
+      const BBarX = dt * valueOf(op.B, d, n) * x
+      h[i] = ABar * h[i] + BBarX
+      y += valueOf(op.C, d, n) * h[i]
+    }
+    if (D) y += D[d] * x
+    memory.set(op.out, row, d, op.z ? y * silu(memory.get(op.z, row, d)) : y)
+  }
+}
+
+/** PyTorch's: the identity above 20. */
+function softplus(x: number): number {
+  return x > 20 ? x : Math.log1p(Math.exp(x))
+}
+
+function silu(x: number): number {
+  return x / (1 + Math.exp(-x))
+}

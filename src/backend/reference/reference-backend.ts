@@ -1,0 +1,68 @@
+/** Interprets a program in float64. Slow, readable, and what the other backends are tested against. */
+
+import { elementsOf, type Op, type OpKind, type OpOf, type Program, type View } from '../../program/ops.ts'
+import { type Batch, type Capacity, logitRows, type SteppingBackend } from '../backend.ts'
+import { createPace } from '../pace.ts'
+import { createReferenceMemory } from './memory.ts'
+import { type Context, referenceOps } from './ops.ts'
+
+export function createReferenceBackend(program: Program, capacity: Capacity, reason: string): SteppingBackend {
+  const memory = createReferenceMemory(program, capacity)
+  let context: Context = { batch: { tokens: new Int32Array(0), segments: [] }, logitRows: [], memory }
+
+  const rowsOf = (view: View): number => (view.buffer.rows === 'token' ? context.batch.tokens.length : context.logitRows.length)
+  const begin = (batch: Batch): void => {
+    context = { batch, logitRows: logitRows(batch), memory }
+  }
+  const run = (firstOp: number, endOp: number): void => {
+    for (const op of program.ops.slice(firstOp, endOp)) runOp(op, context)
+  }
+  const pace = createPace()
+  const readView = (view: View, into: Float32Array = new Float32Array(rowsOf(view) * view.width)): Float32Array => {
+    for (let row = 0; row < rowsOf(view); row++) {
+      for (let i = 0; i < view.width; i++) into[row * view.width + i] = memory.get(view, row, i)
+    }
+    return into
+  }
+
+  return {
+    program,
+    capacity,
+    info: { name: 'reference', build: 'float64', threads: 1, reason, memoryBytes: memory.bytes },
+    write(parameter, values, first) {
+      const target = memory.parameter(parameter)
+      if (first + values.length > elementsOf(parameter.shape)) throw new RangeError(`${parameter.name}: write beyond its end`)
+      target.set(values, first)
+    },
+    begin,
+    run,
+    readView,
+    writeView(view, values) {
+      values.forEach((value, i) => memory.set(view, Math.floor(i / view.width), i % view.width, value))
+    },
+    async forward(batch, logits) {
+      begin(batch)
+      for (let i = 0; i < program.ops.length; i++) {
+        run(i, i + 1)
+        await pace.pause()
+      }
+      if (program.logits) readView(program.logits, logits)
+    },
+    async readState(slot) {
+      return Float32Array.from(memory.slot(slot))
+    },
+    async writeState(slot, state) {
+      memory.slot(slot).set(state)
+    },
+    async clearState(slot) {
+      memory.slot(slot).fill(0)
+    },
+    async dispose() {}
+  }
+}
+
+function runOp<K extends OpKind>(op: OpOf<K>, context: Context): void
+function runOp(op: Op, context: Context): void {
+  const run = referenceOps[op.kind] as (op: Op, context: Context) => void
+  run(op, context)
+}

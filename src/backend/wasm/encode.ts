@@ -1,0 +1,134 @@
+/** Writes a program into linear memory as the records of assembly/abi.ts. */
+
+import * as abi from '../../../assembly/abi.ts'
+import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
+import type { MemoryMap } from './memory-map.ts'
+
+/** One record: `set` takes word offsets of the ABI. */
+interface Record32 {
+  set(word: number, value: number): void
+  setFloat(word: number, value: number): void
+  /** Address and stride of a view in two neighbouring words. */
+  setView(word: number, view: View): void
+  /** Address of a parameter, 0 for none. */
+  setParameter(word: number, parameter: Parameter | null): void
+  setCode(code: number, out: View): void
+}
+
+/** `memory` is the whole of wasm memory. */
+export function encodeProgram(program: Program, map: MemoryMap, memory: ArrayBufferLike): void {
+  program.ops.forEach((op, i) => {
+    const address = map.ops + 4 * abi.OP_WORDS * i
+    encodeOp(op, createRecord(map, new Uint32Array(memory, address, abi.OP_WORDS), new Float32Array(memory, address, abi.OP_WORDS)))
+  })
+}
+
+function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array): Record32 {
+  return {
+    set(word, value) {
+      words[word] = value
+    },
+    setFloat(word, value) {
+      floats[word] = value
+    },
+    setView(word, view) {
+      const { address, stride } = map.view(view)
+      words[word] = address
+      words[word + 1] = stride
+    },
+    setParameter(word, parameter) {
+      words[word] = parameter === null ? 0 : map.parameter(parameter)
+    },
+    setCode(code, out) {
+      checkOut(out)
+      words[abi.OP_CODE] = code
+      words[abi.OP_ROWS] = out.buffer.rows === 'token' ? abi.ROWS_TOKEN : abi.ROWS_LOGIT
+    }
+  }
+}
+
+/** Kernels store whole panels: what follows an output in its row must be padding. */
+function checkOut({ buffer, offset, width }: View): void {
+  if (width % abi.PANEL_ROWS !== 0 && offset + width !== buffer.width) {
+    throw new TypeError(`buffer ${buffer.name}: output columns ${offset} to ${offset + width} neither fill panels of ${abi.PANEL_ROWS} nor end the row`)
+  }
+}
+
+const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => void } = {
+  embed(op, record) {
+    record.setCode(abi.CODE_EMBED, op.out)
+    record.setParameter(abi.EMBED_WEIGHT, op.weight)
+    record.set(abi.EMBED_WIDTH, op.out.width)
+    record.setView(abi.EMBED_OUT, op.out)
+  },
+
+  gatherRows(op, record) {
+    record.setCode(abi.CODE_GATHER_ROWS, op.out)
+    record.setView(abi.GATHER_X, op.x)
+    record.set(abi.GATHER_WIDTH, op.out.width)
+    record.setView(abi.GATHER_OUT, op.out)
+  },
+
+  rmsNorm(op, record) {
+    record.setCode(abi.CODE_RMS_NORM, op.out)
+    record.setView(abi.NORM_X, op.x)
+    record.set(abi.NORM_WIDTH, op.x.width)
+    record.setParameter(abi.NORM_WEIGHT, op.weight)
+    record.setFloat(abi.NORM_EPS, op.eps)
+    record.setView(abi.NORM_OUT, op.out)
+  },
+
+  linear(op, record) {
+    record.setCode(abi.CODE_LINEAR, op.out)
+    record.setView(abi.LINEAR_X, op.x)
+    record.set(abi.LINEAR_N_IN, op.x.width)
+    record.setParameter(abi.LINEAR_WEIGHT, op.weight)
+    record.set(abi.LINEAR_N_OUT, op.out.width)
+    record.setParameter(abi.LINEAR_BIAS, op.bias)
+    record.setView(abi.LINEAR_OUT, op.out)
+    record.set(abi.LINEAR_ACCUMULATE, Number(op.accumulate))
+  },
+
+  conv1d(op, record) {
+    record.setCode(abi.CODE_CONV1D, op.out)
+    record.setView(abi.CONV_X, op.x)
+    record.set(abi.CONV_WIDTH, op.x.width)
+    record.setParameter(abi.CONV_WEIGHT, op.weight)
+    record.set(abi.CONV_N_TAPS, op.weight.shape[2])
+    record.setParameter(abi.CONV_BIAS, op.bias)
+    record.set(abi.CONV_STATE, 4 * op.state.offset)
+    record.setView(abi.CONV_OUT, op.out)
+    record.set(abi.CONV_SILU, Number(op.activation === 'silu'))
+  },
+
+  selectiveScan(op, record) {
+    const setInput = (word: number, input: ScanInput): void => {
+      if (isParameter(input)) {
+        record.setParameter(word, input)
+        record.set(word + 1, 0)
+      } else {
+        record.setView(word, input)
+      }
+      record.set(word + 2, op.x.width / scanGroups(op, input))
+    }
+    record.setCode(abi.CODE_SELECTIVE_SCAN, op.out)
+    record.setView(abi.SCAN_X, op.x)
+    record.setView(abi.SCAN_DT, op.dt)
+    if (op.z) record.setView(abi.SCAN_Z, op.z)
+    record.setParameter(abi.SCAN_A, op.A)
+    setInput(abi.SCAN_B, op.B)
+    setInput(abi.SCAN_C, op.C)
+    record.setParameter(abi.SCAN_D, op.D)
+    record.setParameter(abi.SCAN_DT_BIAS, op.dtBias)
+    record.set(abi.SCAN_DT_SOFTPLUS, Number(op.dtSoftplus))
+    record.set(abi.SCAN_D_INNER, op.x.width)
+    record.set(abi.SCAN_D_STATE, op.dState)
+    record.set(abi.SCAN_STATE, 4 * op.state.offset)
+    record.setView(abi.SCAN_OUT, op.out)
+  }
+}
+
+function encodeOp(op: Op, record: Record32): void {
+  const encode = encoders[op.kind] as (op: Op, record: Record32) => void
+  encode(op, record)
+}

@@ -1,0 +1,107 @@
+/**
+ * Where everything lies in wasm memory, to the byte, from the program and the capacity alone. It never grows, so no view is ever detached.
+ *
+ *   0          heapBase
+ *   ┌──────────┬─────────┬────────┬──────┬─────────┬─────────┬─────────────┬─────────────┐
+ *   │ static   │ control │ tables │ ops  │ scratch │ weights │ state slots │ activations │
+ *   └──────────┴─────────┴────────┴──────┴─────────┴─────────┴─────────────┴─────────────┘
+ *                          tokens,         a block   packed    canonical     rows padded to
+ *                          segments,       for each  for the   layout        PANEL_ROWS
+ *                          logit rows      thread    kernels
+ */
+
+import { CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, SCAN_BLOCK, SEGMENT_WORDS } from '../../../assembly/abi.ts'
+import { messageOf } from '../../errors.ts'
+import type { ActivationBuffer, Op, Parameter, Program, View } from '../../program/ops.ts'
+import type { Capacity, MemoryBytes } from '../backend.ts'
+import { type PackedLayout, packedLayouts, packedSize } from './packing.ts'
+
+const PAGE_BYTES = 65536
+const MAX_BYTES = 65536 * PAGE_BYTES
+/** Every region starts on a cache line. */
+const ALIGN_BYTES = 64
+
+export interface MemoryMap {
+  readonly control: number
+  readonly tokens: number
+  readonly segments: number
+  readonly logitRows: number
+  readonly ops: number
+  readonly scratch: number
+  readonly scratchBytes: number
+  readonly state: number
+  readonly slotBytes: number
+  readonly pages: number
+  readonly bytes: MemoryBytes
+  layout(parameter: Parameter): PackedLayout
+  /** Address of a packed parameter. */
+  parameter(parameter: Parameter): number
+  /** Address of row 0 of a view, and elements from row to row. */
+  view(view: View): { readonly address: number; readonly stride: number }
+}
+
+/** Throws a RangeError with the bytes needed when they exceed wasm's 4 GiB. */
+export function createMemoryMap(program: Program, capacity: Capacity, options: { heapBase: number; nThreads: number }): MemoryMap {
+  const layouts = packedLayouts(program)
+  const layoutOf = (parameter: Parameter): PackedLayout => {
+    const layout = layouts.get(parameter)
+    if (layout === undefined) throw new TypeError(`${parameter.name}: no op uses it`)
+    return layout
+  }
+  let next = options.heapBase
+  const allocate = (bytes: number): number => {
+    const address = Math.ceil(next / ALIGN_BYTES) * ALIGN_BYTES
+    next = address + bytes
+    return address
+  }
+  const control = allocate(4 * CONTROL_WORDS)
+  const tokens = allocate(4 * capacity.maxRows)
+  const segments = allocate(4 * SEGMENT_WORDS * capacity.nSlots)
+  const logitRows = allocate(4 * capacity.maxLogitRows)
+  const ops = allocate(4 * OP_WORDS * program.ops.length)
+  const scratchBytes = Math.ceil(Math.max(...program.ops.map(scratchBytesOf), ALIGN_BYTES) / ALIGN_BYTES) * ALIGN_BYTES
+  const scratch = allocate(scratchBytes * options.nThreads)
+
+  const weightsStart = next
+  const parameters = program.parameters.map((parameter) => allocate(4 * packedSize(layoutOf(parameter))))
+  const stateStart = next
+  const slotBytes = Math.ceil((4 * program.stateSize) / ALIGN_BYTES) * ALIGN_BYTES
+  const state = allocate(slotBytes * capacity.nSlots)
+  const activationsStart = next
+  const rowsOf = (buffer: ActivationBuffer): number => (buffer.rows === 'token' ? capacity.maxRows : capacity.maxLogitRows)
+  const buffers = program.buffers.map((buffer) => allocate(4 * strideOf(buffer) * rowsOf(buffer)))
+  // A vector may be read that starts in the last columns of the last row.
+  allocate(ALIGN_BYTES)
+  if (next > MAX_BYTES) {
+    throw new RangeError(messageOf({ place: 'wasm memory', expected: `at most ${MAX_BYTES} bytes`, got: `a model that needs ${next}` }))
+  }
+  return {
+    control, tokens, segments, logitRows, ops, scratch, scratchBytes, state, slotBytes,
+    pages: Math.ceil(next / PAGE_BYTES),
+    bytes: {
+      weights: stateStart - weightsStart,
+      state: activationsStart - stateStart,
+      activations: next - activationsStart,
+      total: Math.ceil(next / PAGE_BYTES) * PAGE_BYTES
+    },
+    layout: layoutOf,
+    parameter: ({ id }) => parameters[id],
+    view: ({ buffer, offset }) => ({ address: buffers[buffer.id] + 4 * offset, stride: strideOf(buffer) })
+  }
+}
+
+/** Rows are padded so that a panel's eight outputs may be stored whole. */
+function strideOf({ width }: ActivationBuffer): number {
+  return Math.ceil(width / PANEL_ROWS) * PANEL_ROWS
+}
+
+function scratchBytesOf(op: Op): number {
+  switch (op.kind) {
+    case 'conv1d': return 4 * (op.weight.shape[2] - 1) * Math.ceil(op.x.width / LANES) * LANES
+    case 'selectiveScan': return 4 * LANES * (3 * SCAN_BLOCK + op.dState)
+    case 'rmsNorm': return 4 * PANEL_ROWS
+    case 'embed':
+    case 'gatherRows':
+    case 'linear': return 0
+  }
+}

@@ -1,0 +1,125 @@
+/** Runs a program in WebAssembly: encodes it once into records, then a batch is a few calls of `run`. */
+
+import { instantiateSync } from '@assemblyscript/loader'
+import * as abi from '../../../assembly/abi.ts'
+import type { WasmBuild } from '../../platform/platform.ts'
+import { opCost, type Program, type View } from '../../program/ops.ts'
+import { type Batch, type Capacity, logitRows, type SteppingBackend } from '../backend.ts'
+import { createPace } from '../pace.ts'
+import { encodeProgram } from './encode.ts'
+import { createMemoryMap, type MemoryMap } from './memory-map.ts'
+import { pack, packedSize } from './packing.ts'
+
+/** assembly/index.ts */
+export interface CoreExports extends Record<string, unknown> {
+  heapBase(): number
+  run(control: number, first: number, end: number, thread: number): void
+  evaluate(f: number, x: number, out: number, count: number): void
+}
+
+/** Work in one call into wasm, in the units of opCost: about 10 ms on a core of 20 GFLOP/s, so that the event loop gets its turn. */
+const SLICE_COST = 2e8
+
+export function createWasmBackend(program: Program, capacity: Capacity, core: { module: WebAssembly.Module; build: WasmBuild; reason: string }): SteppingBackend {
+  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module), nThreads: 1 })
+  const memory = new WebAssembly.Memory({ initial: map.pages, maximum: map.pages })
+  const { exports } = instantiateSync<CoreExports>(core.module, { env: { memory } })
+  writeControl(map, memory.buffer)
+  encodeProgram(program, map, memory.buffer)
+
+  const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
+  const tokens = new Int32Array(memory.buffer, map.tokens, capacity.maxRows)
+  const segments = new Int32Array(memory.buffer, map.segments, abi.SEGMENT_WORDS * capacity.nSlots)
+  const rows = new Int32Array(memory.buffer, map.logitRows, capacity.maxLogitRows)
+  const costs = program.ops.map(opCost)
+  const pace = createPace()
+
+  const begin = (batch: Batch): void => {
+    const wanted = logitRows(batch)
+    tokens.set(batch.tokens)
+    rows.set(wanted)
+    batch.segments.forEach(({ slot, position, firstRow, nRows }, i) => {
+      segments.set([slot, position, firstRow, nRows], abi.SEGMENT_WORDS * i)
+    })
+    control[abi.CONTROL_N_TOKENS] = batch.tokens.length
+    control[abi.CONTROL_N_LOGIT_ROWS] = wanted.length
+    control[abi.CONTROL_N_SEGMENTS] = batch.segments.length
+  }
+  const run = (firstOp: number, endOp: number): void => exports.run(map.control, firstOp, endOp, 0)
+  const nRows = (view: View): number => control[view.buffer.rows === 'token' ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
+  const rowOf = (view: View, row: number): Float32Array => {
+    const { address, stride } = map.view(view)
+    return new Float32Array(memory.buffer, address + 4 * stride * row, view.width)
+  }
+  const readView = (view: View, into: Float32Array = new Float32Array(nRows(view) * view.width)): Float32Array => {
+    for (let row = 0; row < nRows(view); row++) into.set(rowOf(view, row), row * view.width)
+    return into
+  }
+  const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
+
+  return {
+    program,
+    capacity,
+    info: { name: 'wasm', build: core.build, threads: 1, reason: core.reason, memoryBytes: map.bytes },
+    write(parameter, values, first) {
+      const layout = map.layout(parameter)
+      pack(layout, new Float32Array(memory.buffer, map.parameter(parameter), packedSize(layout)), values, first)
+    },
+    begin,
+    run,
+    readView,
+    writeView(view, values) {
+      for (let row = 0; row < nRows(view); row++) rowOf(view, row).set(values.subarray(row * view.width, (row + 1) * view.width))
+    },
+    async forward(batch, logits) {
+      begin(batch)
+      for (let first = 0; first < program.ops.length; ) {
+        const end = sliceEnd(costs, first, batch.tokens.length)
+        run(first, end)
+        first = end
+        await pace.pause()
+      }
+      if (program.logits) readView(program.logits, logits)
+    },
+    async readState(slot) {
+      return slotState(slot).slice()
+    },
+    async writeState(slot, state) {
+      slotState(slot).set(state)
+    },
+    async clearState(slot) {
+      slotState(slot).fill(0)
+    },
+    async dispose() {}
+  }
+}
+
+/** The static data ends where memory is ours; asked of a throw-away instance, since the memory's size depends on it. */
+function heapBaseOf(module: WebAssembly.Module): number {
+  const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
+  return exports.heapBase()
+}
+
+function writeControl(map: MemoryMap, memory: ArrayBufferLike): void {
+  const control = new Uint32Array(memory, map.control, abi.CONTROL_WORDS)
+  control[abi.CONTROL_PROGRAM] = map.ops
+  control[abi.CONTROL_TOKENS] = map.tokens
+  control[abi.CONTROL_SEGMENTS] = map.segments
+  control[abi.CONTROL_LOGIT_ROWS] = map.logitRows
+  control[abi.CONTROL_STATE] = map.state
+  control[abi.CONTROL_SLOT_BYTES] = map.slotBytes
+  control[abi.CONTROL_SCRATCH] = map.scratch
+  control[abi.CONTROL_SCRATCH_BYTES] = map.scratchBytes
+  control[abi.CONTROL_N_THREADS] = 1
+}
+
+/** Ops from `first` that fit one slice; at least one. */
+function sliceEnd(costs: readonly number[], first: number, nRows: number): number {
+  let end = first + 1
+  let cost = costs[first] * nRows
+  while (end < costs.length && cost + costs[end] * nRows <= SLICE_COST) {
+    cost += costs[end] * nRows
+    end++
+  }
+  return end
+}

@@ -1,0 +1,32 @@
+/**
+ * Where downloads are kept, as the hub needs it: small records and large files under keys. The platform brings the storage
+ * (a folder on disk; a browser could bring its origin-private file system).
+ */
+import type { ByteSource } from './byte-source.ts'
+
+/** Keys are relative paths: plain file names joined by `/`. */
+export interface FileCache {
+  /** For messages, e.g. the folder's path. */
+  readonly name: string
+  /** A small text, or undefined where there is none. */
+  readRecord(key: string): Promise<string | undefined>
+  /** Replaces the whole text at once: a reader sees the old one or the new one. */
+  writeRecord(key: string, text: string): Promise<void>
+  /** A complete file, or undefined where there is none. */
+  openFile(key: string): Promise<ByteSource | undefined>
+  /**
+   * A place to write the file of this key, for this writer alone. With `resume` it begins with what an earlier writer that ended
+   * early had written; the caller says so only if both write the same bytes.
+   */
+  openPart(key: string, options: { readonly resume: boolean }): Promise<PartialFile>
+}
+
+export interface PartialFile {
+  /** What is there at the time of opening: the first bytes of the file. */
+  readonly byteLength: number
+  write(bytes: Uint8Array, offset: number): Promise<void>
+  /** The file is complete: from here on `openFile` has it. */
+  finish(): Promise<void>
+  /** The file is not complete; with `keep` a later writer may resume it. */
+  abandon(options: { readonly keep: boolean }): Promise<void>
+}

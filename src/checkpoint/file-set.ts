@@ -1,0 +1,71 @@
+/**
+ * Folders that are not on a disk: files given one by one, and files below a web address.
+ */
+import { describe, messageOf } from '../errors.ts'
+import { blobSource, bytesSource, type ByteSource, type FileSet } from './byte-source.ts'
+import { parseHttpUrl, publicName, type HttpOptions } from './http.ts'
+import { httpSource, openUrl } from './http-source.ts'
+
+/** What stands for a file: its bytes, its address (http or https), or a source of one's own. */
+export type FileLike = Uint8Array | ArrayBuffer | Blob | URL | string | ByteSource
+
+/**
+ * A name that stays inside its folder on every system: no separators, no drive, not `.` or `..`, not empty.
+ * Names that a checkpoint gives are checked with this before any file is opened.
+ */
+export function isPlainFileName(name: string): boolean {
+  // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+  return name.length <= 255 && name !== '.' && name !== '..' && /^[^/\\:\u0000-\u001f]+$/.test(name)
+}
+
+/** For file sets: a RangeError when `fileName` is not plain. */
+export function checkFileName(fileName: string, place: string): void {
+  if (!isPlainFileName(fileName)) {
+    throw new RangeError(messageOf({ place, expected: 'a plain file name, without a folder', got: describe(fileName) }))
+  }
+}
+
+/** Files given by name, e.g. what a file picker returned. `options` are for those given by address. */
+export function recordFiles(files: Readonly<Record<string, FileLike>>, options: HttpOptions = {}): FileSet {
+  const byName = new Map(Object.entries(files))
+  for (const [fileName, file] of byName) checkFileLike(fileName, file)
+  return {
+    name: 'files',
+    async open(fileName, signal) {
+      checkFileName(fileName, 'files')
+      const file = byName.get(fileName)
+      return file === undefined ? undefined : openFileLike(fileName, file, { ...options, signal })
+    }
+  }
+}
+
+/** The files directly below an address: `https://host/models/tiny` has `https://host/models/tiny/config.json`. */
+export function urlFiles(baseUrl: URL | string, options: HttpOptions = {}): FileSet {
+  const base = parseHttpUrl(baseUrl)
+  if (!base.pathname.endsWith('/')) base.pathname += '/'
+  return {
+    name: publicName(base),
+    async open(fileName, signal) {
+      checkFileName(fileName, publicName(base))
+      return openUrl(new URL(encodeURIComponent(fileName), base), { ...options, signal })
+    }
+  }
+}
+
+function checkFileLike(fileName: string, file: FileLike): void {
+  checkFileName(fileName, 'files')
+  const isSource = typeof file === 'object' && file !== null && 'read' in file && typeof file.read === 'function'
+  if (file instanceof Uint8Array || file instanceof ArrayBuffer || file instanceof Blob || isSource) return
+  if (file instanceof URL || typeof file === 'string') {
+    parseHttpUrl(file)
+    return
+  }
+  throw new TypeError(messageOf({ place: fileName, expected: 'bytes, a Blob, an address or a ByteSource', got: describe(file) }))
+}
+
+async function openFileLike(fileName: string, file: FileLike, options: HttpOptions): Promise<ByteSource> {
+  if (file instanceof Uint8Array || file instanceof ArrayBuffer) return bytesSource(file, fileName)
+  if (file instanceof Blob) return blobSource(file, fileName)
+  if (file instanceof URL || typeof file === 'string') return httpSource(file, options)
+  return file
+}

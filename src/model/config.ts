@@ -1,0 +1,113 @@
+/** What a config.json says, checked. The architectures' own readers stand in their block files. */
+
+import type { JsonObject, JsonValue } from '../checkpoint/json.ts'
+import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
+
+/** What every architecture has. */
+export interface CommonConfig {
+  /** transformers' name of the architecture. */
+  readonly modelType: string
+  readonly vocabSize: number
+  readonly dModel: number
+  readonly nLayers: number
+  readonly normEps: number
+  /** The head is the embedding. */
+  readonly tieEmbeddings: boolean
+  readonly bosTokenId: number | null
+  /** Tokens that end a text. */
+  readonly eosTokenIds: readonly number[]
+}
+
+/** Larger than any model of the field by far; what exceeds it is damage, not size. */
+const LIMITS = { dimension: 2 ** 20, vocabSize: 2 ** 24, layers: 4096 }
+
+/** Typed access to a config; every failure names the file and the key. */
+export interface ConfigReader {
+  readonly place: string
+  has(key: string): boolean
+  /** An integer from 1 to a limit; `fallback` where the key is absent or null, an error without one. */
+  size(key: string, options?: { fallback?: number | undefined; limit?: keyof typeof LIMITS }): number
+  /** A finite number above zero. */
+  positive(key: string, fallback: number): number
+  flag(key: string, fallback: boolean): boolean
+  text(key: string, fallback: string): string
+  raw(key: string): JsonValue | undefined
+  /** A nested object; empty where absent. */
+  nested(key: string): ConfigReader
+  /** Refuses every value but `expected`: `key` set to something else asks for what is not built. */
+  only(key: string, expected: string | boolean | number): void
+}
+
+export function createConfigReader(config: JsonObject, place: string): ConfigReader {
+  const fail = (key: string, expected: string, value: JsonValue | undefined): never => {
+    throw new CheckpointError({ place: `${place}: ${key}`, expected, got: value === undefined ? 'nothing' : describe(value) })
+  }
+  const isAbsent = (value: JsonValue | undefined): value is null | undefined => value === undefined || value === null
+  return {
+    place,
+    has: (key) => !isAbsent(config[key]),
+    raw: (key) => config[key],
+    size(key, { fallback, limit = 'dimension' } = {}) {
+      const value = config[key]
+      if (isAbsent(value) && fallback !== undefined) return fallback
+      if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > LIMITS[limit]) {
+        return fail(key, `an integer from 1 to ${LIMITS[limit]}`, value)
+      }
+      return value
+    },
+    positive(key, fallback) {
+      const value = config[key]
+      if (isAbsent(value)) return fallback
+      return typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : fail(key, 'a finite number above 0', value)
+    },
+    flag(key, fallback) {
+      const value = config[key]
+      if (isAbsent(value)) return fallback
+      return typeof value === 'boolean' ? value : fail(key, 'true or false', value)
+    },
+    text(key, fallback) {
+      const value = config[key]
+      if (isAbsent(value)) return fallback
+      return typeof value === 'string' ? value : fail(key, 'a string', value)
+    },
+    nested(key) {
+      const value = config[key]
+      if (isAbsent(value)) return createConfigReader({}, `${place}: ${key}`)
+      if (typeof value !== 'object' || Array.isArray(value)) return fail(key, 'an object', value)
+      return createConfigReader(value as JsonObject, `${place}: ${key}`)
+    },
+    only(key, expected) {
+      const value = config[key]
+      if (isAbsent(value) || value === expected) return
+      throw new UnsupportedError({ place: `${place}: ${key}`, expected: describe(expected), got: describe(value) })
+    }
+  }
+}
+
+/** Reads the keys that all configs in transformers' form share. */
+export function readCommonConfig(reader: ConfigReader, modelType: string): CommonConfig {
+  const vocabSize = reader.size('vocab_size', { limit: 'vocabSize' })
+  return {
+    modelType,
+    vocabSize,
+    dModel: reader.size('hidden_size'),
+    nLayers: reader.size('num_hidden_layers', { limit: 'layers' }),
+    normEps: reader.positive('layer_norm_epsilon', 1e-5),
+    tieEmbeddings: reader.flag('tie_word_embeddings', true),
+    bosTokenId: readTokenIds(reader, 'bos_token_id')[0] ?? null,
+    eosTokenIds: readTokenIds(reader, 'eos_token_id')
+  }
+}
+
+/** One id, several, or none. Ids beyond the vocabulary never come, so they are let pass as real configs have them. */
+function readTokenIds(reader: ConfigReader, key: string): readonly number[] {
+  if (!reader.has(key)) return []
+  const value = reader.raw(key)
+  const ids = Array.isArray(value) ? value : [value]
+  for (const id of ids) {
+    if (typeof id !== 'number' || !Number.isInteger(id) || id < -1) {
+      throw new CheckpointError({ place: `${reader.place}: ${key}`, expected: 'a token id, several or null', got: describe(value) })
+    }
+  }
+  return ids.filter((id) => id >= 0)
+}

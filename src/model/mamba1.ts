@@ -1,0 +1,121 @@
+/**
+ * The Mamba block (Mamba, section 3.4): one simple block is the whole architecture.
+ *
+ *   residual ─► norm ─► in_proj ─┬─ x ─► conv1d, silu ─┬─► x_proj ─► dt, B, C ─┐
+ *       │                        │                     └──────────────► selective scan ─► · silu(z) ─► out_proj ─┐
+ *       │                        └─ z ───────────────────────────────────────────────────────┘                   │
+ *       └───────────────────────────────────────────────────────────────────────────────────────────────────────(+)─►
+ */
+
+import { columns, type ProgramBuilder } from '../program/builder.ts'
+import type { View } from '../program/ops.ts'
+import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
+
+export interface Mamba1Config extends CommonConfig {
+  readonly modelType: 'mamba'
+  readonly dInner: number
+  readonly dState: number
+  readonly dConv: number
+  readonly dtRank: number
+  /** Biases on in_proj and out_proj. */
+  readonly useBias: boolean
+  readonly useConvBias: boolean
+}
+
+/** transformers' `MambaConfig`. */
+export function readMamba1Config(reader: ConfigReader): Mamba1Config {
+  const common = readCommonConfig(reader, 'mamba')
+  reader.only('hidden_act', 'silu')
+  return {
+    ...common,
+    modelType: 'mamba',
+    dInner: reader.size('intermediate_size', { fallback: common.dModel * reader.size('expand', { fallback: 2 }) }),
+    dState: reader.size('state_size', { fallback: 16 }),
+    dConv: reader.size('conv_kernel', { fallback: 4 }),
+    dtRank: readDtRank(reader, 'time_step_rank', common.dModel),
+    useBias: reader.flag('use_bias', false),
+    useConvBias: reader.flag('use_conv_bias', true)
+  }
+}
+
+/** The original repository's config: `MambaConfig` of mamba_ssm. */
+export function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
+  const ssm = reader.nested('ssm_cfg')
+  ssm.only('layer', 'Mamba1')
+  reader.only('rms_norm', true)
+  reader.only('d_intermediate', 0)
+  const attnLayers = reader.raw('attn_layer_idx')
+  if (Array.isArray(attnLayers) && attnLayers.length > 0) reader.only('attn_layer_idx', 0)
+  const dModel = reader.size('d_model')
+  const padding = reader.size('pad_vocab_size_multiple', { fallback: 8 })
+  return {
+    modelType: 'mamba',
+    vocabSize: Math.ceil(reader.size('vocab_size', { limit: 'vocabSize' }) / padding) * padding,
+    dModel,
+    nLayers: reader.size('n_layer', { limit: 'layers' }),
+    normEps: reader.positive('norm_epsilon', 1e-5),
+    tieEmbeddings: reader.flag('tie_embeddings', true),
+    bosTokenId: null,
+    // The published checkpoints were trained with GPT-NeoX's end of text, id 0.
+    eosTokenIds: [0],
+    dInner: dModel * ssm.size('expand', { fallback: 2 }),
+    dState: ssm.size('d_state', { fallback: 16 }),
+    dConv: ssm.size('d_conv', { fallback: 4 }),
+    dtRank: readDtRank(ssm, 'dt_rank', dModel),
+    useBias: ssm.flag('bias', false),
+    useConvBias: ssm.flag('conv_bias', true)
+  }
+}
+
+/** "auto" is dModel / 16, rounded up. */
+function readDtRank(reader: ConfigReader, key: string, dModel: number): number {
+  return reader.raw(key) === 'auto' || !reader.has(key) ? Math.ceil(dModel / 16) : reader.size(key)
+}
+
+/** residual += block(norm(residual)); `prefix` is the layer's name, e.g. `backbone.layers.3`. */
+export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, residual: View, prefix: string): void {
+  const { dModel, dInner, dState, dConv, dtRank, normEps } = config
+  const weight = (name: string, ...shape: number[]) => builder.parameter(`${prefix}.${name}`, shape)
+  const bias = (isUsed: boolean, name: string, size: number) => (isUsed ? weight(name, size) : null)
+
+  const normed = builder.buffer('normed', dModel)
+  builder.add({ kind: 'rmsNorm', x: residual, weight: weight('norm.weight', dModel), eps: normEps, out: normed })
+
+  const xz = builder.buffer('xz', 2 * dInner)
+  const z = columns(xz, dInner, dInner)
+  builder.add({
+    kind: 'linear', x: normed, out: xz, accumulate: false,
+    weight: weight('mixer.in_proj.weight', 2 * dInner, dModel), bias: bias(config.useBias, 'mixer.in_proj.bias', 2 * dInner)
+  })
+
+  const x = builder.buffer('x', dInner)
+  builder.add({
+    kind: 'conv1d', x: columns(xz, 0, dInner), out: x, activation: 'silu',
+    weight: weight('mixer.conv1d.weight', dInner, 1, dConv), bias: bias(config.useConvBias, 'mixer.conv1d.bias', dInner),
+    state: builder.state(`${prefix}.conv`, [dInner, dConv - 1])
+  })
+
+  const dtBC = builder.buffer('dtBC', dtRank + 2 * dState)
+  builder.add({ kind: 'linear', x, weight: weight('mixer.x_proj.weight', dtRank + 2 * dState, dInner), bias: null, out: dtBC, accumulate: false })
+
+  // The bias of dt_proj belongs to the softplus, as in the reference's kernel.
+  const dt = builder.buffer('dt', dInner)
+  builder.add({
+    kind: 'linear', x: columns(dtBC, 0, dtRank), weight: weight('mixer.dt_proj.weight', dInner, dtRank), bias: null, out: dt, accumulate: false
+  })
+
+  const y = builder.buffer('y', dInner)
+  builder.add({
+    kind: 'selectiveScan', x, dt, z, out: y, dState, dtSoftplus: true,
+    A: builder.parameter(`${prefix}.mixer.A_log`, [dInner, dState], 'negExp'),
+    B: columns(dtBC, dtRank, dState),
+    C: columns(dtBC, dtRank + dState, dState),
+    D: weight('mixer.D', dInner),
+    dtBias: weight('mixer.dt_proj.bias', dInner),
+    state: builder.state(`${prefix}.ssm`, [dInner, dState])
+  })
+  builder.add({
+    kind: 'linear', x: y, out: residual, accumulate: true,
+    weight: weight('mixer.out_proj.weight', dModel, dInner), bias: bias(config.useBias, 'mixer.out_proj.bias', dModel)
+  })
+}

@@ -1,0 +1,193 @@
+/**
+ * Files, folders and the cache of downloads on a disk, by node:fs (Node, Deno and Bun have it).
+ */
+import { randomUUID } from 'node:crypto'
+import { mkdir, open, readFile, readdir, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { basename, dirname, isAbsolute, join } from 'node:path'
+import { checkRange, type ByteSource, type FileSet } from '../checkpoint/byte-source.ts'
+import type { FileCache, PartialFile } from '../checkpoint/file-cache.ts'
+import { checkFileName } from '../checkpoint/file-set.ts'
+import { CheckpointError } from '../errors.ts'
+
+/** The file at `path`, open until closed. Throws a CheckpointError where there is none, or it cannot be read. */
+export async function fileSource(path: string): Promise<ByteSource> {
+  const source = await openIfThere(path)
+  if (source === undefined) throw new CheckpointError({ place: path, expected: 'a file', got: 'none' })
+  return source
+}
+
+/** The files directly in the folder at `path`; a folder that is not there has none. */
+export function folderFiles(path: string): FileSet {
+  return {
+    name: path,
+    async open(fileName, signal) {
+      signal?.throwIfAborted()
+      checkFileName(fileName, path)
+      return openIfThere(join(path, fileName))
+    }
+  }
+}
+
+async function openIfThere(path: string): Promise<ByteSource | undefined> {
+  try {
+    // Before opening: to open a pipe would wait for its writer.
+    const { size, isFile } = await stat(path).then((stats) => ({ size: stats.size, isFile: stats.isFile() }))
+    if (!isFile) throw new CheckpointError({ place: path, expected: 'a file', got: 'something else, e.g. a folder' })
+    return handleSource(await open(path, 'r'), { path, byteLength: size })
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return undefined
+    if (error instanceof CheckpointError) throw error
+    throw new CheckpointError({ place: path, expected: 'a readable file', got: codeOf(error) ?? String(error) }, { cause: error })
+  }
+}
+
+function handleSource(handle: FileHandle, { path, byteLength }: { path: string; byteLength: number }): ByteSource {
+  return {
+    name: path,
+    byteLength,
+    async read(start, end, signal) {
+      checkRange({ name: path, byteLength }, start, end)
+      const bytes = new Uint8Array(end - start)
+      for (let filled = 0; filled < bytes.byteLength; ) {
+        signal?.throwIfAborted()
+        const { bytesRead } = await handle.read(bytes, filled, bytes.byteLength - filled, start + filled)
+        if (bytesRead === 0) {
+          throw new CheckpointError({ place: path, expected: `${byteLength} bytes, as when it was opened`, got: `${start + filled} bytes` })
+        }
+        filled += bytesRead
+      }
+      return bytes
+    },
+    close: () => handle.close()
+  }
+}
+
+/** `$XDG_CACHE_HOME/mamba-wasm`, by default `~/.cache/mamba-wasm`. The convention ignores a relative path. */
+export function defaultCacheFolder(): string {
+  const base = process.env['XDG_CACHE_HOME']
+  return join(base !== undefined && isAbsolute(base) ? base : join(homedir(), '.cache'), 'mamba-wasm')
+}
+
+/**
+ * A cache in a folder. Any number of processes may use it at once: a file is written under a name of its writer's own,
+ * `KEY.PID.UUID.part`, and renamed when complete. A part is taken over, by renaming it, when its writer gave it up (PID 0), died or stalled.
+ */
+export function folderCache(folder: string = defaultCacheFolder()): FileCache {
+  const pathOf = (key: string): string => {
+    const names = key.split('/')
+    for (const name of names) checkFileName(name, folder)
+    return join(folder, ...names)
+  }
+  return {
+    name: folder,
+    async readRecord(key) {
+      try {
+        return await readFile(pathOf(key), 'utf8')
+      } catch (error) {
+        if (hasCode(error, 'ENOENT', 'ENOTDIR')) return undefined
+        throw error
+      }
+    },
+    async writeRecord(key, text) {
+      const path = pathOf(key)
+      const ownPath = `${path}.${randomUUID()}.tmp`
+      await mkdir(dirname(path), { recursive: true })
+      await writeFile(ownPath, text)
+      await rename(ownPath, path)
+    },
+    openFile: (key) => openIfThere(pathOf(key)),
+    openPart: (key, { resume }) => openPart(pathOf(key), resume)
+  }
+}
+
+async function openPart(path: string, resume: boolean): Promise<PartialFile> {
+  await mkdir(dirname(path), { recursive: true })
+  const ownPath = partPath(path, process.pid)
+  const handle = (resume ? await takeOver(path, ownPath) : undefined) ?? (await open(ownPath, 'wx+'))
+  const { size } = await handle.stat()
+  return {
+    byteLength: size,
+    async write(bytes, offset) {
+      for (let written = 0; written < bytes.byteLength; ) {
+        written += (await handle.write(bytes, written, bytes.byteLength - written, offset + written)).bytesWritten
+      }
+    },
+    async finish() {
+      await handle.sync()
+      await handle.close()
+      await rename(ownPath, path)
+      await removeLeftParts(path)
+    },
+    async abandon({ keep }) {
+      await handle.close()
+      await (keep ? rename(ownPath, partPath(path, NOBODY)) : rm(ownPath, { force: true }))
+    }
+  }
+}
+
+/** In the place of a process id: the writer gave the part up. */
+const NOBODY = 0
+
+function partPath(path: string, pid: number): string {
+  return `${path}.${pid}.${randomUUID()}.part`
+}
+
+/** After so long without a write nobody is taken to write a part, whoever has the number of its writer now. */
+const STALLED_MS = 300_000
+
+/** The parts of the file at `path` that nobody writes any more, the longest first. */
+async function leftParts(path: string): Promise<readonly string[]> {
+  const prefix = `${basename(path)}.`
+  const left: { part: string; byteLength: number }[] = []
+  for (const name of await readdir(dirname(path))) {
+    const [pid, , extension, ...rest] = name.startsWith(prefix) ? name.slice(prefix.length).split('.') : []
+    if (extension !== 'part' || rest.length > 0) continue
+    const part = join(dirname(path), name)
+    // Another process may have taken it in the meantime.
+    const stats = await stat(part).catch(() => undefined)
+    if (stats === undefined || (isAlive(Number(pid)) && Date.now() - stats.mtimeMs < STALLED_MS)) continue
+    left.push({ part, byteLength: stats.size })
+  }
+  return left.sort((a, b) => b.byteLength - a.byteLength).map(({ part }) => part)
+}
+
+/** Renaming is atomic: of two that want the same part one gets it. */
+async function takeOver(path: string, ownPath: string): Promise<FileHandle | undefined> {
+  for (const part of await leftParts(path)) {
+    try {
+      await rename(part, ownPath)
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) continue
+      throw error
+    }
+    return open(ownPath, 'r+')
+  }
+  return undefined
+}
+
+async function removeLeftParts(path: string): Promise<void> {
+  for (const part of await leftParts(path)) await rm(part, { force: true })
+}
+
+/**
+ * Whether a process of this number runs. A living writer may look dead here, on another machine that shares the folder; that harms
+ * nothing: whoever resumes a part writes the same bytes at the same offsets.
+ */
+function isAlive(pid: number): boolean {
+  if (!Number.isSafeInteger(pid) || pid <= NOBODY) return false
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return hasCode(error, 'EPERM')
+  }
+}
+
+function hasCode(error: unknown, ...codes: readonly string[]): boolean {
+  return codes.includes(codeOf(error) ?? '')
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined
+}
