@@ -66,10 +66,10 @@ export function validateSeed(seed: unknown): asserts seed is number {
   if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(messageOf(parts))
 }
 
-function validateState(state: unknown): asserts state is RandomState {
+function validateState(state: RandomState): void {
   const parts = { place: 'random state', expected: 'four unsigned 32-bit integers, not all zero', got: describe(state) }
   if (!Array.isArray(state)) throw new TypeError(messageOf(parts))
-  const isState = state.length === 4 && state.every(word => word === (word as number) >>> 0) && state.some(word => word !== 0)
+  const isState = state.length === 4 && state.every(word => word === word >>> 0) && state.some(word => word !== 0)
   if (!isState) throw new RangeError(messageOf(parts))
 }
 

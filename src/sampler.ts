@@ -25,17 +25,12 @@ export interface SamplerOptions {
   readonly seed?: number | undefined
 }
 
-/** Options after validation: all there but the seed, which may be left to chance. */
-export interface ResolvedSamplerOptions {
-  readonly temperature: number
-  readonly topK: number
-  readonly topP: number
-  readonly minP: number
-  readonly repetitionPenalty: number
-  readonly seed: number | undefined
-}
+type NumberOption = Exclude<keyof SamplerOptions, 'seed'>
 
-export const SAMPLER_DEFAULTS: Omit<ResolvedSamplerOptions, 'seed'> = { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repetitionPenalty: 1 }
+/** Options after validation: all there but the seed, which may be left to chance. */
+export type ResolvedSamplerOptions = { readonly [K in NumberOption]: number } & { readonly seed: number | undefined }
+
+export const SAMPLER_DEFAULTS: { readonly [K in NumberOption]: number } = { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repetitionPenalty: 1 }
 
 export interface Sampler {
   /** The seed in use: the one given or the one drawn. */
@@ -55,8 +50,6 @@ export interface Sampler {
   state(): RandomState
   restore(state: RandomState): void
 }
-
-type NumberOption = keyof typeof SAMPLER_DEFAULTS
 
 const OPTION_RULES: { readonly [K in NumberOption]: { readonly expected: string, readonly holds: (value: number) => boolean } } = {
   temperature: { expected: 'a number, 0 or more', holds: value => value >= 0 && value < Infinity },
@@ -86,8 +79,7 @@ export function validateSamplerOptions(options: SamplerOptions = {}): ResolvedSa
 }
 
 function numberOption(options: SamplerOptions, place: NumberOption): number {
-  const value: unknown = options[place]
-  if (value === undefined) return SAMPLER_DEFAULTS[place]
+  const { [place]: value = SAMPLER_DEFAULTS[place] }: { [K in NumberOption]?: unknown } = options
   const { expected, holds } = OPTION_RULES[place]
   if (typeof value !== 'number') throw new TypeError(messageOf({ place, expected, got: describe(value) }))
   if (!holds(value)) throw new RangeError(messageOf({ place, expected, got: describe(value) }))
@@ -113,11 +105,11 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
   function score(logits: Float32Array): number {
     checkLogits(logits, vocabSize)
     scores.set(logits)
-    if (repetitionPenalty !== 1) history.penalize(scores, repetitionPenalty)
+    history.penalize(scores, repetitionPenalty)
     let best = 0
     for (let i = 0; i < vocabSize; i++) {
       // One comparison for NaN and ∞ alike.
-      if (!(scores[i] < Infinity)) throw badLogit(i, logits[i])
+      if (!(scores[i] < Infinity)) throw new RangeError(messageOf({ place: `logits[${i}]`, expected: 'a finite number or -Infinity', got: describe(logits[i]) }))
       if (scores[i] > scores[best]) best = i
     }
     if (scores[best] === -Infinity) throw new RangeError(messageOf({ place: 'logits', expected: 'one above -Infinity at least', got: 'none' }))
@@ -135,26 +127,22 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
       weights[count++] = exp((scores[i] - highest) / temperature)
     }
     if (topP < 1) count = cutTail(ids, weights, count, topP)
-    if (minP > 0) count = keepAtLeast(ids, weights, count, minP)
+    // MinPLogitsWarper: the weights are relative to the best token's, so its threshold is minP itself.
+    if (minP > 0) count = keepAtLeast(ids, weights, count, { lowest: minP, nDroppedTies: 0 })
     return count
   }
 
   function settleGreedy(): void {
-    if (!isGreedyPending) return
+    if (isGreedyPending) lastLogProbability = -log(sumOfExp(scores))
     isGreedyPending = false
-    lastLogProbability = -log(sumOfExp(scores))
   }
 
   return {
     seed,
-    observe: history.observe,
+    observe: ids => history.observe(ids),
     sample(logits) {
-      isGreedyPending = false
-      if (temperature === 0) {
-        const best = score(logits)
-        isGreedyPending = true
-        return best
-      }
+      isGreedyPending = temperature === 0
+      if (temperature === 0) return score(logits)
       const count = select(logits)
       const total = sum(weights, count)
       const picked = pick(weights, count, random.next() * total)
@@ -177,12 +165,12 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
       settleGreedy()
       return lastLogProbability
     },
-    state: random.state,
-    restore: random.restore
+    state: () => random.state(),
+    restore: state => random.restore(state)
   }
 }
 
-/** The ids seen so far: a flag for each id, and each once in a list, so that a token costs the distinct ids and not the whole past. */
+/** The ids seen so far, each once in a list, so that a token costs the distinct ids and not the whole past. */
 function createHistory(vocabSize: number) {
   const isSeen = new Uint8Array(vocabSize)
   const seen = new Int32Array(vocabSize)
@@ -192,18 +180,18 @@ function createHistory(vocabSize: number) {
     if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
       throw new RangeError(messageOf({ place: 'token id', expected: `an integer from 0 to ${vocabSize - 1}`, got: describe(id) }))
     }
-    if (isSeen[id] === 1) return
+    if (isSeen[id] === 0) seen[count++] = id
     isSeen[id] = 1
-    seen[count++] = id
   }
 
   return {
     observe(ids: number | ArrayLike<number>): void {
-      if (typeof ids === 'number') return observeOne(ids)
-      for (let i = 0; i < ids.length; i++) observeOne(ids[i])
+      if (typeof ids === 'number') observeOne(ids)
+      else for (let i = 0; i < ids.length; i++) observeOne(ids[i])
     },
     /** RepetitionPenaltyLogitsProcessor: once per id, however often it was seen. */
     penalize(scores: Float64Array, penalty: number): void {
+      if (penalty === 1) return
       for (let i = 0; i < count; i++) {
         const id = seen[i]
         scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty
@@ -248,7 +236,6 @@ function createNucleusCut(vocabSize: number) {
   const topBucket = bucketOf(1)
   const masses = new Float64Array(topBucket + 1)
   const border = new Float64Array(vocabSize)
-
   function bucketOf(weight: number): number {
     single[0] = weight
     return bits[0] >>> 16
@@ -262,7 +249,6 @@ function createNucleusCut(vocabSize: number) {
     let bucket = topBucket
     while (bucket >= 0 && mass + masses[bucket] < limit) mass += masses[bucket--]
     if (bucket < 0) return count
-
     let nBorder = 0
     for (let i = 0; i < count; i++) if (bucketOf(weights[i]) === bucket) border[nBorder++] = weights[i]
     const sorted = border.subarray(0, nBorder).sort()
@@ -273,21 +259,16 @@ function createNucleusCut(vocabSize: number) {
     let nDroppedTies = 0
     while (nDroppedTies < first && sorted[first - 1 - nDroppedTies] === lowest) nDroppedTies++
 
-    let kept = 0
-    for (let i = 0; i < count; i++) {
-      if (weights[i] < lowest || (weights[i] === lowest && nDroppedTies-- > 0)) continue
-      ids[kept] = ids[i]
-      weights[kept++] = weights[i]
-    }
-    return kept
+    return keepAtLeast(ids, weights, count, { lowest, nDroppedTies })
   }
 }
 
-/** MinPLogitsWarper: the weights are relative to the best token's, so its threshold is minP itself. */
-function keepAtLeast(ids: Int32Array, weights: Float64Array, count: number, minP: number): number {
+/** Drops what is below `lowest`, and the first so many that equal it. Returns how many are left. */
+function keepAtLeast(ids: Int32Array, weights: Float64Array, count: number, { lowest, nDroppedTies }: { lowest: number, nDroppedTies: number }): number {
   let kept = 0
+  let nTies = 0
   for (let i = 0; i < count; i++) {
-    if (weights[i] < minP) continue
+    if (weights[i] < lowest || (weights[i] === lowest && nTies++ < nDroppedTies)) continue
     ids[kept] = ids[i]
     weights[kept++] = weights[i]
   }
@@ -296,9 +277,8 @@ function keepAtLeast(ids: Int32Array, weights: Float64Array, count: number, minP
 
 /** The first index at which the running sum exceeds the target, which is below the sum of all: never one of weight 0. */
 function pick(weights: Float64Array, count: number, target: number): number {
-  let mass = 0
   let i = 0
-  while (i < count - 1 && (mass += weights[i]) <= target) i++
+  for (let mass = weights[0]; mass <= target && i < count - 1;) mass += weights[++i]
   return i
 }
 
@@ -317,8 +297,4 @@ function sumOfExp(values: Float64Array): number {
 function checkLogits(logits: Float32Array, vocabSize: number): void {
   if (!(logits instanceof Float32Array)) throw new TypeError(messageOf({ place: 'logits', expected: 'a Float32Array', got: describe(logits) }))
   if (logits.length !== vocabSize) throw new RangeError(messageOf({ place: 'logits', expected: `(${vocabSize})`, got: `(${logits.length})` }))
-}
-
-function badLogit(index: number, value: number): RangeError {
-  return new RangeError(messageOf({ place: `logits[${index}]`, expected: 'a finite number or -Infinity', got: describe(value) }))
 }

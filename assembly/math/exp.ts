@@ -30,8 +30,8 @@ const L3: f32 = 0.13980095088481903
 const L4: f32 = 0.1408998966217041
 
 /**
- * The constants of exp2Lanes as vectors in memory. V8 of Node 24 builds a v128.const anew inside a loop;
- * a load it keeps cheap: 1.56 against 1.17 G exp2/s there, alike on Node 20 (npm run bench -- exp).
+ * The constants as vectors in memory. V8 of Node 24 builds a v128.const anew inside a loop; a load it keeps cheap:
+ * 1.56 against 1.17 G exp2/s there, alike on Node 20 (npm run bench -- math).
  */
 const CONSTANTS: usize = memory.data<f32>([
   128, 128, 128, 128,
@@ -43,13 +43,40 @@ const CONSTANTS: usize = memory.data<f32>([
   E2, E2, E2, E2,
   E1, E1, E1, E1,
   1, 1, 1, 1,
-  -126, -126, -126, -126
+  -126, -126, -126, -126,
+  89, 89, 89, 89,
+  -88, -88, -88, -88,
+  LOG2_E, LOG2_E, LOG2_E, LOG2_E,
+  LN2_HI, LN2_HI, LN2_HI, LN2_HI,
+  LN2_LO, LN2_LO, LN2_LO, LN2_LO,
+  f32.POSITIVE_INFINITY, f32.POSITIVE_INFINITY, f32.POSITIVE_INFINITY, f32.POSITIVE_INFINITY,
+  2, 2, 2, 2,
+  L4, L4, L4, L4,
+  L3, L3, L3, L3,
+  L2, L2, L2, L2,
+  L1, L1, L1, L1
 ], 16)
 const LIMIT: usize = 0
 const SHIFT: usize = 16
-const COEFFICIENTS: usize = 32
+const C6: usize = 32
+const C5: usize = 48
+const C4: usize = 64
+const C3: usize = 80
+const C2: usize = 96
+const C1: usize = 112
 const ONE: usize = 128
 const LEAST: usize = 144
+const UPPER: usize = 160
+const LOWER: usize = 176
+const SCALE: usize = 192
+const HIGH: usize = 208
+const LOW: usize = 224
+const INFINITE: usize = 240
+const TWO: usize = 256
+const D4: usize = 272
+const D3: usize = 288
+const D2: usize = 304
+const D1: usize = 320
 
 // @ts-ignore: decorator
 @inline
@@ -84,14 +111,14 @@ export function exp2(y: f32): f32 {
 // @ts-ignore: decorator
 @inline
 export function expLanes(x: v128): v128 {
-  const bounded = f32x4.pmax(f32x4.pmin(x, f32x4.splat(89)), f32x4.splat(-88))
-  const y = f32x4.mul(bounded, f32x4.splat(LOG2_E))
-  const rounded = f32x4.add(y, f32x4.splat(ROUND))
-  const n = f32x4.sub(rounded, f32x4.splat(ROUND))
-  const r = f32x4.sub(f32x4.sub(bounded, f32x4.mul(n, f32x4.splat(LN2_HI))), f32x4.mul(n, f32x4.splat(LN2_LO)))
-  const power = i32x4.add(polynomialLanes(f32x4.mul(r, f32x4.splat(LOG2_E))), i32x4.shl(rounded, 23))
-  const positive = v128.andnot(power, f32x4.lt(y, f32x4.splat(-126)))
-  return v128.bitselect(f32x4.splat(f32.POSITIVE_INFINITY), positive, f32x4.ge(y, f32x4.splat(128)))
+  const bounded = f32x4.pmax(f32x4.pmin(x, constant(UPPER)), constant(LOWER))
+  const y = f32x4.mul(bounded, constant(SCALE))
+  const rounded = f32x4.add(y, constant(SHIFT))
+  const n = f32x4.sub(rounded, constant(SHIFT))
+  const r = f32x4.sub(f32x4.sub(bounded, f32x4.mul(n, constant(HIGH))), f32x4.mul(n, constant(LOW)))
+  const power = i32x4.add(polynomialLanes(f32x4.mul(r, constant(SCALE))), i32x4.shl(rounded, 23))
+  const positive = v128.andnot(power, f32x4.lt(y, constant(LEAST)))
+  return v128.bitselect(constant(INFINITE), positive, f32x4.ge(y, constant(LIMIT)))
 }
 
 // @ts-ignore: decorator
@@ -113,12 +140,12 @@ export function exp(x: f32): f32 {
 @inline
 export function softplusLanes(x: v128): v128 {
   const u = expLanes(f32x4.neg(f32x4.abs(x)))
-  const s = f32x4.div(u, f32x4.add(u, f32x4.splat(2)))
+  const s = f32x4.div(u, f32x4.add(u, constant(TWO)))
   const s2 = f32x4.mul(s, s)
-  let q = f32x4.add(f32x4.mul(s2, f32x4.splat(L4)), f32x4.splat(L3))
-  q = f32x4.add(f32x4.mul(s2, q), f32x4.splat(L2))
-  q = f32x4.add(f32x4.mul(s2, q), f32x4.splat(L1))
-  q = f32x4.add(f32x4.mul(s2, q), f32x4.splat(1))
+  let q = f32x4.add(f32x4.mul(s2, constant(D4)), constant(D3))
+  q = f32x4.add(f32x4.mul(s2, q), constant(D2))
+  q = f32x4.add(f32x4.mul(s2, q), constant(D1))
+  q = f32x4.add(f32x4.mul(s2, q), constant(ONE))
   return f32x4.add(f32x4.pmax(x, f32x4.splat(0)), f32x4.mul(f32x4.add(s, s), q))
 }
 
@@ -136,7 +163,7 @@ export function softplus(x: f32): f32 {
 // @ts-ignore: decorator
 @inline
 export function siluLanes(x: v128): v128 {
-  return f32x4.div(x, f32x4.add(expLanes(f32x4.neg(x)), f32x4.splat(1)))
+  return f32x4.div(x, f32x4.add(expLanes(f32x4.neg(x)), constant(ONE)))
 }
 
 // @ts-ignore: decorator
@@ -148,11 +175,11 @@ export function silu(x: f32): f32 {
 // @ts-ignore: decorator
 @inline
 function polynomialLanes(f: v128): v128 {
-  let p = f32x4.add(f32x4.mul(f, constant(COEFFICIENTS)), constant(COEFFICIENTS + 16))
-  p = f32x4.add(f32x4.mul(f, p), constant(COEFFICIENTS + 32))
-  p = f32x4.add(f32x4.mul(f, p), constant(COEFFICIENTS + 48))
-  p = f32x4.add(f32x4.mul(f, p), constant(COEFFICIENTS + 64))
-  p = f32x4.add(f32x4.mul(f, p), constant(COEFFICIENTS + 80))
+  let p = f32x4.add(f32x4.mul(f, constant(C6)), constant(C5))
+  p = f32x4.add(f32x4.mul(f, p), constant(C4))
+  p = f32x4.add(f32x4.mul(f, p), constant(C3))
+  p = f32x4.add(f32x4.mul(f, p), constant(C2))
+  p = f32x4.add(f32x4.mul(f, p), constant(C1))
   return f32x4.add(f32x4.mul(f, p), constant(ONE))
 }
 

@@ -195,7 +195,11 @@ function finish(op: usize, row: i32, channel: i32, nLanes: i32, count: i32, scra
 
 /** Slot (channel, dState) → tile (dState, LANES). Unused lanes are zero. */
 function loadState(slot: usize, state: usize, dState: i32, nLanes: i32): void {
-  for (let n = 0; n < dState; n++) {
+  let n = 0
+  if (ASC_FEATURE_SIMD && nLanes == LANES) {
+    for (; n + 4 <= dState; n += 4) transpose(at(slot, n), dState, at(state, n * LANES), LANES)
+  }
+  for (; n < dState; n++) {
     for (let lane = 0; lane < LANES; lane++) {
       store<f32>(at(state, n * LANES + lane), lane < nLanes ? load<f32>(at(slot, lane * dState + n)) : 0)
     }
@@ -204,7 +208,29 @@ function loadState(slot: usize, state: usize, dState: i32, nLanes: i32): void {
 
 /** Tile (dState, LANES) → slot (channel, dState). */
 function storeState(slot: usize, state: usize, dState: i32, nLanes: i32): void {
-  for (let n = 0; n < dState; n++) {
+  let n = 0
+  if (ASC_FEATURE_SIMD && nLanes == LANES) {
+    for (; n + 4 <= dState; n += 4) transpose(at(state, n * LANES), LANES, at(slot, n), dState)
+  }
+  for (; n < dState; n++) {
     for (let lane = 0; lane < nLanes; lane++) store<f32>(at(slot, lane * dState + n), load<f32>(at(state, n * LANES + lane)))
   }
+}
+
+/** Four rows of four, `fromStride` elements apart, to their transpose: at one token a sequence, moving the state costs more than the step. */
+// @ts-ignore: decorator
+@inline
+function transpose(from: usize, fromStride: i32, to: usize, toStride: i32): void {
+  const a = v128.load(from)
+  const b = v128.load(at(from, fromStride))
+  const c = v128.load(at(from, 2 * fromStride))
+  const d = v128.load(at(from, 3 * fromStride))
+  const abLow = v128.shuffle<f32>(a, b, 0, 4, 1, 5)
+  const abHigh = v128.shuffle<f32>(a, b, 2, 6, 3, 7)
+  const cdLow = v128.shuffle<f32>(c, d, 0, 4, 1, 5)
+  const cdHigh = v128.shuffle<f32>(c, d, 2, 6, 3, 7)
+  v128.store(to, v128.shuffle<f32>(abLow, cdLow, 0, 1, 4, 5))
+  v128.store(at(to, toStride), v128.shuffle<f32>(abLow, cdLow, 2, 3, 6, 7))
+  v128.store(at(to, 2 * toStride), v128.shuffle<f32>(abHigh, cdHigh, 0, 1, 4, 5))
+  v128.store(at(to, 3 * toStride), v128.shuffle<f32>(abHigh, cdHigh, 2, 3, 6, 7))
 }

@@ -19,13 +19,15 @@ export interface FileCache {
    * early had written; the caller says so only if both write the same bytes.
    */
   openPart(key: string, options: { readonly resume: boolean }): Promise<PartialFile>
+  /** Removes what else is in the folder of this key (older revisions and their parts), but for `record.json` and what is being written. */
+  removeOthers(key: string): Promise<void>
 }
 
 export interface PartialFile {
   /** What is there at the time of opening: the first bytes of the file. */
   readonly byteLength: number
   write(bytes: Uint8Array, offset: number): Promise<void>
-  /** The file is complete: from here on `openFile` has it. */
+  /** The file is complete: from here on `openFile` has it, unless another writer took this one for dead; it then finishes the file. */
   finish(): Promise<void>
   /** The file is not complete; with `keep` a later writer may resume it. */
   abandon(options: { readonly keep: boolean }): Promise<void>

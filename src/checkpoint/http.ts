@@ -112,7 +112,9 @@ export async function checkStatus(answer: HttpAnswer, url: URL, accepted: readon
   const { response } = answer
   if (accepted.includes(response.status)) return
   await response.body?.cancel()
-  const got = `status ${response.status}${response.statusText === '' ? '' : ` (${response.statusText})`}`
+  // The hub tells more in a header: EntryNotFound, RepoNotFound, GatedRepo.
+  const detail = response.headers.get('x-error-code') ?? response.statusText
+  const got = `status ${response.status}${detail === '' ? '' : ` (${detail})`}`
   if (response.status >= 500 || response.status === 429 || response.status === 408) throw new TransientError(`${got} from ${url.origin}`)
   const place = publicName(url)
   if (response.status === 401 || response.status === 403) {
@@ -136,11 +138,6 @@ export async function withRetries<T>(place: string, attempt: () => Promise<T>, o
       await pause(retryDelayMs * 2 ** retry, signal)
     }
   }
-}
-
-/** Whether `error` says that a server could not be reached or did not work, rather than that it gave something wrong. */
-export function isUnreachable(error: unknown): boolean {
-  return error instanceof CheckpointError && error.cause instanceof TransientError
 }
 
 /** Rejects with the signal's reason as soon as it is aborted. */

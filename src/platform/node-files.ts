@@ -91,13 +91,14 @@ export function folderCache(folder: string = defaultCacheFolder()): FileCache {
     },
     async writeRecord(key, text) {
       const path = pathOf(key)
-      const ownPath = `${path}.${randomUUID()}.tmp`
+      const ownPath = `${path}.${process.pid}.${randomUUID()}.tmp`
       await mkdir(dirname(path), { recursive: true })
       await writeFile(ownPath, text)
       await rename(ownPath, path)
     },
     openFile: (key) => openIfThere(pathOf(key)),
-    openPart: (key, { resume }) => openPart(pathOf(key), resume)
+    openPart: (key, { resume }) => openPart(pathOf(key), resume),
+    removeOthers: (key) => removeOthers(pathOf(key))
   }
 }
 
@@ -116,12 +117,11 @@ async function openPart(path: string, resume: boolean): Promise<PartialFile> {
     async finish() {
       await handle.sync()
       await handle.close()
-      await rename(ownPath, path)
-      await removeLeftParts(path)
+      await renameIfThere(ownPath, path)
     },
     async abandon({ keep }) {
       await handle.close()
-      await (keep ? rename(ownPath, partPath(path, NOBODY)) : rm(ownPath, { force: true }))
+      await (keep ? renameIfThere(ownPath, partPath(path, NOBODY)) : rm(ownPath, { force: true }))
     }
   }
 }
@@ -138,16 +138,12 @@ const STALLED_MS = 300_000
 
 /** The parts of the file at `path` that nobody writes any more, the longest first. */
 async function leftParts(path: string): Promise<readonly string[]> {
-  const prefix = `${basename(path)}.`
   const left: { part: string; byteLength: number }[] = []
   for (const name of await readdir(dirname(path))) {
-    const [pid, , extension, ...rest] = name.startsWith(prefix) ? name.slice(prefix.length).split('.') : []
-    if (extension !== 'part' || rest.length > 0) continue
     const part = join(dirname(path), name)
-    // Another process may have taken it in the meantime.
+    if (!name.startsWith(`${basename(path)}.`) || !name.endsWith('.part') || (await isBeingWritten(part))) continue
     const stats = await stat(part).catch(() => undefined)
-    if (stats === undefined || (isAlive(Number(pid)) && Date.now() - stats.mtimeMs < STALLED_MS)) continue
-    left.push({ part, byteLength: stats.size })
+    left.push({ part, byteLength: stats?.size ?? 0 })
   }
   return left.sort((a, b) => b.byteLength - a.byteLength).map(({ part }) => part)
 }
@@ -155,19 +151,34 @@ async function leftParts(path: string): Promise<readonly string[]> {
 /** Renaming is atomic: of two that want the same part one gets it. */
 async function takeOver(path: string, ownPath: string): Promise<FileHandle | undefined> {
   for (const part of await leftParts(path)) {
-    try {
-      await rename(part, ownPath)
-    } catch (error) {
-      if (hasCode(error, 'ENOENT')) continue
-      throw error
-    }
-    return open(ownPath, 'r+')
+    if (await renameIfThere(part, ownPath)) return open(ownPath, 'r+')
   }
   return undefined
 }
 
-async function removeLeftParts(path: string): Promise<void> {
-  for (const part of await leftParts(path)) await rm(part, { force: true })
+async function renameIfThere(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to)
+    return true
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return false
+    throw error
+  }
+}
+
+async function removeOthers(path: string): Promise<void> {
+  for (const name of await readdir(dirname(path))) {
+    const other = join(dirname(path), name)
+    const isNeeded = name === basename(path) || name === 'record.json' || (/\.(?:part|tmp)$/.test(name) && (await isBeingWritten(other)))
+    // Some systems do not remove a file that is open elsewhere; the next download tries again.
+    if (!isNeeded) await rm(other, { force: true }).catch(() => {})
+  }
+}
+
+/** `PATH.PID.UUID.part`, or a record on its way, `PATH.PID.UUID.tmp`. */
+async function isBeingWritten(path: string): Promise<boolean> {
+  const stats = await stat(path).catch(() => undefined)
+  return stats !== undefined && isAlive(Number(path.split('.').at(-3))) && Date.now() - stats.mtimeMs < STALLED_MS
 }
 
 /**

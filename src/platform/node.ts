@@ -1,7 +1,11 @@
 /** Node (Deno and Bun have the same modules): files, the wasm modules. With node-files.ts the only importer of node:*. */
 
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import type { FileSet } from '../checkpoint/byte-source.ts'
+import { fileSource, folderCache, folderFiles } from './node-files.ts'
 import type { Platform, WasmBuild } from './platform.ts'
 
 const modules = new Map<WasmBuild, Promise<WebAssembly.Module>>()
@@ -16,10 +20,29 @@ export const platform: Platform = {
     }
     return module
   },
-  yieldToEventLoop: () => setImmediate()
+  yieldToEventLoop: () => setImmediate(),
+  async localFiles(path) {
+    const stats = await stat(path).catch(() => undefined)
+    if (stats === undefined) return undefined
+    return stats.isDirectory() ? folderFiles(path) : filesBeside(path)
+  },
+  downloadCache: (folder) => folderCache(folder),
+  embeddedModel: () => folderFiles(fileURLToPath(packageUrl('models/classics-8m')))
+}
+
+/** A checkpoint file by its own name, and what stands beside it. */
+function filesBeside(path: string): FileSet {
+  const folder = folderFiles(dirname(path))
+  return {
+    name: path,
+    open(fileName, signal) {
+      if (fileName === 'model.safetensors') return fileSource(path)
+      return folder.open(fileName === basename(path) ? 'model.safetensors' : fileName, signal)
+    }
+  }
 }
 
 /** A file of this package: this module runs from src/platform in the repository and from dist/src/platform in the package. */
-export function packageUrl(path: string): URL {
+function packageUrl(path: string): URL {
   return new URL(import.meta.url.endsWith('.ts') ? `../../${path}` : `../../../${path}`, import.meta.url)
 }

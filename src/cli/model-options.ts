@@ -1,0 +1,42 @@
+/** The options that say which model, from where, and what it runs on; and a model loaded by them. */
+
+import type { LoadProgress } from '../load.ts'
+import { Mamba } from '../mamba.ts'
+import type { SourceOptions } from '../source.ts'
+import type { Context } from './command.ts'
+import type { OptionTable, Values } from './options.ts'
+
+export const SOURCE_OPTIONS = {
+  revision: { kind: 'text', value: 'NAME', help: "branch, tag or commit of a hub's model (default: main)" },
+  host: { kind: 'text', value: 'URL', help: 'the hub (default: https://huggingface.co)' },
+  token: { kind: 'text', value: 'TOKEN', help: 'access token for the hub or URL; without it HF_TOKEN is sent, to huggingface.co alone' },
+  'cache-folder': { kind: 'text', value: 'FOLDER', help: 'where downloads are kept (default: ~/.cache/mamba-wasm)' },
+  quiet: { kind: 'flag', short: 'q', help: 'no progress bar, no figures' }
+} as const satisfies OptionTable
+
+export const MODEL_OPTIONS = {
+  model: { kind: 'text', short: 'm', value: 'MODEL', help: 'a folder, a file, a URL or a hub id (default: the embedded model)' },
+  backend: { kind: 'choice', choices: ['auto', 'wasm', 'reference'], fallback: 'auto', help: 'what computes; the reference is slow and exact' },
+  build: { kind: 'choice', choices: ['auto', 'scalar', 'simd'], fallback: 'auto', help: 'build of the WebAssembly core; all give the same text' },
+  ...SOURCE_OPTIONS
+} as const satisfies OptionTable
+
+/** For `resolveSource` and `Mamba.load`. `source` is undefined for the embedded model. */
+export function sourceOptions(context: Context, values: Values<typeof SOURCE_OPTIONS>, source: string | undefined): Omit<SourceOptions, 'onProgress'> {
+  const { revision, host, 'cache-folder': cacheFolder } = values
+  const isDefaultHub = host === undefined && source !== undefined && !/^[a-z]+:\/\//i.test(source)
+  // HF_TOKEN is there for one host: another one, whose address is given, must be given its token too.
+  const token = values.token ?? ((isDefaultHub && context.env['HF_TOKEN']) || undefined)
+  return { revision, host, token, cacheFolder, signal: context.signal }
+}
+
+/** Loads the model that the options name, with a bar. */
+export async function loadModel(context: Context, values: Values<typeof MODEL_OPTIONS>): Promise<Mamba> {
+  const { model, backend, build, quiet } = values
+  const onProgress = ({ phase, file, loadedBytes, totalBytes }: LoadProgress): void => {
+    context.terminal.progress({ label: phase === 'download' ? `downloading ${file}` : 'loading', done: loadedBytes, total: totalBytes, unit: 'bytes' })
+  }
+  const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), backend, build, ...(!quiet && { onProgress }) })
+  context.terminal.clearProgress()
+  return mamba
+}

@@ -1,0 +1,119 @@
+/**
+ * Sequences on a backend: chunks of prompts, state slots and who holds them, one forward at a time.
+ * A sequence that is not in a slot is parked: its canonical state in an array that nobody changes, so forks may share it.
+ */
+
+import type { Backend } from './backend/backend.ts'
+import { messageOf } from './errors.ts'
+import { createLock } from './lock.ts'
+
+/** A sequence's state, in a slot, parked, or (neither) still fresh. */
+export interface Sequence {
+  slot: number | null
+  parked: Float32Array | null
+  /** Tokens read. */
+  position: number
+}
+
+export interface RunOptions {
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((progress: { readonly doneTokens: number; readonly totalTokens: number }) => void) | undefined
+  /** Takes the logits (nRows, vocabSize) of tokens [firstToken, firstToken + nRows); to be read before it returns. */
+  readonly onLogits?: ((logits: Float32Array, firstToken: number) => void) | undefined
+}
+
+export interface Engine {
+  readonly backend: Backend
+  sequence(): Sequence
+  /** A sequence with the same state. */
+  fork(sequence: Sequence): Promise<Sequence>
+  /** Gives the sequence's slot and memory back. */
+  release(sequence: Sequence): void
+  /**
+   * Reads tokens. Logits go to `onLogits`: of all tokens, of the last, or of none. Others get their turn between chunks.
+   * When it throws (an abort comes between chunks) the tokens before `sequence.position` have been read, and no others.
+   */
+  run(sequence: Sequence, ids: Int32Array, logits: 'none' | 'last' | 'all', options?: RunOptions): Promise<void>
+  dispose(): Promise<void>
+}
+
+export function createEngine(backend: Backend): Engine {
+  const { maxRows, maxLogitRows, nSlots } = backend.capacity
+  const vocabSize = backend.program.logits?.width ?? 0
+  const logitBuffer = new Float32Array(maxLogitRows * vocabSize)
+  const lock = createLock()
+  /** Sequences in slots, the one used longest ago first. */
+  const residents = new Set<Sequence>()
+  const freeSlots = Array.from({ length: nSlots }, (_, i) => nSlots - 1 - i)
+  let isDisposed = false
+
+  const park = async (sequence: Sequence): Promise<void> => {
+    if (sequence.slot === null) return
+    sequence.parked = await backend.readState(sequence.slot)
+    vacate(sequence)
+  }
+  const vacate = (sequence: Sequence): void => {
+    if (sequence.slot !== null) freeSlots.push(sequence.slot)
+    sequence.slot = null
+    residents.delete(sequence)
+  }
+  /** Puts the sequence into a slot, where need be in place of the one used longest ago. */
+  const seat = async (sequence: Sequence): Promise<number> => {
+    if (sequence.slot === null) {
+      const [oldest] = residents
+      if (freeSlots.length === 0) await park(oldest)
+      const slot = freeSlots[freeSlots.length - 1]
+      if (sequence.parked === null) await backend.clearState(slot)
+      else await backend.writeState(slot, sequence.parked)
+      freeSlots.pop()
+      sequence.slot = slot
+      sequence.parked = null
+    }
+    residents.delete(sequence)
+    residents.add(sequence)
+    return sequence.slot
+  }
+  const checkInUse = (): void => {
+    if (isDisposed) throw new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
+  }
+
+  return {
+    backend,
+    sequence: () => ({ slot: null, parked: null, position: 0 }),
+    fork: (sequence) =>
+      lock.run(async () => {
+        checkInUse()
+        const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot)
+        return { slot: null, parked, position: sequence.position }
+      }),
+    release(sequence) {
+      vacate(sequence)
+      sequence.parked = null
+    },
+    async run(sequence, ids, logits, { signal, onProgress, onLogits } = {}) {
+      const chunkRows = logits === 'all' ? Math.min(maxRows, maxLogitRows) : maxRows
+      for (let first = 0; first < ids.length; first += chunkRows) {
+        await lock.run(async () => {
+          checkInUse()
+          signal?.throwIfAborted()
+          const tokens = ids.subarray(first, first + chunkRows)
+          const isLast = first + tokens.length === ids.length
+          const wanted = logits === 'last' && !isLast ? 'none' : logits
+          const slot = await seat(sequence)
+          await backend.forward({ tokens, segments: [{ slot, position: sequence.position, firstRow: 0, nRows: tokens.length, logits: wanted }] }, logitBuffer)
+          sequence.position += tokens.length
+          if (wanted === 'all') onLogits?.(logitBuffer.subarray(0, tokens.length * vocabSize), first)
+          if (wanted === 'last') onLogits?.(logitBuffer.subarray(0, vocabSize), ids.length - 1)
+          onProgress?.({ doneTokens: first + tokens.length, totalTokens: ids.length })
+        })
+      }
+    },
+    dispose: () =>
+      lock.run(async () => {
+        if (isDisposed) return
+        isDisposed = true
+        residents.clear()
+        await backend.dispose()
+      })
+  }
+}

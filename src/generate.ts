@@ -1,0 +1,180 @@
+/** Tokens one at a time: logits, sampler, text, stop conditions. */
+
+import { describe, messageOf, UnsupportedError } from './errors.ts'
+import type { Sampler, SamplerOptions } from './sampler.ts'
+import { createSampler, validateSamplerOptions } from './sampler.ts'
+import { createStopMatcher } from './stop-strings.ts'
+import type { TextModel } from './text.ts'
+
+export interface GenerateOptions extends SamplerOptions {
+  /** Tokens at most. Default 256. */
+  readonly maxTokens?: number | undefined
+  /** Ends before the first of these strings; it is not part of the text. */
+  readonly stop?: string | readonly string[] | undefined
+  /** Goes on after an end-of-text token, which then is a token like any other. Default false. */
+  readonly ignoreEos?: boolean | undefined
+  /** Throws its reason, at the latest after the chunk of the prompt under way. */
+  readonly signal?: AbortSignal | undefined
+  /** Called while the prompt is read. */
+  readonly onProgress?: ((progress: { readonly doneTokens: number; readonly totalTokens: number }) => void) | undefined
+}
+
+export type FinishReason = 'length' | 'eos' | 'stop'
+
+export interface Usage {
+  readonly promptTokens: number
+  readonly completionTokens: number
+}
+
+export interface Timings {
+  /** Reading the prompt, up to the first logits. */
+  readonly promptMs: number
+  readonly promptTokensPerSecond: number
+  /** All tokens after the first logits. */
+  readonly generateMs: number
+  readonly generatedTokensPerSecond: number
+}
+
+export interface Finish {
+  readonly reason: FinishReason
+  /** The stop string that was found. */
+  readonly stop: string | null
+  /** Repeats the same text. */
+  readonly seed: number
+  readonly usage: Usage
+  readonly timings: Timings
+}
+
+/** A piece of a completion. The pieces' texts make the text, their ids the ids. */
+export interface GenerateChunk {
+  /** Whole characters; empty without a tokenizer, and at times in the last piece. */
+  readonly text: string
+  /** The tokens since the piece before. An end-of-text token is not among them. */
+  readonly ids: readonly number[]
+  /** On the last piece. */
+  readonly finish: Finish | null
+}
+
+export interface Completion extends Omit<Finish, 'reason'> {
+  readonly text: string
+  readonly ids: readonly number[]
+  readonly finishReason: FinishReason
+}
+
+export const DEFAULT_MAX_TOKENS = 256
+
+/** Options, checked: RangeError or TypeError that names one. */
+export interface GenerationPlan {
+  readonly maxTokens: number
+  readonly stops: readonly string[]
+  readonly sampler: Sampler
+  readonly options: GenerateOptions
+}
+
+export function planGeneration(options: GenerateOptions, text: TextModel, vocabSize: number): GenerationPlan {
+  validateSamplerOptions(options)
+  const { maxTokens = DEFAULT_MAX_TOKENS, stop = [] } = options
+  if (!Number.isInteger(maxTokens) || maxTokens < 0) {
+    throw new RangeError(messageOf({ place: 'maxTokens', expected: 'an integer from 0', got: describe(maxTokens) }))
+  }
+  const stops = typeof stop === 'string' ? [stop] : stop
+  createStopMatcher(stops)
+  if (stops.length > 0 && text.tokenizer === null) {
+    throw new UnsupportedError({ place: 'stop', expected: 'a model with a tokenizer', got: 'a model without one' })
+  }
+  return { maxTokens, stops, sampler: createSampler(options, vocabSize), options }
+}
+
+/** What generation needs of a session. */
+export interface TokenSource {
+  readonly eosTokenIds: readonly number[]
+  /** Tokens not read yet. */
+  readonly nPending: number
+  /** Reads the pending tokens and gives the last one's logits, valid until the next call. */
+  nextLogits(options: Pick<GenerateOptions, 'signal' | 'onProgress'>): Promise<Float32Array>
+  /** Adds a token to be read next. */
+  push(id: number): void
+}
+
+export async function* generateTokens(source: TokenSource, text: TextModel, plan: GenerationPlan): AsyncGenerator<GenerateChunk, void, undefined> {
+  const { maxTokens, sampler, options } = plan
+  const decoder = text.decodeStream()
+  const matcher = createStopMatcher(plan.stops)
+  const promptTokens = source.nPending
+  const startMs = performance.now()
+  let promptEndMs = startMs
+  let completionTokens = 0
+  let reason: FinishReason = 'length'
+  let stop: string | null = null
+  let ids: number[] = []
+  let tail = ''
+  while (completionTokens < maxTokens) {
+    options.signal?.throwIfAborted()
+    const logits = await source.nextLogits(options)
+    if (completionTokens === 0) promptEndMs = performance.now()
+    const id = sampler.sample(logits)
+    source.push(id)
+    if (options.ignoreEos !== true && source.eosTokenIds.includes(id)) {
+      reason = 'eos'
+      break
+    }
+    sampler.observe(id)
+    ids.push(id)
+    completionTokens++
+    const match = matcher.push(decoder.push(id))
+    if (match.stopped) {
+      reason = 'stop'
+      stop = match.stop ?? null
+      tail = match.text
+      break
+    }
+    if (match.text !== '' || text.tokenizer === null) {
+      yield { text: match.text, ids, finish: null }
+      ids = []
+    }
+  }
+  if (reason !== 'stop') {
+    const last = matcher.push(decoder.flush())
+    if (last.stopped) {
+      reason = 'stop'
+      stop = last.stop ?? null
+    }
+    tail = last.stopped ? last.text : last.text + matcher.flush()
+  }
+  const endMs = performance.now()
+  const promptMs = promptEndMs - startMs
+  const generateMs = endMs - promptEndMs
+  yield {
+    text: tail,
+    ids,
+    finish: {
+      reason, stop, seed: sampler.seed,
+      usage: { promptTokens, completionTokens },
+      timings: {
+        promptMs, generateMs,
+        promptTokensPerSecond: perSecond(promptTokens, promptMs),
+        // The first token comes from the prompt's own logits.
+        generatedTokensPerSecond: perSecond(Math.max(0, completionTokens - 1), generateMs)
+      }
+    }
+  }
+}
+
+function perSecond(count: number, elapsedMs: number): number {
+  return elapsedMs > 0 ? (1000 * count) / elapsedMs : 0
+}
+
+/** All pieces in one. */
+export async function collect(chunks: AsyncIterable<GenerateChunk>): Promise<Completion> {
+  let text = ''
+  const ids: number[] = []
+  for await (const chunk of chunks) {
+    text += chunk.text
+    ids.push(...chunk.ids)
+    if (chunk.finish !== null) {
+      const { reason, ...finish } = chunk.finish
+      return { text, ids, finishReason: reason, ...finish }
+    }
+  }
+  throw new TypeError('a generation ended without its last piece')
+}

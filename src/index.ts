@@ -1,0 +1,17 @@
+/** Every public name. */
+
+export { Mamba, type LoadOptions } from './mamba.ts'
+export { Session, type AppendOptions, type ForwardOptions } from './session.ts'
+export { selectiveScan, type SelectiveScanInput, type SelectiveScanOutput, type Tensor } from './selective-scan.ts'
+export type { Completion, Finish, FinishReason, GenerateChunk, GenerateOptions, Timings, Usage } from './generate.ts'
+export type { Score, ScoreOptions } from './score.ts'
+export type { LoadProgress } from './load.ts'
+export type { ModelSource } from './source.ts'
+export type { Prompt } from './text.ts'
+export type { ModelConfig } from './model/architectures.ts'
+export type { Mamba1Config } from './model/mamba1.ts'
+export type { BackendInfo, MemoryBytes } from './backend/backend.ts'
+export { createSampler, type Sampler, type SamplerOptions, SAMPLER_DEFAULTS } from './sampler.ts'
+export { CheckpointError, UnsupportedError, type ErrorParts } from './errors.ts'
+export type { ByteSource, FileSet } from './checkpoint/byte-source.ts'
+export type { FileLike } from './checkpoint/file-set.ts'

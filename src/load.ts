@@ -1,0 +1,104 @@
+/** From a source to a backend with its weights: open, check, plan, stream. */
+
+import type { Backend, Capacity } from './backend/backend.ts'
+import { createReferenceBackend } from './backend/reference/reference-backend.ts'
+import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
+import type { FileSet } from './checkpoint/byte-source.ts'
+import { checkTensors, loadParameters } from './checkpoint/load-parameters.ts'
+import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
+import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { buildModel, type ModelConfig, readModelConfig } from './model/architectures.ts'
+import type { WasmBuild } from './platform/platform.ts'
+import { opCost, type Program } from './program/ops.ts'
+import { hostHasSimd } from './simd.ts'
+import { platform } from '#platform'
+
+export interface LoadProgress {
+  /** 'download' for files that come from a hub first, then 'weights' as they go to their places. */
+  readonly phase: 'download' | 'weights'
+  /** The file under way; null for the weights. */
+  readonly file: string | null
+  readonly loadedBytes: number
+  readonly totalBytes: number
+}
+
+export interface EngineOptions {
+  /** 'auto' keeps what the file has: f16 and bf16 weights are exact in the f32 that the kernels compute with. Default 'auto'. */
+  readonly dtype?: 'auto' | 'f32' | undefined
+  /** Only one so far. Default 'auto'. */
+  readonly threads?: number | 'auto' | undefined
+  /** 'reference' is the float64 interpreter: slow, for checking. Default 'auto', which is 'wasm'. */
+  readonly backend?: 'auto' | 'wasm' | 'reference' | undefined
+  /** Build of the compute core; 'auto' takes SIMD where the host has it. Both give the same bits. Default 'auto'. */
+  readonly build?: 'auto' | WasmBuild | undefined
+  /** Sequences whose state stays in the engine's memory; further ones are moved in and out. Default 4. */
+  readonly maxBatch?: number | undefined
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined
+}
+
+export interface LoadedModel {
+  readonly config: ModelConfig
+  readonly backend: Backend
+}
+
+/** Throws a CheckpointError, an UnsupportedError, a RangeError for a model beyond 4 GiB, or the signal's reason. */
+export async function loadModel(checkpoint: Checkpoint, options: EngineOptions): Promise<LoadedModel> {
+  const config = readModelConfig(checkpoint.config, `${checkpoint.name}: config.json`)
+  const model = buildModel(config, (name) => checkpoint.tensors.has(name))
+  const wanted = { parameters: model.program.parameters, copies: model.copies }
+  checkTensors(checkpoint, wanted)
+  const backend = await createBackend(model.program, options)
+  await loadParameters(checkpoint, wanted, {
+    signal: options.signal,
+    onProgress: options.onProgress && ((progress) => options.onProgress?.({ ...progress, file: null })),
+    write: (parameter, values, first) => backend.write(parameter, values, first)
+  })
+  return { config, backend }
+}
+
+/** Opens, loads and closes again. */
+export async function loadFrom(files: FileSet, options: EngineOptions): Promise<LoadedModel> {
+  const checkpoint = await openCheckpoint(files, { signal: options.signal })
+  try {
+    return await loadModel(checkpoint, options)
+  } finally {
+    await checkpoint.close()
+  }
+}
+
+/** The checks of options that need no model. */
+export function checkEngineOptions({ dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', maxBatch = 4 }: EngineOptions): void {
+  oneOf('dtype', dtype, ['auto', 'f32'])
+  oneOf('backend', backend, ['auto', 'wasm', 'reference'])
+  oneOf('build', build, ['auto', 'scalar', 'simd'])
+  oneOf('threads', threads, ['auto', 1])
+  if (!Number.isInteger(maxBatch) || maxBatch < 1 || maxBatch > 1024) {
+    throw new RangeError(messageOf({ place: 'maxBatch', expected: 'an integer from 1 to 1024', got: describe(maxBatch) }))
+  }
+}
+
+function oneOf(option: string, value: unknown, allowed: readonly unknown[]): void {
+  if (allowed.includes(value)) return
+  throw new UnsupportedError({ place: option, expected: `one of ${allowed.map(describe).join(', ')}`, got: describe(value) })
+}
+
+async function createBackend(program: Program, { backend = 'auto', build = 'auto', maxBatch = 4 }: EngineOptions): Promise<Backend> {
+  const capacity = capacityOf(program, maxBatch)
+  if (backend === 'reference') return createReferenceBackend(program, capacity, 'asked for')
+  const chosen = build === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : build
+  const reasons = { auto: chosen === 'simd' ? 'this host has WebAssembly SIMD' : 'this host has no WebAssembly SIMD', scalar: 'asked for', simd: 'asked for' }
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(chosen), build: chosen, reason: reasons[build] })
+}
+
+/** The largest op of a chunk: 30 ms on a core of 20 GFLOP/s, so that it ends within the 50 ms between two turns of the event loop. */
+const CHUNK_OP_COST = 6e8
+const LOGIT_BYTES = 2 ** 23
+
+/** Chunks as large as the longest op may last, and logits of a chunk within 8 MB: long enough to use the weights many times. */
+export function capacityOf(program: Program, nSlots: number): Capacity {
+  const largest = Math.max(...program.ops.filter(({ out }) => out.buffer.rows === 'token').map(opCost))
+  const maxRows = Math.max(16, nSlots, Math.min(256, 4 * Math.floor(CHUNK_OP_COST / largest / 4)))
+  const vocabSize = program.logits?.width ?? 1
+  return { maxRows, maxLogitRows: Math.max(nSlots, Math.min(maxRows, Math.floor(LOGIT_BYTES / 4 / vocabSize))), nSlots }
+}

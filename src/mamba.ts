@@ -1,0 +1,158 @@
+/** The library's face: a loaded model and what it does. */
+
+import type { BackendInfo } from './backend/backend.ts'
+import type { FileSet } from './checkpoint/byte-source.ts'
+import { readText } from './checkpoint/byte-source.ts'
+import { parseJson } from './checkpoint/json.ts'
+import { createEngine, type Engine } from './engine.ts'
+import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
+import { checkEngineOptions, type EngineOptions, loadFrom } from './load.ts'
+import type { ModelConfig } from './model/architectures.ts'
+import { type Score, type ScoreOptions, scoreTokens } from './score.ts'
+import { type ForwardOptions, Session, type SessionContext } from './session.ts'
+import { type ModelSource, resolveSource, type SourceOptions } from './source.ts'
+import { createTextModel, type Prompt, type TextModel } from './text.ts'
+import type { Tokenizer } from './tokenizer/tokenizer.ts'
+
+export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'>
+
+/** Real tokenizers have some 20 MB. */
+const MAX_TOKENIZER_BYTES = 200_000_000
+
+/** A loaded model. Calls from anywhere at once are fine: they take turns. */
+export class Mamba {
+  /** The checkpoint's config, in this library's terms. */
+  readonly config: ModelConfig
+  readonly #context: SessionContext
+  readonly #text: TextModel
+  readonly #engine: Engine
+
+  private constructor(config: ModelConfig, engine: Engine, text: TextModel) {
+    this.config = config
+    this.#engine = engine
+    this.#text = text
+    this.#context = { engine, text, vocabSize: config.vocabSize, eosTokenIds: config.eosTokenIds }
+  }
+
+  /**
+   * Loads a model. Without a source: the embedded one.
+   * CheckpointError for files that are damaged or incomplete, UnsupportedError for what is not built, RangeError for a model beyond
+   * wasm's 4 GiB, the signal's reason when aborted.
+   */
+  static async load(source?: ModelSource, options: LoadOptions = {}): Promise<Mamba> {
+    checkEngineOptions(options)
+    options.signal?.throwIfAborted()
+    const { onProgress } = options
+    const files = await resolveSource(source, {
+      ...options,
+      onProgress: onProgress && ((progress) => onProgress({ phase: 'download', ...progress }))
+    })
+    const { config, backend } = await loadFrom(files, options)
+    const tokenizer = await readTokenizer(files, options.signal)
+    return new Mamba(config, createEngine(backend), createTextModel(tokenizer, config.vocabSize, files.name))
+  }
+
+  /** What runs, and why: backend, build, threads, memory. */
+  get backend(): BackendInfo {
+    return this.#engine.backend.info
+  }
+
+  /** Whether text can be given and comes out; otherwise token ids alone. */
+  get hasTokenizer(): boolean {
+    return this.#text.tokenizer !== null
+  }
+
+  /**
+   * Goes on from a prompt, in pieces of whole characters. The prompt must have a token.
+   * Defaults: maxTokens 256, temperature 0.8, topP 0.95; a drawn seed, told in the last piece.
+   */
+  generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<GenerateChunk, void, undefined> {
+    planGeneration(options, this.#text, this.config.vocabSize)
+    return this.#generate(prompt, options)
+  }
+
+  /** `generate`, all in one: the completion alone, without the prompt. */
+  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+    return collect(this.generate(prompt, options))
+  }
+
+  /** Ids of a text, with the special tokens that open one. UnsupportedError without a tokenizer. */
+  tokenize(text: string): Int32Array {
+    return this.#text.toIds(text, true)
+  }
+
+  /** Text of ids. UnsupportedError without a tokenizer. */
+  detokenize(ids: ArrayLike<number>): string {
+    return this.#text.toText(ids)
+  }
+
+  /** How well the model predicts a text: log probabilities of its tokens, perplexity, bits per byte. */
+  async score(prompt: Prompt, options: ScoreOptions = {}): Promise<Score> {
+    const ids = this.#text.toIds(prompt, true)
+    return scoreTokens(this.#engine, ids, this.#predictedBytes(prompt, ids), options)
+  }
+
+  /**
+   * Logits of `ids` (nTokens): of the last, (1, vocabSize), or of all, (nTokens, vocabSize), row-major, the caller's own.
+   * From a fresh state, or after a session's text, to which the ids then belong.
+   */
+  async forward(ids: Prompt, { session, ...options }: ForwardOptions & { readonly session?: Session | undefined } = {}): Promise<Float32Array> {
+    if (session !== undefined) return session.forward(ids, options)
+    const fresh = this.session()
+    try {
+      return await fresh.forward(ids, options)
+    } finally {
+      await fresh.dispose()
+    }
+  }
+
+  /** A new text with a fresh state. */
+  session(): Session {
+    return new Session(this.#context)
+  }
+
+  /** Gives the memory back, after the calls under way. Calls after it are a TypeError. */
+  async dispose(): Promise<void> {
+    await this.#engine.dispose()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose()
+  }
+
+  async *#generate(prompt: Prompt, options: GenerateOptions): AsyncGenerator<GenerateChunk, void, undefined> {
+    const session = this.session()
+    try {
+      await session.append(prompt, { defer: true })
+      yield* session.generate(options)
+    } finally {
+      await session.dispose()
+    }
+  }
+
+  /** Bytes of the text of all tokens but the first, which nothing predicts. */
+  #predictedBytes(prompt: Prompt, ids: Int32Array): number | null {
+    if (this.#text.tokenizer === null) return null
+    const bytesOf = (text: string): number => new TextEncoder().encode(text).length
+    const first = this.#text.toText(ids.subarray(0, 1))
+    // A first token that is part of a character counts as the one byte that a byte-level token has.
+    return bytesOf(typeof prompt === 'string' ? prompt : this.#text.toText(ids)) - (first.includes('\uFFFD') ? 1 : bytesOf(first))
+  }
+}
+
+/** tokenizer.json and its config, where the folder has them. */
+async function readTokenizer(files: FileSet, signal: AbortSignal | undefined): Promise<Tokenizer | null> {
+  const readJson = async (fileName: string): Promise<unknown> => {
+    const file = await files.open(fileName, signal)
+    if (file === undefined) return undefined
+    try {
+      return parseJson(await readText(file, MAX_TOKENIZER_BYTES, signal), file.name)
+    } finally {
+      await file.close()
+    }
+  }
+  const tokenizerJson = await readJson('tokenizer.json')
+  if (tokenizerJson === undefined) return null
+  const { createTokenizer } = await import('./tokenizer/tokenizer.ts')
+  return createTokenizer(tokenizerJson, await readJson('tokenizer_config.json'), `${files.name}: tokenizer.json`)
+}

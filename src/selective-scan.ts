@@ -1,0 +1,224 @@
+/** The selective scan by itself: the paper's primitive on Float32Arrays, run by the same kernels as the models. */
+
+import type { SteppingBackend } from './backend/backend.ts'
+import { createPace } from './backend/pace.ts'
+import { createReferenceBackend } from './backend/reference/reference-backend.ts'
+import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
+import { describe, messageOf } from './errors.ts'
+import type { WasmBuild } from './platform/platform.ts'
+import { ProgramBuilder } from './program/builder.ts'
+import { elementsOf, type Parameter, type Program, type ScanInput, type View } from './program/ops.ts'
+import { hostHasSimd } from './simd.ts'
+import { platform } from '#platform'
+
+/** Row-major values of a shape. */
+export interface Tensor {
+  readonly data: Float32Array
+  readonly shape: readonly number[]
+}
+
+/** Sizes: batch Z, length L, channels D, states N, groups G. */
+export interface SelectiveScanInput {
+  /** (Z, L, D), or (Z, D, L) in layout 'bdl'; dt and z alike. */
+  readonly x: Tensor
+  readonly dt: Tensor
+  /** (D, N) */
+  readonly A: Tensor
+  /** (Z, L, N), (Z, L, G, N), or (D, N) for the same at every token; in 'bdl' (Z, N, L), (Z, G, N, L) or (D, N). */
+  readonly B: Tensor
+  readonly C: Tensor
+  /** (D) */
+  readonly D?: Tensor | undefined
+  readonly z?: Tensor | undefined
+  /** (D), added to dt. */
+  readonly dtBias?: Tensor | undefined
+  /** dt becomes softplus(dt + dtBias). Default false. */
+  readonly dtSoftplus?: boolean | undefined
+  /** (Z, D, N); zero by default. */
+  readonly initialState?: Tensor | undefined
+  /** 'bld' (the default) or the reference's 'bdl'. */
+  readonly layout?: 'bld' | 'bdl' | undefined
+  /** Build of the compute core, or 'reference' for the float64 interpreter. Default 'auto': SIMD where the host has it. */
+  readonly backend?: 'auto' | 'reference' | WasmBuild | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface SelectiveScanOutput {
+  /** In the layout of x. */
+  readonly y: Tensor
+  /** (Z, D, N) */
+  readonly lastState: Tensor
+}
+
+/** Rows at a time. */
+const CHUNK_ROWS = 256
+
+/** Tensors that change with the tokens, as the program's views. */
+type TokenInputs = readonly (readonly [View, Tensor])[]
+
+/**
+ * dt = softplus(dt + dtBias); h = exp(dt · A) · h + dt · B · x; y = (C · h + D · x) · silu(z).
+ * Follows `selective_scan_ref` of state-spaces/mamba, in f32. Splitting the tokens and carrying lastState over gives the same bits.
+ * RangeError for a shape that does not fit, TypeError for what is no tensor.
+ */
+export async function selectiveScan(input: SelectiveScanInput): Promise<SelectiveScanOutput> {
+  const { x, initialState, layout = 'bld', backend: kind = 'auto', signal } = input
+  const isTransposed = checkOption('layout', layout, ['bld', 'bdl']) === 'bdl'
+  checkOption('backend', kind, ['auto', 'reference', 'scalar', 'simd'])
+  const sizes = checkShapes(input, isTransposed)
+  const { nBatch, length, dInner, dState } = sizes
+  const { program, parameters, tokenInputs, out } = scanProgram(input, sizes)
+  const backend = await createScanBackend(program, Math.min(CHUNK_ROWS, Math.max(1, length)), kind)
+  for (const [parameter, { data }] of parameters) backend.write(parameter, data, 0)
+
+  const y = new Float32Array(x.data.length)
+  const lastState = new Float32Array(nBatch * dInner * dState)
+  const stateSize = dInner * dState
+  const pace = createPace()
+  for (let b = 0; b < nBatch; b++) {
+    if (initialState) await backend.writeState(0, initialState.data.subarray(b * stateSize, (b + 1) * stateSize))
+    else await backend.clearState(0)
+    for (let first = 0; first < length; first += CHUNK_ROWS) {
+      signal?.throwIfAborted()
+      const nRows = Math.min(CHUNK_ROWS, length - first)
+      const place = { b, first, nRows, length, isTransposed }
+      backend.begin({ tokens: new Int32Array(nRows), segments: [{ slot: 0, position: first, firstRow: 0, nRows, logits: 'none' }] })
+      for (const [view, { data }] of tokenInputs) backend.writeView(view, readRows(data, view.width, place))
+      backend.run(0, 1)
+      writeRows(y, backend.readView(out), dInner, place)
+      await pace.pause()
+    }
+    lastState.set(await backend.readState(0), b * stateSize)
+  }
+  await backend.dispose()
+  return { y: { data: y, shape: x.shape }, lastState: { data: lastState, shape: [nBatch, dInner, dState] } }
+}
+
+function scanProgram(input: SelectiveScanInput, { dInner, dState }: Sizes) {
+  const builder = new ProgramBuilder()
+  const parameters: (readonly [Parameter, Tensor])[] = []
+  const tokenInputs: (readonly [View, Tensor])[] = []
+  const parameter = (name: string, tensor: Tensor): Parameter => {
+    const added = builder.parameter(name, tensor.shape)
+    parameters.push([added, tensor])
+    return added
+  }
+  const perToken = (name: string, tensor: Tensor, width: number): View => {
+    const view = builder.buffer(name, width)
+    tokenInputs.push([view, tensor])
+    return view
+  }
+  const scanInput = (name: string, tensor: Tensor): ScanInput =>
+    tensor.shape.length === 2 ? parameter(name, tensor) : perToken(name, tensor, groupsOf(tensor, input.layout) * dState)
+  const out = builder.buffer('y', dInner)
+  builder.add({
+    kind: 'selectiveScan', out, dState, dtSoftplus: input.dtSoftplus ?? false,
+    x: perToken('x', input.x, dInner),
+    dt: perToken('dt', input.dt, dInner),
+    z: input.z ? perToken('z', input.z, dInner) : null,
+    A: parameter('A', input.A),
+    B: scanInput('B', input.B),
+    C: scanInput('C', input.C),
+    D: input.D ? parameter('D', input.D) : null,
+    dtBias: input.dtBias ? parameter('dtBias', input.dtBias) : null,
+    state: builder.state('ssm', [dInner, dState])
+  })
+  return { program: builder.build(null, 0), parameters, tokenInputs: tokenInputs satisfies TokenInputs, out }
+}
+
+async function createScanBackend(program: Program, maxRows: number, kind: 'auto' | 'reference' | WasmBuild): Promise<SteppingBackend> {
+  const capacity = { maxRows, maxLogitRows: 0, nSlots: 1 }
+  if (kind === 'reference') return createReferenceBackend(program, capacity, 'asked for')
+  const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, reason: 'asked for' })
+}
+
+interface Place {
+  readonly b: number
+  readonly first: number
+  readonly nRows: number
+  readonly length: number
+  readonly isTransposed: boolean
+}
+
+/** Tokens [first, first + nRows) of sequence b as (nRows, width). */
+function readRows(data: Float32Array, width: number, { b, first, nRows, length, isTransposed }: Place): Float32Array {
+  const start = b * length * width
+  if (!isTransposed) return data.subarray(start + first * width, start + (first + nRows) * width)
+  const rows = new Float32Array(nRows * width)
+  for (let t = 0; t < nRows; t++) for (let i = 0; i < width; i++) rows[t * width + i] = data[start + i * length + first + t]
+  return rows
+}
+
+function writeRows(data: Float32Array, rows: Float32Array, width: number, { b, first, nRows, length, isTransposed }: Place): void {
+  const start = b * length * width
+  if (!isTransposed) {
+    data.set(rows, start + first * width)
+    return
+  }
+  for (let t = 0; t < nRows; t++) for (let i = 0; i < width; i++) data[start + i * length + first + t] = rows[t * width + i]
+}
+
+interface Sizes {
+  readonly nBatch: number
+  readonly length: number
+  readonly dInner: number
+  readonly dState: number
+}
+
+function checkShapes(input: SelectiveScanInput, isTransposed: boolean): Sizes {
+  const [nBatch, second, third] = checkRank('x', input.x, 3)
+  const [dInner, length] = isTransposed ? [second, third] : [third, second]
+  const [, dState] = checkRank('A', input.A, 2)
+  const perToken = isTransposed ? [nBatch, dInner, length] : [nBatch, length, dInner]
+  checkShape('dt', input.dt, perToken)
+  checkShape('A', input.A, [dInner, dState])
+  if (dInner < 1 || dState < 1) throw new RangeError(messageOf({ place: 'A', expected: 'at least one channel and one state', got: `(${dInner}, ${dState})` }))
+  if (input.z) checkShape('z', input.z, perToken)
+  if (input.D) checkShape('D', input.D, [dInner])
+  if (input.dtBias) checkShape('dtBias', input.dtBias, [dInner])
+  if (input.initialState) checkShape('initialState', input.initialState, [nBatch, dInner, dState])
+  for (const name of ['B', 'C'] as const) {
+    const tensor = input[name]
+    const rank = checkRank(name, tensor, 2, 3, 4).length
+    const nGroups = groupsOf(tensor, input.layout)
+    const inner = isTransposed ? [dState, length] : [dState]
+    const outer = isTransposed ? [nBatch] : [nBatch, length]
+    if (rank === 2) checkShape(name, tensor, [dInner, dState])
+    else checkShape(name, tensor, rank === 3 ? [...outer, ...inner] : [...outer, nGroups, ...inner])
+    if (rank === 4 && (nGroups < 1 || dInner % nGroups !== 0)) {
+      throw new RangeError(messageOf({ place: name, expected: `a number of groups that divides ${dInner} channels`, got: `${nGroups}` }))
+    }
+  }
+  return { nBatch, length, dInner, dState }
+}
+
+function groupsOf({ shape }: Tensor, layout: 'bld' | 'bdl' = 'bld'): number {
+  return shape.length === 4 ? shape[layout === 'bdl' ? 1 : 2] : 1
+}
+
+function checkRank(name: string, tensor: Tensor, ...ranks: readonly number[]): readonly number[] {
+  if (typeof tensor !== 'object' || tensor === null || !(tensor.data instanceof Float32Array) || !Array.isArray(tensor.shape)) {
+    throw new TypeError(messageOf({ place: name, expected: '{ data: Float32Array, shape: number[] }', got: describe(tensor) }))
+  }
+  const { data, shape } = tensor
+  if (!ranks.includes(shape.length) || !shape.every((size: unknown) => Number.isSafeInteger(size) && Number(size) >= 0)) {
+    throw new RangeError(messageOf({ place: `${name}.shape`, expected: `${ranks.join(' or ')} sizes`, got: describe(shape) }))
+  }
+  if (elementsOf(shape) !== data.length) {
+    throw new RangeError(messageOf({ place: `${name}.data`, expected: `${elementsOf(shape)} values for ${describe(shape)}`, got: `${data.length}` }))
+  }
+  return shape
+}
+
+function checkShape(name: string, tensor: Tensor, expected: readonly number[]): void {
+  const shape = checkRank(name, tensor, expected.length)
+  if (shape.some((size, i) => size !== expected[i])) {
+    throw new RangeError(messageOf({ place: `${name}.shape`, expected: describe(expected), got: describe(shape) }))
+  }
+}
+
+function checkOption<T>(name: string, value: T, allowed: readonly T[]): T {
+  if (!allowed.includes(value)) throw new RangeError(messageOf({ place: name, expected: `one of ${allowed.map(describe).join(', ')}`, got: describe(value) }))
+  return value
+}

@@ -1,0 +1,60 @@
+/** What `Mamba.load` takes: where a checkpoint's files are. */
+
+import type { FileSet } from './checkpoint/byte-source.ts'
+import { type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
+import { type HubOptions, hubFiles } from './checkpoint/hub.ts'
+import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { platform } from '#platform'
+
+/**
+ * - nothing: the embedded model
+ * - a string: an existing path (a folder, or a .safetensors file with its config beside it), else an http(s) address of such a
+ *   folder or file, else a hub id (`state-spaces/mamba-130m-hf`)
+ * - a URL: http(s) or file
+ * - a file set, such as the embedded model's of `mamba-wasm/models/classics-8m`
+ * - files by name: `{ 'config.json': bytes, 'model.safetensors': blob, … }`
+ */
+export type ModelSource = string | URL | FileSet | Readonly<Record<string, FileLike>>
+
+export type SourceOptions = Omit<HubOptions, 'cache'> & {
+  /** Folder for downloads by hub id; by default the user's cache folder. */
+  readonly cacheFolder?: string | undefined
+}
+
+/** Throws a TypeError for what is no source. */
+export async function resolveSource(source: ModelSource | undefined, options: SourceOptions): Promise<FileSet> {
+  if (source === undefined) return platform.embeddedModel()
+  if (source instanceof URL) return fromUrl(source, options)
+  if (typeof source === 'string') return fromString(source, options)
+  if (source instanceof Uint8Array || source instanceof ArrayBuffer || source instanceof Blob) {
+    throw new UnsupportedError({
+      place: 'source', expected: "files by name: { 'config.json': …, 'model.safetensors': … }", got: 'the bytes of one file, which have no config'
+    })
+  }
+  if (typeof source !== 'object' || source === null || Array.isArray(source)) {
+    throw new TypeError(messageOf({ place: 'source', expected: 'a path, an address, a hub id or files by name', got: describe(source) }))
+  }
+  return isFileSet(source) ? source : recordFiles(source, options)
+}
+
+function isFileSet(source: FileSet | Readonly<Record<string, FileLike>>): source is FileSet {
+  return typeof source.open === 'function'
+}
+
+async function fromString(source: string, options: SourceOptions): Promise<FileSet> {
+  const local = await platform.localFiles(source)
+  if (local !== undefined) return local
+  if (/^[a-z]+:\/\//i.test(source)) return fromUrl(new URL(source), options)
+  const { cacheFolder, ...hubOptions } = options
+  return hubFiles(source, { ...hubOptions, cache: platform.downloadCache(cacheFolder) })
+}
+
+async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
+  if (url.protocol === 'file:') {
+    const path = decodeURIComponent(url.pathname)
+    const local = await platform.localFiles(path)
+    if (local === undefined) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(url.href) }))
+    return local
+  }
+  return urlFiles(url.pathname.endsWith('.safetensors') ? new URL('.', url) : url, options)
+}

@@ -1,0 +1,150 @@
+/**
+ * The promise: the same bits for prefill, chunks, steps and batches, in every build. Random schedules of several sequences over
+ * several forwards are compared with each sequence read alone, in one forward, by the scalar build.
+ */
+import * as fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import type { Segment, SteppingBackend } from '../../src/backend/backend.ts'
+import { BUILDS, type Kind, type LoadedModel, openModel } from '../support/backends.ts'
+import { expectSameBits } from '../support/compare.ts'
+import { fixtureModel, repositoryPath } from '../support/fixtures.ts'
+import { createNumbers } from '../support/numbers.ts'
+
+const MODELS = [
+  { name: 'mamba', folder: fixtureModel('mamba'), longest: 150, nRuns: 60 },
+  { name: 'mamba_bias_untied', folder: fixtureModel('mamba_bias_untied'), longest: 150, nRuns: 30 },
+  { name: 'classics-8m', folder: repositoryPath('models/classics-8m'), longest: 20, nRuns: 5 }
+]
+const MOST_SEQUENCES = 4
+
+interface Alone {
+  readonly tokens: Int32Array
+  /** (nTokens, vocabSize) */
+  readonly logits: Float32Array
+  readonly state: Float32Array
+}
+
+/** One sequence's part in one forward. */
+interface Turn {
+  readonly nRows: number
+  readonly logits: Segment['logits']
+}
+
+const turn: fc.Arbitrary<Turn> = fc.record({
+  nRows: fc.oneof({ weight: 3, arbitrary: fc.nat(9) }, { weight: 1, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.nat(70) }),
+  logits: fc.constantFrom('none', 'last', 'all')
+})
+
+interface Plan {
+  readonly lengths: readonly number[]
+  /** Turns of all sequences, round by round. */
+  readonly turns: fc.Stream<Turn>
+  /** Moves the slots, and the order of the segments. */
+  readonly shift: number
+}
+
+function plans(longest: number): fc.Arbitrary<Plan> {
+  return fc.record({
+    lengths: fc.array(fc.integer({ min: 1, max: longest }), { minLength: 1, maxLength: MOST_SEQUENCES }),
+    turns: fc.infiniteStream(turn),
+    shift: fc.nat(MOST_SEQUENCES)
+  })
+}
+
+function capacityFor(longest: number) {
+  const maxRows = longest * MOST_SEQUENCES
+  // One slot more than sequences: nobody may write to it.
+  return { maxRows, maxLogitRows: maxRows, nSlots: MOST_SEQUENCES + 1 }
+}
+
+function sequenceOf(length: number, seed: number, vocabSize: number): Int32Array {
+  const numbers = createNumbers(seed)
+  return Int32Array.from({ length }, () => numbers.integer(0, vocabSize - 1))
+}
+
+async function readAlone(backend: SteppingBackend, tokens: Int32Array): Promise<Alone> {
+  const logits = new Float32Array(tokens.length * backend.program.vocabSize)
+  await backend.clearState(0)
+  await backend.forward({ tokens, segments: [{ slot: 0, position: 0, firstRow: 0, nRows: tokens.length, logits: 'all' }] }, logits)
+  return { tokens, logits, state: await backend.readState(0) }
+}
+
+async function follow(backend: SteppingBackend, sequences: readonly Alone[], { turns, shift }: Plan): Promise<void> {
+  const { vocabSize } = backend.program
+  const slotOf = (i: number): number => (i + shift) % (MOST_SEQUENCES + 1)
+  const bystander = slotOf(MOST_SEQUENCES)
+  const guard = createNumbers(1).floats(backend.program.stateSize)
+  await backend.writeState(bystander, guard)
+  for (let i = 0; i < sequences.length; i++) await backend.clearState(slotOf(i))
+
+  const done = sequences.map(() => 0)
+  const logits = new Float32Array(backend.capacity.maxLogitRows * vocabSize)
+  while (done.some((count, i) => count < sequences[i].tokens.length)) {
+    const segments: (Segment & { readonly sequence: number })[] = []
+    const tokens: number[] = []
+    for (let k = 0; k < sequences.length; k++) {
+      const sequence = (k + shift) % sequences.length
+      const { nRows, logits }: Turn = turns.next().value
+      const left = sequences[sequence].tokens.length - done[sequence]
+      // The last in line reads a token where nobody else would: a round of nothing would never end.
+      const count = Math.min(left, k === sequences.length - 1 && tokens.length === 0 ? Math.max(1, nRows) : nRows)
+      if (count === 0) continue
+      segments.push({ sequence, slot: slotOf(sequence), position: done[sequence], firstRow: tokens.length, nRows: count, logits })
+      tokens.push(...sequences[sequence].tokens.subarray(done[sequence], done[sequence] + count))
+    }
+    if (segments.length === 0) continue
+    await backend.forward({ tokens: Int32Array.from(tokens), segments }, logits)
+    let row = 0
+    for (const { sequence, nRows, logits: wanted } of segments) {
+      const last = done[sequence] + nRows
+      const first = wanted === 'all' ? done[sequence] : wanted === 'last' ? last - 1 : last
+      const got = logits.subarray(row * vocabSize, (row + last - first) * vocabSize)
+      expectSameBits(got, sequences[sequence].logits.subarray(first * vocabSize, last * vocabSize), `logits of sequence ${sequence}, tokens ${first} to ${last - 1}`)
+      row += last - first
+      done[sequence] = last
+    }
+  }
+  for (const [i, { state }] of sequences.entries()) expectSameBits(await backend.readState(slotOf(i)), state, `state of sequence ${i}`)
+  expectSameBits(await backend.readState(bystander), guard, 'the state of a slot that no segment names')
+}
+
+describe.each(MODELS)('$name', ({ folder, longest, nRuns }) => {
+  const backends = new Map<Kind, Promise<SteppingBackend>>()
+  let opened: Promise<LoadedModel> | undefined
+  const backendOf = (kind: Kind): Promise<SteppingBackend> => {
+    opened ??= openModel(folder)
+    const backend = backends.get(kind) ?? opened.then((model) => model.load(kind, capacityFor(longest)))
+    backends.set(kind, backend)
+    return backend
+  }
+
+  test.each(BUILDS)('any schedule gives the same bits, %s', async (kind) => {
+    const [oracle, backend] = [await backendOf('scalar'), await backendOf(kind)]
+    const { vocabSize } = backend.program
+    await fc.assert(fc.asyncProperty(plans(longest), async (plan) => {
+      const alone: Alone[] = []
+      for (const [i, length] of plan.lengths.entries()) alone.push(await readAlone(oracle, sequenceOf(length, 7 * i + length, vocabSize)))
+      await follow(backend, alone, plan)
+    }), { numRuns: nRuns, seed: 20_241 })
+  })
+
+  test.each(BUILDS)('token by token gives the same bits, %s', async (kind) => {
+    const [oracle, backend] = [await backendOf('scalar'), await backendOf(kind)]
+    const { vocabSize } = backend.program
+    const { tokens, logits, state } = await readAlone(oracle, sequenceOf(longest, 3, vocabSize))
+    await backend.clearState(2)
+    const row = new Float32Array(vocabSize)
+    for (let t = 0; t < tokens.length; t++) {
+      const segments: Segment[] = [{ slot: 2, position: t, firstRow: 0, nRows: 1, logits: 'last' }]
+      await backend.forward({ tokens: tokens.subarray(t, t + 1), segments }, row)
+      expectSameBits(row, logits.subarray(t * vocabSize, (t + 1) * vocabSize), `logits of token ${t}`)
+    }
+    expectSameBits(await backend.readState(2), state, 'state')
+  })
+
+  test('the sequences tell apart: other tokens give other logits', async () => {
+    const backend = await backendOf('scalar')
+    const [a, b] = [sequenceOf(8, 1, backend.program.vocabSize), sequenceOf(8, 2, backend.program.vocabSize)]
+    expect((await readAlone(backend, a)).logits).not.toEqual((await readAlone(backend, b)).logits)
+  })
+})

@@ -1,0 +1,183 @@
+/** Every kernel alone against the float64 reference, over sizes that straddle its tiles, in both builds. The scan has a file of its own. */
+import { describe, expect, test } from 'vitest'
+import type { Segment } from '../../src/backend/backend.ts'
+import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
+import type { RowSpace, View } from '../../src/program/ops.ts'
+import { BUILDS } from '../support/backends.ts'
+import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment, segmentsOf } from '../support/op-rig.ts'
+
+/** Runs every batch on all backends and compares. Gives the largest error. */
+async function compareAll(
+  spec: OpSpec, batches: readonly (readonly Segment[])[], { place, ...limits }: { tolerance: number, size?: number, place: string }
+): Promise<number> {
+  const [reference, scalar, simd] = await Promise.all((['reference', ...BUILDS] as const).map((kind) => createRig(kind, spec)))
+  let error = 0
+  for (const segments of batches) {
+    const where = `${place}, segments of ${segments.map(({ nRows }) => nRows).join(', ')} rows`
+    const [want, fromScalar, fromSimd] = [await reference.run(segments), await scalar.run(segments), await simd.run(segments)]
+    error = Math.max(error, compareSnapshots(fromScalar, want, { ...limits, place: `${where}, scalar` }))
+    expectSameSnapshot(fromSimd, fromScalar, `${where}, simd beside scalar`)
+  }
+  return error
+}
+
+/** A buffer's columns: all of them, or some in the middle of a wider buffer (an output that fills no panels has to end its row, padding included). */
+function view(builder: ProgramBuilder, name: string, { width, isInset, isOut = false, rows = 'token' }: {
+  width: number, isInset: boolean, isOut?: boolean, rows?: RowSpace
+}): View {
+  if (!isInset) return builder.buffer(name, width, rows)
+  const [before, after] = isOut && width % 8 !== 0 ? [8, 0] : [3, 5]
+  return columns(builder.buffer(name, before + width + after, rows), before, width)
+}
+
+const range = (first: number, last: number): number[] => Array.from({ length: last - first + 1 }, (_, i) => first + i)
+const single = (counts: readonly number[]): Segment[][] => counts.map((nRows) => [segment(0, 0, nRows)])
+const report = (name: string, error: number): void => console.log(`${name}: largest error ${error.toExponential(1)} of the largest value`)
+
+describe('linear', () => {
+  const batches = single([...range(1, 9), ...range(63, 66), 130])
+
+  test.each([1, 7, 8, 9, 15, 16, 17, 24, 40])('%i outputs', async (nOut) => {
+    let error = 0
+    for (const nIn of [1, 3, 8, 33]) {
+      for (const [hasBias, accumulate] of [[false, false], [true, false], [false, true], [true, true]]) {
+        const isInset = hasBias !== accumulate
+        const spec: OpSpec = {
+          seed: 100 * nOut + nIn, capacity: { maxRows: 132, maxLogitRows: 132, nSlots: 1 },
+          build: (builder) => ({
+            kind: 'linear', accumulate,
+            x: view(builder, 'x', { width: nIn, isInset }),
+            weight: builder.parameter('weight', [nOut, nIn]),
+            bias: hasBias ? builder.parameter('bias', [nOut]) : null,
+            out: view(builder, 'out', { width: nOut, isInset, isOut: true })
+          })
+        }
+        // Rounding a sum of 35 terms below 1 could add up to 35 · 35 · 2^-24; in fact it is some 1e-7.
+        const place = `${nIn} inputs, bias ${hasBias}, accumulate ${accumulate}`
+        error = Math.max(error, await compareAll(spec, batches, { tolerance: 1e-6, size: 1, place }))
+      }
+    }
+    report(`linear ${nOut}`, error)
+  })
+
+  test('runs over the logit rows where the output has those', async () => {
+    const spec: OpSpec = {
+      seed: 5, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 4 },
+      build: (builder) => ({
+        kind: 'linear', accumulate: false, bias: null,
+        x: builder.buffer('x', 5, 'logit'), weight: builder.parameter('weight', [11, 5]), out: builder.buffer('out', 11, 'logit')
+      })
+    }
+    const mixed = [segment(0, 0, 3, 'last'), segment(1, 3, 4, 'none'), segment(2, 7, 6, 'all')]
+    await compareAll(spec, [mixed, segmentsOf([5, 5, 2], 'none'), segmentsOf([9, 1], 'last')], { tolerance: 1e-6, size: 1, place: 'logit rows' })
+  })
+})
+
+test('rmsNorm', async () => {
+  let error = 0
+  for (const width of [...range(1, 17), 32, 100]) {
+    for (const form of ['apart', 'inset', 'in place'] as const) {
+      const spec: OpSpec = {
+        seed: width, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 1 },
+        build(builder) {
+          const x = view(builder, 'x', { width, isInset: form === 'inset', isOut: form === 'in place' })
+          const out = form === 'in place' ? x : view(builder, 'out', { width, isInset: form === 'inset', isOut: true })
+          return { kind: 'rmsNorm', x, out, eps: 1e-3, weight: builder.parameter('weight', [width]) }
+        }
+      }
+      error = Math.max(error, await compareAll(spec, single([1, 2, 5, 9]), { tolerance: 5e-7, place: `width ${width}, ${form}` }))
+    }
+  }
+  report('rmsNorm', error)
+})
+
+describe('conv1d', () => {
+  const batches = [
+    ...single(range(1, 6)),
+    segmentsOf([1, 1, 1]), segmentsOf([2, 5, 1]), segmentsOf([6, 3]), segmentsOf([4, 1, 2]),
+    // A segment without rows leaves its state as it is.
+    segmentsOf([3, 0, 2])
+  ]
+
+  test.each(range(1, 5))('%i taps', async (dConv) => {
+    let error = 0
+    for (const width of [...range(1, 9), 16, 21]) {
+      for (const [hasBias, activation, isInset] of [[true, 'silu', false], [false, 'silu', true], [true, 'none', true]] as const) {
+        const spec: OpSpec = {
+          seed: 10 * width + dConv, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 4 }, ranges: { x: [-3, 3] },
+          build(builder) {
+            // States before and after this one in the slot must stay as they are.
+            builder.state('before', [3])
+            const state = builder.state('conv', [width, dConv - 1])
+            builder.state('after', [2, 2])
+            return {
+              kind: 'conv1d', activation, state,
+              x: view(builder, 'x', { width, isInset }),
+              weight: builder.parameter('weight', [width, 1, dConv]),
+              bias: hasBias ? builder.parameter('bias', [width]) : null,
+              out: view(builder, 'out', { width, isInset, isOut: true })
+            }
+          }
+        }
+        error = Math.max(error, await compareAll(spec, batches, { tolerance: 1e-6, place: `${width} channels, bias ${hasBias}, ${activation}` }))
+      }
+    }
+    report(`conv1d ${dConv}`, error)
+  })
+})
+
+test('embed', async () => {
+  for (const vocabSize of [1, 7, 8, 9, 20]) {
+    for (const width of [...range(1, 9), 32]) {
+      const spec: OpSpec = {
+        seed: vocabSize, vocabSize, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 2 },
+        build: (builder) => ({
+          kind: 'embed', weight: builder.parameter('weight', [vocabSize, width]), out: view(builder, 'out', { width, isInset: width % 2 === 0, isOut: true })
+        })
+      }
+      expect(await compareAll(spec, single([1, 2, 7, 19]), { tolerance: 0, place: `${vocabSize} ids, width ${width}` })).toBe(0)
+    }
+  }
+})
+
+test('gatherRows', async () => {
+  const batches = [
+    segmentsOf([4, 3, 6], 'last'), segmentsOf([4, 3, 6], 'all'), segmentsOf([4, 3, 6], 'none'),
+    [segment(1, 0, 3, 'all'), segment(0, 3, 4, 'none'), segment(2, 7, 5, 'last'), segment(3, 12, 0, 'last'), segment(4, 12, 1, 'all')]
+  ]
+  for (const width of [...range(1, 9), 33]) {
+    const spec: OpSpec = {
+      seed: width, capacity: { maxRows: 16, maxLogitRows: 16, nSlots: 5 },
+      build: (builder) => ({
+        kind: 'gatherRows', x: view(builder, 'x', { width, isInset: width % 2 === 0 }),
+        out: view(builder, 'out', { width, isInset: width % 3 === 0, isOut: true, rows: 'logit' })
+      })
+    }
+    expect(await compareAll(spec, batches, { tolerance: 0, place: `width ${width}` })).toBe(0)
+  }
+})
+
+describe('outputs that the kernels could not store without harm are refused', () => {
+  test('columns in front of others', async () => {
+    await expect(createLinear(0, 7, 16)).rejects.toThrow(TypeError)
+    await expect(createLinear(8, 4, 16)).rejects.toThrow(TypeError)
+  })
+
+  // Eight columns are stored from column 3 of a row that has eight: the last three are the next row's.
+  test('columns at the end of a row whose padding does not hold a whole panel', async () => {
+    await expect(createLinear(3, 1, 4)).rejects.toThrow(TypeError)
+    await expect(createLinear(15, 9, 24)).rejects.toThrow(TypeError)
+  })
+})
+
+/** Resolves to the error's absence alone: a rig would be a long message. */
+async function createLinear(offset: number, width: number, bufferWidth: number): Promise<string> {
+  await createRig('simd', {
+    seed: 1, capacity: { maxRows: 4, maxLogitRows: 4, nSlots: 1 },
+    build: (builder) => ({
+      kind: 'linear', accumulate: false, bias: null, x: builder.buffer('x', 3),
+      weight: builder.parameter('weight', [width, 3]), out: columns(builder.buffer('out', bufferWidth), offset, width)
+    })
+  })
+  return `columns ${offset} to ${offset + width} of ${bufferWidth} are taken`
+}

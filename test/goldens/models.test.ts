@@ -1,0 +1,93 @@
+/** The models of test/fixtures against transformers' numbers, block by block and as a whole. */
+import { describe, expect, test } from 'vitest'
+import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import { Mamba } from '../../src/mamba.ts'
+import { batchOf, BUILDS, type Kind, KINDS, openModel } from '../support/backends.ts'
+import { expectSameBits, relativeError, scientific } from '../support/compare.ts'
+import { fixtureModel, idsOf, readGolden } from '../support/fixtures.ts'
+
+/** Of the largest logit. The goldens themselves are within 3e-7 of float64. */
+const TOLERANCES: Readonly<Record<Kind, number>> = { reference: 1e-6, scalar: 1e-5, simd: 1e-5 }
+
+const MIXER_NAMES = [
+  'A_log', 'D', 'conv1d.weight', 'conv1d.bias', 'dt_proj.weight', 'dt_proj.bias', 'in_proj.weight', 'out_proj.weight', 'x_proj.weight'
+]
+
+interface Case {
+  readonly name: string
+  /** A folder or files by name. */
+  readonly source: string | Record<string, Uint8Array>
+  /** The fixture whose golden it has. */
+  readonly golden: string
+}
+
+const CASES: readonly Case[] = [
+  ...['mamba', 'mamba_bias_untied', 'mamba_bf16', 'mamba_f16'].map((name) => ({ name, source: fixtureModel(name), golden: name })),
+  { name: 'mamba_sharded', source: fixtureModel('mamba_sharded'), golden: 'mamba' },
+  { name: 'mamba in the original form', source: originalFiles(), golden: 'mamba' }
+]
+
+/** The weights of `mamba` under the names and with the config of state-spaces/mamba. */
+function originalFiles(): Record<string, Uint8Array> {
+  const checkpoint = readGolden(`${fixtureModel('mamba')}/model.safetensors`)
+  const config = {
+    d_model: 32, n_layer: 3, vocab_size: 157, ssm_cfg: {}, rms_norm: true, residual_in_fp32: true, fused_add_norm: true,
+    pad_vocab_size_multiple: 8, tie_embeddings: true
+  }
+  const names = [
+    'backbone.embeddings.weight', 'backbone.norm_f.weight',
+    ...[0, 1, 2].flatMap((i) => ['norm.weight', ...MIXER_NAMES.map((name) => `mixer.${name}`)].map((name) => `backbone.layers.${i}.${name}`))
+  ]
+  const tensors = names.map((name) => ({ name: name.replace('embeddings', 'embedding'), dtype: 'F32', ...checkpoint.floats(name) }))
+  const head = { ...tensors[0], name: 'lm_head.weight' }
+  return { 'config.json': new TextEncoder().encode(JSON.stringify(config)), 'model.safetensors': writeSafetensors([...tensors, head]) }
+}
+
+describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
+  const golden = readGolden(`${fixtureModel(goldenName)}/golden.safetensors`)
+  const { shape: [nSequences, length], data: tokens } = golden.ints('input_ids')
+  const wantedLogits = golden.floats('logits').data
+
+  async function logitsOf(kind: Kind): Promise<Float32Array> {
+    const model = await openModel(source)
+    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences })
+    const logits = new Float32Array(wantedLogits.length)
+    await backend.forward(batchOf(tokens, nSequences), logits)
+    return logits
+  }
+
+  test('logits', async () => {
+    const errors = await Promise.all(KINDS.map(async (kind) => relativeError(await logitsOf(kind), wantedLogits)))
+    console.log(`${name}: ${KINDS.map((kind, i) => `${kind} ${scientific(errors[i])}`).join(', ')} of the largest logit`)
+    KINDS.forEach((kind, i) => expect(errors[i], kind).toBeLessThanOrEqual(TOLERANCES[kind]))
+  })
+
+  test('both builds give the same bits', async () => {
+    expectSameBits(await logitsOf('simd'), await logitsOf('scalar'), name)
+  })
+
+  test.runIf(golden.has('hidden_states.0')).each(KINDS)('hidden states after each block, %s', async (kind) => {
+    const model = await openModel(source)
+    const { program, config } = model
+    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences })
+    backend.begin(batchOf(tokens, nSequences))
+    expect(program.marks.map((mark) => mark.name)).toEqual(Array.from({ length: config.nLayers + 1 }, (_, i) => `hidden_states.${i}`))
+    let done = 0
+    for (const mark of program.marks) {
+      for (; done < mark.opIndex; done++) backend.run(done, done + 1)
+      const { shape, data } = golden.floats(mark.name)
+      expect(shape).toEqual([nSequences, length, config.dModel])
+      expect(relativeError(backend.readView(mark.view), data), mark.name).toBeLessThanOrEqual(TOLERANCES[kind])
+    }
+  })
+
+  test.runIf(golden.has('greedy_ids')).each(['reference', ...BUILDS] as const)('greedy tokens, %s', async (kind) => {
+    await using mamba = await Mamba.load(source, kind === 'reference' ? { backend: 'reference' } : { backend: 'wasm', build: kind })
+    const wanted = Array.from(idsOf(golden.ints('greedy_ids'), 0))
+    const { ids, finishReason } = await mamba.complete(idsOf(golden.ints('greedy_prompt'), 0), {
+      maxTokens: wanted.length, temperature: 0, ignoreEos: true
+    })
+    expect(ids).toEqual(wanted)
+    expect(finishReason).toBe('length')
+  })
+})

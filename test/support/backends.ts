@@ -1,0 +1,53 @@
+/** Models and programs on the backends, below the library's face: run op by op, states read and written. */
+import type { Batch, Capacity, SteppingBackend } from '../../src/backend/backend.ts'
+import { createReferenceBackend } from '../../src/backend/reference/reference-backend.ts'
+import { createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import type { FileSet } from '../../src/checkpoint/byte-source.ts'
+import { recordFiles } from '../../src/checkpoint/file-set.ts'
+import { checkTensors, loadParameters } from '../../src/checkpoint/load-parameters.ts'
+import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
+import { buildModel, type Model, readModelConfig } from '../../src/model/architectures.ts'
+import { folderFiles } from '../../src/platform/node-files.ts'
+import { platform } from '../../src/platform/node.ts'
+import type { Program } from '../../src/program/ops.ts'
+
+export type Kind = 'reference' | 'scalar' | 'simd'
+
+export const BUILDS = ['scalar', 'simd'] as const
+export const KINDS = ['reference', ...BUILDS] as const
+
+export async function createBackend(kind: Kind, program: Program, capacity: Capacity): Promise<SteppingBackend> {
+  if (kind === 'reference') return createReferenceBackend(program, capacity, 'test')
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(kind), build: kind, reason: 'test' })
+}
+
+/** A checkpoint's program, and its weights in a new backend of any kind. */
+export interface LoadedModel extends Model {
+  load(kind: Kind, capacity: Capacity): Promise<SteppingBackend>
+}
+
+/** `source`: a folder's path, or files by name. */
+export async function openModel(source: string | Record<string, Uint8Array>): Promise<LoadedModel> {
+  const files: FileSet = typeof source === 'string' ? folderFiles(source) : recordFiles(source)
+  const checkpoint = await openCheckpoint(files)
+  const model = buildModel(readModelConfig(checkpoint.config), (name) => checkpoint.tensors.has(name))
+  const wanted = { parameters: model.program.parameters, copies: model.copies }
+  checkTensors(checkpoint, wanted)
+  return {
+    ...model,
+    async load(kind, capacity) {
+      const backend = await createBackend(kind, model.program, capacity)
+      await loadParameters(checkpoint, wanted, { write: (parameter, values, first) => backend.write(parameter, values, first) })
+      return backend
+    }
+  }
+}
+
+/** Sequences of the same length, one a slot, with the logits of every token. */
+export function batchOf(tokens: Int32Array, nSequences: number): Batch {
+  const nRows = tokens.length / nSequences
+  return {
+    tokens,
+    segments: Array.from({ length: nSequences }, (_, slot) => ({ slot, position: 0, firstRow: slot * nRows, nRows, logits: 'all' as const }))
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * One op in a program of its own, on any backend, with everything around it filled: all rows and columns of all buffers, all slots.
+ * In the wasm backends the places that no view reaches (padding, scratch) hold NaN before each run, and the whole of linear memory
+ * is compared with what it was: only the op's output, its state and the scratch may change.
+ */
+import { instantiateSync } from '@assemblyscript/loader'
+import { expect } from 'vitest'
+import type { Batch, Capacity, Segment, SteppingBackend } from '../../src/backend/backend.ts'
+import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
+import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import { platform } from '../../src/platform/node.ts'
+import { ProgramBuilder } from '../../src/program/builder.ts'
+import { type ActivationBuffer, elementsOf, type Op, type Program, type StatePart, type View } from '../../src/program/ops.ts'
+import { createBackend, type Kind } from './backends.ts'
+import { firstDifference } from './compare.ts'
+import { createNumbers } from './numbers.ts'
+
+export interface OpSpec {
+  /** Adds one op and gives it back. */
+  readonly build: (builder: ProgramBuilder) => Op
+  /** Where values of a buffer, parameter or state lie; [-1, 1) by default. */
+  readonly ranges?: Readonly<Record<string, readonly [number, number]>>
+  /** Ids are below it. */
+  readonly vocabSize?: number
+  readonly capacity: Capacity
+  readonly seed: number
+}
+
+/** Everything that can be read after a run. */
+export interface Snapshot {
+  /** Values that the op may change. */
+  readonly changed: ReadonlyMap<string, Float32Array>
+  /** All others. */
+  readonly kept: ReadonlyMap<string, Float32Array>
+}
+
+export interface Rig {
+  readonly program: Program
+  run(segments: readonly Segment[]): Promise<Snapshot>
+}
+
+export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
+  const builder = new ProgramBuilder()
+  const op = spec.build(builder)
+  builder.add(op)
+  const program = builder.build(null, spec.vocabSize ?? 0)
+  const core = await createCore(kind, program, spec.capacity)
+  const { backend } = core
+  const range = (name: string): readonly [number, number] => spec.ranges?.[name] ?? [-1, 1]
+  const parameterNumbers = createNumbers(spec.seed)
+  for (const parameter of program.parameters) {
+    backend.write(parameter, parameterNumbers.floats(elementsOf(parameter.shape), ...range(parameter.name)), 0)
+  }
+
+  const { maxRows, maxLogitRows, nSlots } = spec.capacity
+  const everything: Batch = { tokens: new Int32Array(maxRows), segments: [segment(0, 0, maxRows, 'all')] }
+  const fill = async (): Promise<void> => {
+    const numbers = createNumbers(spec.seed + 1)
+    core.spoil()
+    backend.begin(everything)
+    for (const buffer of program.buffers) {
+      const rows = buffer.rows === 'token' ? maxRows : maxLogitRows
+      backend.writeView(wholeOf(buffer), numbers.floats(rows * buffer.width, ...range(buffer.name)))
+    }
+    for (let slot = 0; slot < nSlots; slot++) await backend.writeState(slot, numbers.floats(program.stateSize))
+  }
+  const snapshot = async (segments: readonly Segment[]): Promise<Snapshot> => {
+    const changed = new Map<string, Float32Array>()
+    const kept = new Map<string, Float32Array>()
+    const nChanged = rowsOf(op.out, segments)
+    backend.begin(everything)
+    for (const buffer of program.buffers) {
+      const values = backend.readView(wholeOf(buffer))
+      const isOut = (_: unknown, i: number): boolean => {
+        const column = (i % buffer.width) - op.out.offset
+        return buffer === op.out.buffer && column >= 0 && column < op.out.width && i < nChanged * buffer.width
+      }
+      if (buffer === op.out.buffer) changed.set(buffer.name, values.filter(isOut))
+      kept.set(buffer.name, values.filter((value, i) => !isOut(value, i)))
+    }
+    for (let slot = 0; slot < nSlots; slot++) {
+      const isUsed = 'state' in op && segments.some((used) => used.slot === slot)
+      const values = await backend.readState(slot)
+      ;(isUsed ? changed : kept).set(`state of slot ${slot}`, values)
+    }
+    return { changed, kept }
+  }
+
+  return {
+    program,
+    async run(segments) {
+      const numbers = createNumbers(spec.seed + 2)
+      const nTokens = segments.reduce((sum, { nRows }) => sum + nRows, 0)
+      await fill()
+      const tokens = Int32Array.from({ length: nTokens }, () => numbers.integer(0, Math.max(0, program.vocabSize - 1)))
+      backend.begin({ tokens, segments })
+      core.guard(op.out, rowsOf(op.out, segments), 'state' in op ? { part: op.state, slots: segments.map(({ slot }) => slot) } : null, () => backend.run(0, 1))
+      return snapshot(segments)
+    }
+  }
+}
+
+/**
+ * Values against the oracle's: what may change within `tolerance` of the largest value (or of `size`, that of the summands, where sums
+ * may cancel), all else the same bits. Gives the error.
+ */
+export function compareSnapshots(got: Snapshot, want: Snapshot, { tolerance, size = 1e-30, place }: { tolerance: number, size?: number, place: string }): number {
+  let largestError = 0
+  for (const [name, values] of want.changed) {
+    const gotValues = got.changed.get(name) ?? new Float32Array(0)
+    const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), size)
+    values.forEach((value, i) => {
+      const error = Math.abs(gotValues[i] - value) / largest
+      largestError = Math.max(largestError, error)
+      if (!(error <= tolerance)) expect.fail(`${place}: ${name}, element ${i} is ${gotValues[i]}, not ${value}: ${error} of the largest value`)
+    })
+  }
+  expectKept(got, want, place)
+  return largestError
+}
+
+export function expectSameSnapshot(got: Snapshot, want: Snapshot, place: string): void {
+  for (const [name, values] of want.changed) {
+    const index = firstDifference(got.changed.get(name) ?? new Float32Array(0), values)
+    if (index >= 0) expect.fail(`${place}: ${name}, element ${index} is ${got.changed.get(name)?.[index]}, not ${values[index]}`)
+  }
+  expectKept(got, want, place)
+}
+
+function expectKept(got: Snapshot, want: Snapshot, place: string): void {
+  for (const [name, values] of want.kept) {
+    const index = firstDifference(got.kept.get(name) ?? new Float32Array(0), values)
+    if (index >= 0) expect.fail(`${place}: ${name}, element ${index} of those beside the output was overwritten`)
+  }
+}
+
+export function segment(slot: number, firstRow: number, nRows: number, logits: Segment['logits'] = 'none', position = 0): Segment {
+  return { slot, position, firstRow, nRows, logits }
+}
+
+/** Rows in segments of these lengths, in slots of a changing order. */
+export function segmentsOf(lengths: readonly number[], logits: Segment['logits'] = 'none'): Segment[] {
+  let firstRow = 0
+  return lengths.map((nRows, i) => {
+    const next = segment((i + 1) % lengths.length, firstRow, nRows, logits)
+    firstRow += nRows
+    return next
+  })
+}
+
+function wholeOf(buffer: ActivationBuffer): View {
+  return { buffer, offset: 0, width: buffer.width }
+}
+
+function rowsOf({ buffer }: View, segments: readonly Segment[]): number {
+  if (buffer.rows === 'token') return segments.reduce((sum, { nRows }) => sum + nRows, 0)
+  return segments.reduce((sum, { nRows, logits }) => sum + (logits === 'all' ? nRows : logits === 'last' ? Math.min(1, nRows) : 0), 0)
+}
+
+interface Core {
+  readonly backend: SteppingBackend
+  /** Fills scratch, states and activations with NaN, padding included. */
+  spoil(): void
+  /** Runs a task and fails where memory changed that the op does not own. */
+  guard(out: View, nRows: number, state: { readonly part: StatePart, readonly slots: readonly number[] } | null, task: () => void): void
+}
+
+async function createCore(kind: Kind, program: Program, capacity: Capacity): Promise<Core> {
+  if (kind === 'reference') {
+    const backend = await createBackend(kind, program, capacity)
+    return { backend, spoil() {}, guard: (_out, _nRows, _state, task) => task() }
+  }
+  const module = await platform.wasmModule(kind)
+  const { backend, memory } = withMemory(() => createWasmBackend(program, capacity, { module, build: kind, reason: 'test' }))
+  const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
+  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1 })
+  return {
+    backend,
+    spoil() {
+      new Float32Array(memory.buffer, map.scratch, map.scratchBytes / 4).fill(NaN)
+      new Float32Array(memory.buffer, map.state).fill(NaN)
+    },
+    guard(out, nRows, state, task) {
+      const before = new Uint8Array(memory.buffer).slice()
+      task()
+      const after = new Uint8Array(memory.buffer)
+      for (const [start, end] of ownedRanges(map, out, nRows, state)) after.subarray(start, end).forEach((byte, i) => (before[start + i] = byte))
+      const index = Buffer.compare(before, after) === 0 ? -1 : after.findIndex((byte, i) => byte !== before[i])
+      if (index >= 0) expect.fail(`${kind}: byte ${index} of linear memory changed, which is not the op's`)
+    }
+  }
+}
+
+/** What the op may write: scratch, its rows of the output with their padding, and its part of the slots. */
+function ownedRanges(map: MemoryMap, out: View, nRows: number, state: Parameters<Core['guard']>[2]): (readonly [number, number])[] {
+  const { address, stride } = map.view(out)
+  const padded = Math.ceil(out.width / 8) * 8
+  const rows = Array.from({ length: nRows }, (_, row) => [address + 4 * stride * row, address + 4 * (stride * row + padded)] as const)
+  const states = (state?.slots ?? []).map((slot) => {
+    const start = map.state + slot * map.slotBytes + 4 * (state?.part.offset ?? 0)
+    return [start, start + 4 * elementsOf(state?.part.shape ?? [])] as const
+  })
+  return [[map.scratch, map.scratch + map.scratchBytes], ...rows, ...states]
+}
+
+/** The largest memory that `create` makes, which the backend keeps to itself. */
+function withMemory(create: () => SteppingBackend): { backend: SteppingBackend, memory: WebAssembly.Memory } {
+  const Original = WebAssembly.Memory
+  const memories: WebAssembly.Memory[] = []
+  WebAssembly.Memory = class extends Original {
+    constructor(descriptor: WebAssembly.MemoryDescriptor) {
+      super(descriptor)
+      memories.push(this)
+    }
+  }
+  try {
+    const backend = create()
+    // The first is the probe for heapBase, the last the backend's own.
+    return { backend, memory: memories[memories.length - 1] }
+  } finally {
+    WebAssembly.Memory = Original
+  }
+}

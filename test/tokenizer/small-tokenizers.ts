@@ -1,0 +1,58 @@
+/** Tokenizers small enough to write down: of SentencePiece's kind, with Metaspace, and of BERT's kind. */
+import { readFileSync } from 'node:fs'
+
+/** A tokenizer.json, as far as the tests reach into it. */
+export interface TokenizerJson { [key: string]: unknown }
+
+export function readJson<T = TokenizerJson>(path: string): T {
+  const value: T = JSON.parse(readFileSync(path, 'utf8'))
+  return value
+}
+
+const BYTES = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)
+const WORDS = ['▁', ...'abcdehlorstw.,!?\'é', '▁h', 'el', 'lo', '▁hel', '▁hello', '▁w', 'or', '▁wor', 'ld', '▁▁']
+const MERGES = [['▁', 'h'], ['e', 'l'], ['l', 'o'], ['▁h', 'el'], ['▁hel', 'lo'], ['▁', 'w'], ['o', 'r'], ['▁w', 'or'], ['l', 'd'], ['▁', '▁']]
+
+/** As Llama 2 and Mistral have it: bytes for what is not in the vocabulary, one space stripped at the start. */
+export function sentencePiece(): TokenizerJson {
+  return {
+    version: '1.0',
+    added_tokens: ['<unk>', '<s>', '</s>'].map((content, id) => addedToken(content, id)),
+    normalizer: { type: 'Sequence', normalizers: [{ type: 'Prepend', prepend: '▁' }, { type: 'Replace', pattern: { String: ' ' }, content: '▁' }] },
+    pre_tokenizer: null,
+    post_processor: {
+      type: 'TemplateProcessing',
+      single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
+      pair: [{ Sequence: { id: 'A', type_id: 0 } }, { Sequence: { id: 'B', type_id: 1 } }],
+      special_tokens: { '<s>': { id: '<s>', ids: [1], tokens: ['<s>'] } }
+    },
+    decoder: {
+      type: 'Sequence',
+      decoders: [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }, { type: 'Strip', content: ' ', start: 1, stop: 0 }]
+    },
+    model: {
+      type: 'BPE', unk_token: '<unk>', fuse_unk: true, byte_fallback: true, merges: MERGES,
+      vocab: Object.fromEntries(['<unk>', '<s>', '</s>', ...BYTES, ...WORDS].map((token, id) => [token, id]))
+    }
+  }
+}
+
+export function metaspace(prepend_scheme: 'first' | 'never' | 'always'): TokenizerJson {
+  const part = { type: 'Metaspace', replacement: '▁', prepend_scheme, split: false }
+  return { ...sentencePiece(), normalizer: null, post_processor: null, pre_tokenizer: part, decoder: part }
+}
+
+export function wordPiece(): TokenizerJson {
+  return {
+    version: '1.0', added_tokens: [addedToken('[UNK]', 0)], normalizer: { type: 'Lowercase' }, pre_tokenizer: { type: 'BertPreTokenizer' },
+    post_processor: null, decoder: { type: 'WordPiece', prefix: '##', cleanup: true },
+    model: {
+      type: 'WordPiece', unk_token: '[UNK]', continuing_subword_prefix: '##', max_input_chars_per_word: 100,
+      vocab: { '[UNK]': 0, hello: 1, world: 2, '##s': 3, '.': 4, ',': 5, "'": 6, s: 7, do: 8, n: 9, "n't": 10, '!': 11 }
+    }
+  }
+}
+
+function addedToken(content: string, id: number) {
+  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
+}
