@@ -4,7 +4,7 @@
  *
  *   control block                      op record (OP_WORDS words)
  *   ┌──────────────────────────┐       ┌──────┬──────┬───────────────────────────────┐
- *   │ CONTROL_* words          │──┐    │ code │ rows │ operands: pointers, strides … │
+ *   │ CONTROL_* words          │──┐    │ code │ flags│ operands: pointers, strides … │
  *   └──────────────────────────┘  │    └──────┴──────┴───────────────────────────────┘
  *     pointers to: program ───────┘    strides and widths count f32 elements, pointers bytes
  *     tokens, segments, logit rows, state slots, scratch
@@ -26,7 +26,22 @@ export const CONTROL_SLOT_BYTES: i32 = 8
 export const CONTROL_SCRATCH: i32 = 9
 export const CONTROL_SCRATCH_BYTES: i32 = 10
 export const CONTROL_N_THREADS: i32 = 11
-export const CONTROL_WORDS: i32 = 16
+/** What the threads tell each other; each word that is waited on has a cache line of its own. */
+export const CONTROL_FIRST_OP: i32 = 12
+export const CONTROL_END_OP: i32 = 13
+/** 1: workers return. */
+export const CONTROL_EXIT: i32 = 14
+/** 1: a thread died or stayed away; everyone returns. */
+export const CONTROL_FAILED: i32 = 15
+/** Counts the runs: a change starts the workers. */
+export const CONTROL_RUN: i32 = 16
+/** Counts the barriers passed. */
+export const CONTROL_PHASE: i32 = 32
+/** Threads that have arrived at the barrier. */
+export const CONTROL_ARRIVED: i32 = 48
+/** Threads that sleep: nobody is woken while it is 0. */
+export const CONTROL_SLEEPERS: i32 = 64
+export const CONTROL_WORDS: i32 = 80
 
 export const SEGMENT_SLOT: i32 = 0
 /** Tokens that the sequence had before this segment. */
@@ -36,12 +51,14 @@ export const SEGMENT_N_ROWS: i32 = 3
 export const SEGMENT_WORDS: i32 = 4
 
 export const OP_CODE: i32 = 0
-/** Which rows the op runs over: ROWS_TOKEN or ROWS_LOGIT. */
-export const OP_ROWS: i32 = 1
+/** ROWS_LOGIT or 0, FLAG_BARRIER or 0. */
+export const OP_FLAGS: i32 = 1
 export const OP_WORDS: i32 = 32
 
-export const ROWS_TOKEN: i32 = 0
+/** The op runs over the rows whose logits are asked for, not over the tokens. */
 export const ROWS_LOGIT: i32 = 1
+/** After this op the threads meet: the next one reads what others wrote. */
+export const FLAG_BARRIER: i32 = 2
 
 export const CODE_EMBED: i32 = 1
 export const EMBED_WEIGHT: i32 = 2
@@ -125,6 +142,8 @@ export const SCAN_STATE: i32 = 20
 export const SCAN_OUT: i32 = 21
 export const SCAN_OUT_STRIDE: i32 = 22
 
+/** Channels that stay with one thread: a panel's rows, so that an op may read what the same thread wrote without a barrier. */
+export const SHARE: i32 = 8
 /** Channels in one vector of the scan. */
 export const LANES: i32 = 4
 /** Output rows in one panel of a linear weight. */

@@ -2,7 +2,7 @@
 
 import {
   CONTROL_N_LOGIT_ROWS, CONTROL_N_SEGMENTS, CONTROL_N_THREADS, CONTROL_N_TOKENS, CONTROL_SCRATCH, CONTROL_SCRATCH_BYTES,
-  CONTROL_SEGMENTS, CONTROL_SLOT_BYTES, CONTROL_STATE, OP_ROWS, ROWS_LOGIT, SEGMENT_SLOT, SEGMENT_WORDS
+  CONTROL_SEGMENTS, CONTROL_SLOT_BYTES, CONTROL_STATE, OP_FLAGS, ROWS_LOGIT, SEGMENT_SLOT, SEGMENT_WORDS
 } from './abi'
 
 /** Word `index` of a record. */
@@ -30,7 +30,7 @@ export function at(base: usize, index: i32): usize {
 // @ts-ignore: decorator
 @inline
 export function rowsOf(control: usize, op: usize): i32 {
-  return word(control, word(op, OP_ROWS) == ROWS_LOGIT ? CONTROL_N_LOGIT_ROWS : CONTROL_N_TOKENS)
+  return word(control, word(op, OP_FLAGS) & ROWS_LOGIT ? CONTROL_N_LOGIT_ROWS : CONTROL_N_TOKENS)
 }
 
 /** First of the `count` items that fall to `thread`; its last is before the first of thread + 1. */

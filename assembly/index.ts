@@ -1,18 +1,32 @@
 /** The only exports. */
 
-import { FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'
-import { at } from './control'
+import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'
+import { at, word } from './control'
 import { exp, exp2, exp2Lanes, expLanes, silu, siluLanes, softplus, softplusLanes } from './math/exp'
 import { runOps } from './program'
+import { awaitRun, hasFailed, startRun } from './threads'
 
 /** The first free byte: TypeScript lays memory out from here. */
 export function heapBase(): usize {
   return __heap_base
 }
 
-/** Runs ops [first, end) of the program of a control block, on the share of one thread. */
-export function run(control: usize, first: i32, end: i32, thread: i32): void {
-  runOps(control, first, end, thread)
+/** Runs ops [first, end) of the program of a control block, with the workers where there are some. 0, or 1 when a worker is missing. */
+export function run(control: usize, first: i32, end: i32): i32 {
+  if (ASC_FEATURE_THREADS) {
+    if (hasFailed(control)) return 1
+    if (word(control, CONTROL_N_THREADS) > 1) startRun(control, first, end)
+  }
+  return runOps(control, first, end, 0) ? 0 : 1
+}
+
+/** A worker's whole life: its share of run after run. Returns 0 when told to, 1 when a thread is missing. */
+export function work(control: usize, thread: i32): i32 {
+  if (!ASC_FEATURE_THREADS) return 0
+  for (let seen = 0; awaitRun(control, seen); seen++) {
+    if (!runOps(control, word(control, CONTROL_FIRST_OP), word(control, CONTROL_END_OP), thread)) return 1
+  }
+  return hasFailed(control) ? 1 : 0
 }
 
 /** out[i] = f(x[i]), count a multiple of LANES: for the error tests and the benchmark of the elementary functions. */

@@ -1,7 +1,8 @@
-/** Runs ops [first, end) of the program: fetch a record, run it. Each thread runs the same loop over its own share. */
+/** Runs ops [first, end) of the program: fetch a record, run it, meet the other threads where it is flagged. */
 
 import {
-  CODE_CONV1D, CODE_EMBED, CODE_GATHER_ROWS, CODE_LINEAR, CODE_RMS_NORM, CODE_SELECTIVE_SCAN, CONTROL_PROGRAM, OP_CODE, OP_WORDS
+  CODE_CONV1D, CODE_EMBED, CODE_GATHER_ROWS, CODE_LINEAR, CODE_RMS_NORM, CODE_SELECTIVE_SCAN, CONTROL_N_THREADS, CONTROL_PROGRAM,
+  FLAG_BARRIER, OP_CODE, OP_FLAGS, OP_WORDS
 } from './abi'
 import { at, pointer, word } from './control'
 import { conv1d } from './ops/conv1d'
@@ -9,8 +10,11 @@ import { linear } from './ops/linear'
 import { rmsNorm } from './ops/rms-norm'
 import { embed, gatherRows } from './ops/rows'
 import { selectiveScan } from './ops/selective-scan'
+import { barrier } from './threads'
 
-export function runOps(control: usize, first: i32, end: i32, thread: i32): void {
+/** The share of one thread; every thread runs the same loop. False when a thread is missing. */
+export function runOps(control: usize, first: i32, end: i32, thread: i32): bool {
+  const meets = ASC_FEATURE_THREADS && word(control, CONTROL_N_THREADS) > 1
   for (let i = first; i < end; i++) {
     const op = at(pointer(control, CONTROL_PROGRAM), i * OP_WORDS)
     switch (word(op, OP_CODE)) {
@@ -21,5 +25,10 @@ export function runOps(control: usize, first: i32, end: i32, thread: i32): void 
       case CODE_CONV1D: conv1d(control, op, thread); break
       case CODE_SELECTIVE_SCAN: selectiveScan(control, op, thread); break
     }
+    // At the end all meet, so that whoever asked finds everything done.
+    if (meets && (i == end - 1 || (word(op, OP_FLAGS) & FLAG_BARRIER))) {
+      if (!barrier(control)) return false
+    }
   }
+  return true
 }

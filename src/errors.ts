@@ -34,6 +34,11 @@ export class UnsupportedError extends PlacedError {
   override readonly name = 'UnsupportedError'
 }
 
+/** The engine broke down under way, e.g. a thread of it died. It answers no further calls. */
+export class EngineError extends PlacedError {
+  override readonly name = 'EngineError'
+}
+
 /** `place: expected …, got …`, the form of every message, RangeError's and TypeError's too. */
 export function messageOf({ place, expected, got }: ErrorParts): string {
   return `${place}: expected ${expected}, got ${got}`

@@ -10,7 +10,7 @@ import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { buildModel, type ModelConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { opCost, type Program } from './program/ops.ts'
-import { hostHasSimd } from './simd.ts'
+import { hostHasSharedMemory, hostHasSimd } from './host.ts'
 import { platform } from '#platform'
 
 export interface LoadProgress {
@@ -25,12 +25,12 @@ export interface LoadProgress {
 export interface EngineOptions {
   /** 'auto' keeps what the file has: f16 and bf16 weights are exact in the f32 that the kernels compute with. Default 'auto'. */
   readonly dtype?: 'auto' | 'f32' | undefined
-  /** Only one so far. Default 'auto'. */
+  /** 'auto' takes the host's cores where the model is large enough to gain by them. Any number gives the same bits. Default 'auto'. */
   readonly threads?: number | 'auto' | undefined
   /** 'reference' is the float64 interpreter: slow, for checking. Default 'auto', which is 'wasm'. */
   readonly backend?: 'auto' | 'wasm' | 'reference' | undefined
   /** Build of the compute core; 'auto' takes SIMD where the host has it. Both give the same bits. Default 'auto'. */
-  readonly build?: 'auto' | WasmBuild | undefined
+  readonly build?: 'auto' | 'scalar' | 'simd' | undefined
   /** Sequences whose state stays in the engine's memory; further ones are moved in and out. Default 4. */
   readonly maxBatch?: number | undefined
   readonly signal?: AbortSignal | undefined
@@ -72,10 +72,15 @@ export function checkEngineOptions({ dtype = 'auto', threads = 'auto', backend =
   oneOf('dtype', dtype, ['auto', 'f32'])
   oneOf('backend', backend, ['auto', 'wasm', 'reference'])
   oneOf('build', build, ['auto', 'scalar', 'simd'])
-  oneOf('threads', threads, ['auto', 1])
-  if (!Number.isInteger(maxBatch) || maxBatch < 1 || maxBatch > 1024) {
-    throw new RangeError(messageOf({ place: 'maxBatch', expected: 'an integer from 1 to 1024', got: describe(maxBatch) }))
-  }
+  if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
+  checkInteger('maxBatch', maxBatch, 1024)
+}
+
+const MAX_THREADS = 64
+
+function checkInteger(place: string, value: number, max: number): void {
+  if (Number.isInteger(value) && value >= 1 && value <= max) return
+  throw new RangeError(messageOf({ place, expected: `an integer from 1 to ${max}`, got: describe(value) }))
 }
 
 function oneOf(option: string, value: unknown, allowed: readonly unknown[]): void {
@@ -83,12 +88,32 @@ function oneOf(option: string, value: unknown, allowed: readonly unknown[]): voi
   throw new UnsupportedError({ place: option, expected: `one of ${allowed.map(describe).join(', ')}`, got: describe(value) })
 }
 
-async function createBackend(program: Program, { backend = 'auto', build = 'auto', maxBatch = 4 }: EngineOptions): Promise<Backend> {
-  const capacity = capacityOf(program, maxBatch)
-  if (backend === 'reference') return createReferenceBackend(program, capacity, 'asked for')
-  const chosen = build === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : build
-  const reasons = { auto: chosen === 'simd' ? 'this host has WebAssembly SIMD' : 'this host has no WebAssembly SIMD', scalar: 'asked for', simd: 'asked for' }
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(chosen), build: chosen, reason: reasons[build] })
+async function createBackend(program: Program, options: EngineOptions): Promise<Backend> {
+  const capacity = capacityOf(program, options.maxBatch ?? 4)
+  if (options.backend === 'reference') return createReferenceBackend(program, capacity, 'asked for')
+  const { build, nThreads, reason } = chooseBuild(program, options)
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason })
+}
+
+/** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */
+const COST_PER_THREAD = 2e7
+
+function chooseBuild(program: Program, { build = 'auto', threads = 'auto' }: EngineOptions): { build: WasmBuild; nThreads: number; reason: string } {
+  const hasSimd = hostHasSimd()
+  const hasThreads = hasSimd && build !== 'scalar' && platform.nCores > 1
+  if (threads !== 'auto' && threads > 1) {
+    if (!hostHasSharedMemory() || build === 'scalar') {
+      throw new UnsupportedError({ place: 'threads', expected: '1, without shared memory and with the scalar build', got: `${threads}` })
+    }
+    return { build: 'simd-threads', nThreads: threads, reason: `${threads} threads asked for` }
+  }
+  const chosen = build === 'auto' ? (hasSimd ? 'simd' : 'scalar') : build
+  const buildReason = build === 'auto' ? `this host has ${hasSimd ? '' : 'no '}WebAssembly SIMD` : `build ${build} asked for`
+  if (threads === 1) return { build: chosen, nThreads: 1, reason: `${buildReason}; 1 thread asked for` }
+  if (!hasThreads || !hostHasSharedMemory()) return { build: chosen, nThreads: 1, reason: `${buildReason}; 1 thread: ${platform.nCores > 1 ? 'no shared memory' : 'one core'}` }
+  const useful = Math.max(1, Math.min(platform.nCores, Math.floor(program.ops.reduce((sum, op) => sum + opCost(op), 0) / COST_PER_THREAD)))
+  if (useful === 1) return { build: chosen, nThreads: 1, reason: `${buildReason}; 1 thread: the model is too small to gain by more` }
+  return { build: 'simd-threads', nThreads: useful, reason: `${buildReason} and threads; ${useful} of ${platform.nCores} cores` }
 }
 
 /** The largest op of a chunk: 30 ms on a core of 20 GFLOP/s, so that it ends within the 50 ms between two turns of the event loop. */

@@ -5,10 +5,9 @@ import { createPace } from './backend/pace.ts'
 import { createReferenceBackend } from './backend/reference/reference-backend.ts'
 import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import { describe, messageOf } from './errors.ts'
-import type { WasmBuild } from './platform/platform.ts'
 import { ProgramBuilder } from './program/builder.ts'
 import { elementsOf, type Parameter, type Program, type ScanInput, type View } from './program/ops.ts'
-import { hostHasSimd } from './simd.ts'
+import { hostHasSimd } from './host.ts'
 import { platform } from '#platform'
 
 /** Row-major values of a shape. */
@@ -39,7 +38,7 @@ export interface SelectiveScanInput {
   /** 'bld' (the default) or the reference's 'bdl'. */
   readonly layout?: 'bld' | 'bdl' | undefined
   /** Build of the compute core, or 'reference' for the float64 interpreter. Default 'auto': SIMD where the host has it. */
-  readonly backend?: 'auto' | 'reference' | WasmBuild | undefined
+  readonly backend?: 'auto' | 'reference' | 'scalar' | 'simd' | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -126,11 +125,11 @@ function scanProgram(input: SelectiveScanInput, { dInner, dState }: Sizes) {
   return { program: builder.build(null, 0), parameters, tokenInputs: tokenInputs satisfies TokenInputs, out }
 }
 
-async function createScanBackend(program: Program, maxRows: number, kind: 'auto' | 'reference' | WasmBuild): Promise<SteppingBackend> {
+async function createScanBackend(program: Program, maxRows: number, kind: NonNullable<SelectiveScanInput['backend']>): Promise<SteppingBackend> {
   const capacity = { maxRows, maxLogitRows: 0, nSlots: 1 }
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'asked for')
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, reason: 'asked for' })
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads: 1, reason: 'asked for' })
 }
 
 interface Place {

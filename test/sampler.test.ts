@@ -110,6 +110,8 @@ describe('probabilities', () => {
     expect(kept({ topP: 0 })).toEqual([0, 1, 0, 0, 0, 0])
     expect(kept({ topP: 0, minP: 1 })).toEqual([0, 1, 0, 0, 0, 0])
     expect(kept({ topK: 100 })).toEqual([1, 1, 1, 1, 1, 1])
+    // Half of the mass exactly is enough.
+    expect([...createSampler({ ...OFF, topP: 0.5, seed: 0 }, 4).probabilities(new Float32Array(4))]).toEqual([0, 0, 0.5, 0.5])
   })
 
   it('leaves tokens at -Infinity without probability, and survives extreme logits and temperatures', () => {

@@ -3,21 +3,21 @@
  * out[t][d] = silu(bias[d] + Σ_j weight[j][d] · x[t − (dConv − 1) + j][d]), j ascending.
  *
  * Reads x (nRows, width) and the last dConv − 1 inputs of the sequence from its state (width, dConv − 1); writes out and the new state.
- * Threads share the channels, in vectors of LANES. For each token the taps are added one at a time to the output row, which stays in L1.
+ * Threads share the channels, SHARE at a time. For each token the taps are added one at a time to the output row, which stays in L1.
  */
 
 import {
   CONV_BIAS, CONV_N_TAPS, CONV_OUT, CONV_OUT_STRIDE, CONV_SILU, CONV_STATE, CONV_WEIGHT, CONV_WIDTH, CONV_X, CONV_X_STRIDE,
-  LANES, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS
+  LANES, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
 import { silu, siluLanes } from '../math/exp'
 
 export function conv1d(control: usize, op: usize, thread: i32): void {
   const width = word(op, CONV_WIDTH)
-  const nVectors = (width + LANES - 1) / LANES
-  const first = firstOf(control, nVectors, thread) * LANES
-  const end = firstOf(control, nVectors, thread + 1) * LANES
+  const nShares = (width + SHARE - 1) / SHARE
+  const first = firstOf(control, nShares, thread) * SHARE
+  const end = min((width + LANES - 1) / LANES * LANES, firstOf(control, nShares, thread + 1) * SHARE)
   if (first == end) return
   for (let i = 0; i < nSegments(control); i++) {
     const segment = segmentAt(control, i)

@@ -10,13 +10,13 @@
  *   paper: SRAM  here: L1         one tile: dt, dt · x and y of SCAN_BLOCK tokens × LANES channels, and the tile's whole state
  *                registers        four states × LANES channels, over the block's tokens
  *
- * Threads share the tiles. y adds the states in ascending order whatever the blocking, so any split of the tokens gives the same bits.
+ * Threads share the tiles, SHARE channels at a time. y adds the states in ascending order whatever the blocking, so any split of the tokens gives the same bits.
  */
 
 import {
   LANES, SCAN_A, SCAN_B, SCAN_BLOCK, SCAN_B_CHANNELS, SCAN_B_STRIDE, SCAN_C, SCAN_C_CHANNELS, SCAN_C_STRIDE, SCAN_D, SCAN_DT, SCAN_DT_BIAS,
   SCAN_DT_SOFTPLUS, SCAN_DT_STRIDE, SCAN_D_INNER, SCAN_D_STATE, SCAN_OUT, SCAN_OUT_STRIDE, SCAN_STATE, SCAN_X, SCAN_X_STRIDE, SCAN_Z, SCAN_Z_STRIDE,
-  SEGMENT_FIRST_ROW, SEGMENT_N_ROWS
+  SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
 import { exp2, exp2Lanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
@@ -38,10 +38,13 @@ export function selectiveScan(control: usize, op: usize, thread: i32): void {
   const groupChannels = min(word(op, SCAN_B_CHANNELS), word(op, SCAN_C_CHANNELS))
   const groupTiles = (groupChannels + LANES - 1) / LANES
   const nTiles = dInner / groupChannels * groupTiles
-  const end = firstOf(control, nTiles, thread + 1)
+  const shareTiles = SHARE / LANES
+  const nShares = (nTiles + shareTiles - 1) / shareTiles
+  const first = firstOf(control, nShares, thread) * shareTiles
+  const end = min(nTiles, firstOf(control, nShares, thread + 1) * shareTiles)
   for (let i = 0; i < nSegments(control); i++) {
     const segment = segmentAt(control, i)
-    for (let tile = firstOf(control, nTiles, thread); tile < end; tile++) {
+    for (let tile = first; tile < end; tile++) {
       const channel = tile / groupTiles * groupChannels + tile % groupTiles * LANES
       const nLanes = min(LANES, groupChannels - tile % groupTiles * LANES)
       const slot = slotOf(control, segment) + pointer(op, SCAN_STATE) + ((<usize>channel * dState) << 2)

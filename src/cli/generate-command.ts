@@ -23,7 +23,7 @@ const OPTIONS = {
   seed: { kind: 'integer', short: 's', value: 'N', min: 0, help: 'the same seed gives the same text (default: a random one)' },
   stop: { kind: 'texts', value: 'TEXT', help: 'end before this text; may be given several times' },
   'ignore-eos': { kind: 'flag', help: 'go on after an end-of-text token' },
-  json: { kind: 'flag', help: 'print one JSON object at the end, with the text, ids and figures' },
+  json: { kind: 'flag', help: 'print one JSON object at the end: text, ids, figures' },
   ...MODEL_OPTIONS
 } as const satisfies OptionTable
 
@@ -79,7 +79,7 @@ async function stream(context: Context, mamba: Mamba, values: Values<typeof OPTI
 async function printJson(context: Context, mamba: Mamba, values: Values<typeof OPTIONS>, prompt: string): Promise<Completion> {
   const completion = await mamba.complete(prompt, generateOptions(context, values, () => false))
   const memoryBytes = { ...mamba.backend.memoryBytes, arrayBuffers: process.memoryUsage().arrayBuffers }
-  await context.terminal.print(`${JSON.stringify({ prompt, ...completion, backend: { ...mamba.backend, memoryBytes } }, null, 2)}\n`)
+  await context.terminal.print(`${JSON.stringify({ prompt, ...completion, backend: { ...mamba.backend, memoryBytes } })}\n`)
   return completion
 }
 

@@ -10,7 +10,7 @@ import { SOURCE_OPTIONS, sourceOptions } from './model-options.ts'
 import type { OptionTable } from './options.ts'
 
 const OPTIONS = {
-  json: { kind: 'flag', help: 'print one JSON object' },
+  json: { kind: 'flag', help: 'print one JSON object, on one line' },
   ...SOURCE_OPTIONS
 } as const satisfies OptionTable
 
@@ -36,7 +36,7 @@ export const inspectCommand = defineCommand({
     const checkpoint = await openCheckpoint(files, { signal })
     try {
       const report = reportOf(checkpoint)
-      await terminal.print(values.json ? `${JSON.stringify(report, null, 2)}\n` : textOf(report))
+      await terminal.print(values.json ? `${JSON.stringify(report)}\n` : textOf(report))
     } finally {
       await checkpoint.close()
     }

@@ -7,6 +7,7 @@
  */
 
 import { readFile } from 'node:fs/promises'
+import { inspect } from 'node:util'
 import { expectObject, expectString, parseJson } from '../checkpoint/json.ts'
 import { type Command, describeExamples } from './command.ts'
 import { generateCommand } from './generate-command.ts'
@@ -36,7 +37,7 @@ ${describeExamples([
 `
 
 /** For an aborted command to close its files and to keep what it downloaded. After it, whatever still runs ends. */
-const GRACE_MS = 60
+const GRACE_MS = 30
 
 const abort = new AbortController()
 const terminal = createTerminal({ out: process.stdout, err: process.stderr, env: process.env })
@@ -83,13 +84,12 @@ function reportError(error: unknown, args: readonly string[]): number {
   const wantsTrace = args.includes('--debug') || Boolean(process.env['DEBUG'])
   const message = error instanceof Error ? error.message : String(error)
   terminal.endLine()
-  terminal.note(`mamba-wasm: ${message}`)
+  terminal.note(`mamba-wasm: ${wantsTrace ? inspect(error) : message}`)
   if (error instanceof UsageError) {
     const command = COMMANDS.find(({ name }) => name === args[0])
     terminal.note(`See: mamba-wasm ${command === undefined ? '' : `${command.name} `}--help`)
     return 2
   }
-  if (wantsTrace && error instanceof Error) terminal.note(error.stack ?? '')
   return 1
 }
 

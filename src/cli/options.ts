@@ -65,7 +65,7 @@ export interface CommandLine<Table extends OptionTable> {
 export function parseOptions<const Table extends OptionTable>(table: Table, args: readonly string[]): CommandLine<Table> {
   const { values, positionals } = splitArguments(table, args)
   const read = Object.fromEntries(Object.entries(table).map(([name, option]) => [name, readValue(`--${name}`, option, values[name])]))
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each value was read as its option's kind says
+  // Each value was read as its option's kind says.
   return { values: read as Values<Table>, operands: positionals }
 }
 

@@ -50,7 +50,7 @@ export function createProgressBar(stream: BarStream, now: () => number = () => p
       if (nowMs - run.startMs < FIRST_DRAW_MS) return
       if (drawnMs !== null && nowMs - drawnMs < REDRAW_MS) return
       drawnMs = nowMs
-      stream.write(`\r${renderBar(progress, leftMs(progress, run, nowMs), stream.columns ?? 80)}\u001B[K`)
+      stream.write(`\r${renderBar(progress, leftMs(progress, run, nowMs), columnsOf(stream))}\u001B[K`)
     },
     clear() {
       if (drawnMs !== null) stream.write('\r\u001B[K')
@@ -58,6 +58,11 @@ export function createProgressBar(stream: BarStream, now: () => number = () => p
       drawnMs = null
     }
   }
+}
+
+/** Some terminals, e.g. on a serial line, do not know their size and say 0. */
+function columnsOf({ columns = 0 }: BarStream): number {
+  return columns > 0 ? columns : 80
 }
 
 /** Time left at the rate so far; null while unknown. */

@@ -11,7 +11,7 @@ import type { OptionTable, Values } from './options.ts'
 
 const OPTIONS = {
   window: { kind: 'integer', short: 'w', value: 'N', min: 1, help: 'a fresh state after every N tokens (default: one state throughout)' },
-  json: { kind: 'flag', help: 'print one JSON object' },
+  json: { kind: 'flag', help: 'print one JSON object, on one line' },
   ...MODEL_OPTIONS
 } as const satisfies OptionTable
 
@@ -68,5 +68,5 @@ function tableOf(score: Score): string {
 function jsonOf({ backend }: Mamba, score: Score, window: number | undefined): string {
   const { bitsPerByte, perplexity, nTokens, elapsedMs } = score
   const report = { bitsPerByte, perplexity, nTokens, window: window ?? null, elapsedMs, tokensPerSecond: tokensPerSecond(score), backend }
-  return `${JSON.stringify(report, null, 2)}\n`
+  return `${JSON.stringify(report)}\n`
 }

@@ -1,12 +1,14 @@
 /** Node (Deno and Bun have the same modules): files, the wasm modules. With node-files.ts the only importer of node:*. */
 
 import { readFile, stat } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import { basename, dirname } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
 import type { FileSet } from '../checkpoint/byte-source.ts'
 import { fileSource, folderCache, folderFiles } from './node-files.ts'
-import type { Platform, WasmBuild } from './platform.ts'
+import type { Platform, WasmBuild, WorkerHandle, WorkerTask } from './platform.ts'
 
 const modules = new Map<WasmBuild, Promise<WebAssembly.Module>>()
 
@@ -20,6 +22,8 @@ export const platform: Platform = {
     }
     return module
   },
+  nCores: availableParallelism(),
+  startWorker,
   yieldToEventLoop: () => setImmediate(),
   async localFiles(path) {
     const stats = await stat(path).catch(() => undefined)
@@ -28,6 +32,35 @@ export const platform: Platform = {
   },
   downloadCache: (folder) => folderCache(folder),
   embeddedModel: () => folderFiles(fileURLToPath(packageUrl('models/classics-8m')))
+}
+
+function startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle {
+  const worker = new Worker(new URL(import.meta.url.endsWith('.ts') ? 'node-worker.ts' : 'node-worker.js', import.meta.url), { workerData: task })
+  let reason = 'one that ended'
+  const ended = new Promise<void>((resolve) => {
+    worker.once('exit', (code) => {
+      onEnd(code === 0 ? reason : `${reason} (exit code ${code})`)
+      resolve()
+    })
+  })
+  const ready = new Promise<void>((resolve, reject) => {
+    worker.once('message', () => {
+      worker.unref()
+      resolve()
+    })
+    worker.once('error', (error) => {
+      reason = `one that failed: ${error.message}`
+      reject(error)
+    })
+    void ended.then(() => reject(new Error(reason)))
+  })
+  return {
+    ready,
+    ended() {
+      worker.ref()
+      return ended
+    }
+  }
 }
 
 /** A checkpoint file by its own name, and what stands beside it. */

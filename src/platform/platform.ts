@@ -4,12 +4,31 @@ import type { FileSet } from '../checkpoint/byte-source.ts'
 import type { FileCache } from '../checkpoint/file-cache.ts'
 
 /** Builds of the compute core. */
-export type WasmBuild = 'scalar' | 'simd'
+export type WasmBuild = 'scalar' | 'simd' | 'simd-threads'
+
+/** What a worker of the compute core runs: thread `thread` on the control block at address `control`. */
+export interface WorkerTask {
+  readonly module: WebAssembly.Module
+  readonly memory: WebAssembly.Memory
+  readonly control: number
+  readonly thread: number
+}
+
+export interface WorkerHandle {
+  /** Resolves when the worker runs; rejects when it ends before. */
+  readonly ready: Promise<void>
+  /** Resolves when it has ended; whoever waits for that has told it to. */
+  ended(): Promise<void>
+}
 
 export interface Platform {
   readonly name: 'node' | 'web'
   /** The compiled compute core. Compiled once. */
   wasmModule(build: WasmBuild): Promise<WebAssembly.Module>
+  /** Threads that this host runs at once; 1 where it has no shared memory. */
+  readonly nCores: number
+  /** Starts a worker that, once ready, does not keep the process alive. `onEnd` is called once, with the reason, when it ends. */
+  startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle
   /** Lets timers, input and abort signals through. */
   yieldToEventLoop(): Promise<void>
   /** The folder at a path, or that of the checkpoint file at a path; undefined where there is neither. */

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
 import { resolveSource } from '../../src/source.ts'
 import { serve, startServer, type TestServer } from '../checkpoint/http-server.ts'
-import { EMBEDDED_MODEL, ROOT, runCli, tinyModel } from './run-cli.ts'
+import { EMBEDDED_MODEL, ROOT, runCli, temporaryFolder, tinyModel } from './run-cli.ts'
 
 async function tensorsOf(folder: string) {
   const checkpoint = await openCheckpoint(await resolveSource(folder, {}))
@@ -101,9 +101,8 @@ describe('tokens', () => {
   })
 
   test('--token goes where it is told to go', async () => {
-    const cache = tinyModel()
     const { code } = await runCli(
-      ['inspect', 'someone/mamba', '--host', `http://localhost:${server.port}`, '--cache-folder', cache, '--token', 'given'],
+      ['inspect', 'someone/mamba', '--host', `http://localhost:${server.port}`, '--cache-folder', temporaryFolder(), '--token', 'given'],
       { env: { HF_TOKEN: 'secret' } }
     )
     expect(code).toBe(0)

@@ -23,7 +23,7 @@ function screen(columns = 80) {
 
 describe('rendering', () => {
   test('at half', () => {
-    expect(renderBar(HALF, 90_000, 80)).toBe('loading [###############---------------]  50%  8.0 MB of 16.0 MB  ETA 1 min 30 s')
+    expect(renderBar(HALF, 90_000, 80)).toBe('loading [###############--------------]  50%  8.0 MB of 16.0 MB  ETA 1 min 30 s')
   })
 
   test.each(Array.from({ length: 90 }, (_, i) => i + 1))('stays below %i columns', (columns) => {

@@ -1,11 +1,12 @@
 /** Runs the program as a user does: a process of its own, here without a terminal. */
 
 import { type ChildProcess, spawn, type SpawnOptions } from 'node:child_process'
-import { cpSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { afterAll } from 'vitest'
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export const PROGRAM = [process.execPath, '--conditions=source', join(ROOT, 'src/cli/main.ts')] as const
@@ -22,7 +23,7 @@ export interface Result {
 }
 
 export interface RunOptions {
-  readonly input?: string
+  readonly input?: string | Buffer
   readonly env?: Readonly<Record<string, string>>
 }
 
@@ -52,12 +53,24 @@ export async function resultOf(child: ChildProcess): Promise<Result> {
 /** On a pseudo-terminal, by util-linux's `script`: standard input, output and error are one. `input` stays open, for keys. */
 export function startOnTerminal(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
   const command = [...PROGRAM, ...args].map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
-  return spawn('script', ['-qec', command, '/dev/null'], { cwd: ROOT, env: cleanEnv(env) })
+  return spawn('script', ['-qec', `stty cols 100; exec ${command}`, '/dev/null'], { cwd: ROOT, env: cleanEnv(env) })
+}
+
+const folders: string[] = []
+afterAll(() => {
+  for (const folder of folders) rmSync(folder, { recursive: true })
+})
+
+/** Removed after the tests of the file. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'mamba-wasm-cli-'))
+  folders.push(folder)
+  return folder
 }
 
 /** A small model that understands text: the weights of a fixture, whose vocabulary has 160 ids, with the tokenizer of bytes. */
 export function tinyModel(changes: Readonly<Record<string, string | Uint8Array>> = {}): string {
-  const folder = mkdtempSync(join(tmpdir(), 'mamba-wasm-cli-'))
+  const folder = temporaryFolder()
   for (const name of ['config.json', 'model.safetensors']) cpSync(join(ROOT, 'test/fixtures/models/mamba', name), join(folder, name))
   for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(join(EMBEDDED_MODEL, name), join(folder, name))
   for (const [name, bytes] of Object.entries(changes)) writeFileSync(join(folder, name), bytes)

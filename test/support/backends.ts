@@ -2,14 +2,13 @@
 import type { Batch, Capacity, SteppingBackend } from '../../src/backend/backend.ts'
 import { createReferenceBackend } from '../../src/backend/reference/reference-backend.ts'
 import { createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
-import type { FileSet } from '../../src/checkpoint/byte-source.ts'
 import { recordFiles } from '../../src/checkpoint/file-set.ts'
 import { checkTensors, loadParameters } from '../../src/checkpoint/load-parameters.ts'
 import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
 import { buildModel, type Model, readModelConfig } from '../../src/model/architectures.ts'
-import { folderFiles } from '../../src/platform/node-files.ts'
 import { platform } from '../../src/platform/node.ts'
 import type { Program } from '../../src/program/ops.ts'
+import { filesOf } from './fixtures.ts'
 
 export type Kind = 'reference' | 'scalar' | 'simd'
 
@@ -18,7 +17,7 @@ export const KINDS = ['reference', ...BUILDS] as const
 
 export async function createBackend(kind: Kind, program: Program, capacity: Capacity): Promise<SteppingBackend> {
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'test')
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(kind), build: kind, reason: 'test' })
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(kind), build: kind, nThreads: 1, reason: 'test' })
 }
 
 /** A checkpoint's program, and its weights in a new backend of any kind. */
@@ -28,8 +27,8 @@ export interface LoadedModel extends Model {
 
 /** `source`: a folder's path, or files by name. */
 export async function openModel(source: string | Record<string, Uint8Array>): Promise<LoadedModel> {
-  const files: FileSet = typeof source === 'string' ? folderFiles(source) : recordFiles(source)
-  const checkpoint = await openCheckpoint(files)
+  // Bytes in memory need no closing.
+  const checkpoint = await openCheckpoint(recordFiles(typeof source === 'string' ? filesOf(source) : source))
   const model = buildModel(readModelConfig(checkpoint.config), (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)

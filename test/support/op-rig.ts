@@ -171,7 +171,8 @@ async function createCore(kind: Kind, program: Program, capacity: Capacity): Pro
     return { backend, spoil() {}, guard: (_out, _nRows, _state, task) => task() }
   }
   const module = await platform.wasmModule(kind)
-  const { backend, memory } = withMemory(() => createWasmBackend(program, capacity, { module, build: kind, reason: 'test' }))
+  const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, { module, build: kind, nThreads: 1, reason: 'test' }))
+  const backend = await pending
   const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
   const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1 })
   return {
@@ -204,7 +205,7 @@ function ownedRanges(map: MemoryMap, out: View, nRows: number, state: Parameters
 }
 
 /** The largest memory that `create` makes, which the backend keeps to itself. */
-function withMemory(create: () => SteppingBackend): { backend: SteppingBackend, memory: WebAssembly.Memory } {
+function withMemory(create: () => Promise<SteppingBackend>): { backend: Promise<SteppingBackend>, memory: WebAssembly.Memory } {
   const Original = WebAssembly.Memory
   const memories: WebAssembly.Memory[] = []
   WebAssembly.Memory = class extends Original {

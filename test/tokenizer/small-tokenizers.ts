@@ -4,13 +4,13 @@ import { readFileSync } from 'node:fs'
 /** A tokenizer.json, as far as the tests reach into it. */
 export interface TokenizerJson { [key: string]: unknown }
 
-export function readJson<T = TokenizerJson>(path: string): T {
-  const value: T = JSON.parse(readFileSync(path, 'utf8'))
+export function readJson(path: string): TokenizerJson {
+  const value: TokenizerJson = JSON.parse(readFileSync(path, 'utf8'))
   return value
 }
 
 const BYTES = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)
-const WORDS = ['▁', ...'abcdehlorstw.,!?\'é', '▁h', 'el', 'lo', '▁hel', '▁hello', '▁w', 'or', '▁wor', 'ld', '▁▁']
+const WORDS = ['▁', ...Array.from('abcdehlorstw.,!?\'é'), '▁h', 'el', 'lo', '▁hel', '▁hello', '▁w', 'or', '▁wor', 'ld', '▁▁']
 const MERGES = [['▁', 'h'], ['e', 'l'], ['l', 'o'], ['▁h', 'el'], ['▁hel', 'lo'], ['▁', 'w'], ['o', 'r'], ['▁w', 'or'], ['l', 'd'], ['▁', '▁']]
 
 /** As Llama 2 and Mistral have it: bytes for what is not in the vocabulary, one space stripped at the start. */

@@ -1,6 +1,7 @@
 /** Writes a program into linear memory as the records of assembly/abi.ts. */
 
 import * as abi from '../../../assembly/abi.ts'
+import { planBarriers } from '../../program/barriers.ts'
 import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
 import type { MemoryMap } from './memory-map.ts'
 
@@ -17,9 +18,12 @@ interface Record32 {
 
 /** `memory` is the whole of wasm memory. */
 export function encodeProgram(program: Program, map: MemoryMap, memory: ArrayBufferLike): void {
+  const barriers = planBarriers(program.ops)
   program.ops.forEach((op, i) => {
     const address = map.ops + 4 * abi.OP_WORDS * i
-    encodeOp(op, createRecord(map, new Uint32Array(memory, address, abi.OP_WORDS), new Float32Array(memory, address, abi.OP_WORDS)))
+    const words = new Uint32Array(memory, address, abi.OP_WORDS)
+    encodeOp(op, createRecord(map, words, new Float32Array(memory, address, abi.OP_WORDS)))
+    if (barriers[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
   })
 }
 
@@ -42,7 +46,7 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
     setCode(code, out) {
       checkOut(out)
       words[abi.OP_CODE] = code
-      words[abi.OP_ROWS] = out.buffer.rows === 'token' ? abi.ROWS_TOKEN : abi.ROWS_LOGIT
+      words[abi.OP_FLAGS] = out.buffer.rows === 'token' ? 0 : abi.ROWS_LOGIT
     }
   }
 }

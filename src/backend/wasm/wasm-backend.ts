@@ -9,22 +9,36 @@ import { createPace } from '../pace.ts'
 import { encodeProgram } from './encode.ts'
 import { createMemoryMap, type MemoryMap } from './memory-map.ts'
 import { pack, packedSize } from './packing.ts'
+import { startThreads, type ThreadTeam } from './thread-team.ts'
 
 /** assembly/index.ts */
 export interface CoreExports extends Record<string, unknown> {
   heapBase(): number
-  run(control: number, first: number, end: number, thread: number): void
+  run(control: number, first: number, end: number): number
   evaluate(f: number, x: number, out: number, count: number): void
 }
 
 /** Work in one call into wasm, in the units of opCost: about 10 ms on a core of 20 GFLOP/s, so that the event loop gets its turn. */
 const SLICE_COST = 2e8
 
-export function createWasmBackend(program: Program, capacity: Capacity, core: { module: WebAssembly.Module; build: WasmBuild; reason: string }): SteppingBackend {
-  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module), nThreads: 1 })
-  const memory = new WebAssembly.Memory({ initial: map.pages, maximum: map.pages })
+export interface Core {
+  readonly module: WebAssembly.Module
+  readonly build: WasmBuild
+  /** Above 1 with the build 'simd-threads' alone. */
+  readonly nThreads: number
+  readonly reason: string
+}
+
+/** Backends that nobody holds any more end their threads. */
+const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop())
+
+/** Throws a RangeError for a program beyond 4 GiB. */
+export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
+  const isShared = core.build === 'simd-threads'
+  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads })
+  const memory = new WebAssembly.Memory({ initial: map.pages, maximum: map.pages, shared: isShared })
   const { exports } = instantiateSync<CoreExports>(core.module, { env: { memory } })
-  writeControl(map, memory.buffer)
+  writeControl(map, memory.buffer, core.nThreads)
   encodeProgram(program, map, memory.buffer)
 
   const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
@@ -45,7 +59,11 @@ export function createWasmBackend(program: Program, capacity: Capacity, core: { 
     control[abi.CONTROL_N_LOGIT_ROWS] = wanted.length
     control[abi.CONTROL_N_SEGMENTS] = batch.segments.length
   }
-  const run = (firstOp: number, endOp: number): void => exports.run(map.control, firstOp, endOp, 0)
+  const team = core.nThreads > 1 ? await startThreads(core.module, memory, control) : undefined
+  const run = (firstOp: number, endOp: number): void => {
+    team?.check()
+    if (exports.run(map.control, firstOp, endOp) !== 0) team?.fail()
+  }
   const nRows = (view: View): number => control[view.buffer.rows === 'token' ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
   const rowOf = (view: View, row: number): Float32Array => {
     const { address, stride } = map.view(view)
@@ -57,10 +75,10 @@ export function createWasmBackend(program: Program, capacity: Capacity, core: { 
   }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
 
-  return {
+  const backend: SteppingBackend = {
     program,
     capacity,
-    info: { name: 'wasm', build: core.build, threads: 1, reason: core.reason, memoryBytes: map.bytes },
+    info: { name: 'wasm', build: core.build, threads: core.nThreads, reason: core.reason, memoryBytes: map.bytes },
     write(parameter, values, first) {
       const layout = map.layout(parameter)
       pack(layout, new Float32Array(memory.buffer, map.parameter(parameter), packedSize(layout)), values, first)
@@ -90,17 +108,22 @@ export function createWasmBackend(program: Program, capacity: Capacity, core: { 
     async clearState(slot) {
       slotState(slot).fill(0)
     },
-    async dispose() {}
+    async dispose() {
+      abandoned.unregister(backend)
+      await team?.stop()
+    }
   }
+  if (team) abandoned.register(backend, team, backend)
+  return backend
 }
 
 /** The static data ends where memory is ours; asked of a throw-away instance, since the memory's size depends on it. */
-function heapBaseOf(module: WebAssembly.Module): number {
-  const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
+function heapBaseOf(module: WebAssembly.Module, shared: boolean): number {
+  const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared }) } })
   return exports.heapBase()
 }
 
-function writeControl(map: MemoryMap, memory: ArrayBufferLike): void {
+function writeControl(map: MemoryMap, memory: ArrayBufferLike, nThreads: number): void {
   const control = new Uint32Array(memory, map.control, abi.CONTROL_WORDS)
   control[abi.CONTROL_PROGRAM] = map.ops
   control[abi.CONTROL_TOKENS] = map.tokens
@@ -110,7 +133,7 @@ function writeControl(map: MemoryMap, memory: ArrayBufferLike): void {
   control[abi.CONTROL_SLOT_BYTES] = map.slotBytes
   control[abi.CONTROL_SCRATCH] = map.scratch
   control[abi.CONTROL_SCRATCH_BYTES] = map.scratchBytes
-  control[abi.CONTROL_N_THREADS] = 1
+  control[abi.CONTROL_N_THREADS] = nThreads
 }
 
 /** Ops from `first` that fit one slice; at least one. */

@@ -1,0 +1,72 @@
+/**
+ * Threads over one shared memory. Thread 0 is whoever calls `run`; the others sit in `work` and run the same ops on their own shares.
+ * They meet at barriers: a bounded number of turns of spinning, then sleep in slices, with a deadline and a flag that releases everyone,
+ * so that nothing hangs when a thread dies. The state is in the control block alone: instances have no globals of their own to share.
+ */
+
+import {
+  CONTROL_ARRIVED, CONTROL_END_OP, CONTROL_EXIT, CONTROL_FAILED, CONTROL_FIRST_OP, CONTROL_N_THREADS, CONTROL_PHASE, CONTROL_RUN, CONTROL_SLEEPERS
+} from './abi'
+import { at, word } from './control'
+
+/** About 20 µs: longer than a barrier takes when all are awake, shorter than the sleep and the waking that it saves. */
+const SPIN_TURNS: i32 = 2000
+const SLICE_NS: i64 = 100_000_000
+/** 30 s at a barrier: no op takes that long. */
+const MAX_SLICES: i32 = 300
+
+/** Thread 0: starts the workers on ops [first, end). */
+export function startRun(control: usize, first: i32, end: i32): void {
+  store<i32>(at(control, CONTROL_FIRST_OP), first)
+  store<i32>(at(control, CONTROL_END_OP), end)
+  atomic.add<i32>(at(control, CONTROL_RUN), 1)
+  wake(control, at(control, CONTROL_RUN))
+}
+
+/** A worker: waits for a run that is not `seen`, without a deadline; false when it is to return. */
+export function awaitRun(control: usize, seen: i32): bool {
+  const run = at(control, CONTROL_RUN)
+  while (!changes(control, run, seen)) {
+    if (hasFailed(control)) return false
+  }
+  return !atomic.load<i32>(at(control, CONTROL_EXIT)) && !hasFailed(control)
+}
+
+/** All threads meet; false when one is missing. */
+export function barrier(control: usize): bool {
+  const phase = at(control, CONTROL_PHASE)
+  const current = atomic.load<i32>(phase)
+  if (atomic.add<i32>(at(control, CONTROL_ARRIVED), 1) == word(control, CONTROL_N_THREADS) - 1) {
+    atomic.store<i32>(at(control, CONTROL_ARRIVED), 0)
+    atomic.add<i32>(phase, 1)
+    wake(control, phase)
+    return !hasFailed(control)
+  }
+  for (let slice = 0; slice < MAX_SLICES; slice++) {
+    if (changes(control, phase, current)) return !hasFailed(control)
+    if (hasFailed(control)) return false
+  }
+  atomic.store<i32>(at(control, CONTROL_FAILED), 1)
+  return false
+}
+
+export function hasFailed(control: usize): bool {
+  return atomic.load<i32>(at(control, CONTROL_FAILED)) != 0
+}
+
+/** Whether the word stops being `value` within one slice. */
+function changes(control: usize, address: usize, value: i32): bool {
+  for (let turn = 0; turn < SPIN_TURNS; turn++) {
+    if (atomic.load<i32>(address) != value) return true
+  }
+  const sleepers = at(control, CONTROL_SLEEPERS)
+  atomic.add<i32>(sleepers, 1)
+  atomic.wait<i32>(address, value, SLICE_NS)
+  atomic.sub<i32>(sleepers, 1)
+  return atomic.load<i32>(address) != value
+}
+
+/** The word has changed. Whoever is about to sleep sees that, whoever sleeps is counted. */
+function wake(control: usize, address: usize): void {
+  if (atomic.load<i32>(at(control, CONTROL_SLEEPERS)) > 0) atomic.notify(address, -1)
+}

@@ -1,0 +1,63 @@
+/**
+ * The workers beside the calling thread: started once, kept, asleep while there is nothing to do.
+ * All that they share with the caller is the control block (assembly/threads.ts).
+ */
+
+import * as abi from '../../../assembly/abi.ts'
+import { EngineError } from '../../errors.ts'
+import { platform } from '#platform'
+
+export interface ThreadTeam {
+  /** Throws the reason once a worker is missing. */
+  check(): void
+  /** Called when `run` says that a worker is missing: never returns. */
+  fail(): never
+  /** Tells the workers to return and waits until they have. */
+  stop(): Promise<void>
+}
+
+/** Resolves when every worker is ready to run. `control` is the control block's words. */
+export async function startThreads(module: WebAssembly.Module, memory: WebAssembly.Memory, control: Int32Array): Promise<ThreadTeam> {
+  const nThreads = control[abi.CONTROL_N_THREADS]
+  const wakeAll = (): void => {
+    for (const word of [abi.CONTROL_RUN, abi.CONTROL_PHASE]) Atomics.notify(control, word)
+  }
+  let failure: EngineError | undefined
+  let isStopped = false
+  const onEnd = (thread: number, reason: string): void => {
+    if (isStopped || failure) return
+    failure = new EngineError({ place: `wasm thread ${thread}`, expected: 'a thread at work', got: reason })
+    // Whoever waits at a barrier is released.
+    Atomics.store(control, abi.CONTROL_FAILED, 1)
+    wakeAll()
+  }
+  const workers = Array.from({ length: nThreads - 1 }, (_, i) => {
+    const thread = i + 1
+    return platform.startWorker({ module, memory, control: control.byteOffset, thread }, (reason) => onEnd(thread, reason))
+  })
+  const check = (): void => {
+    if (failure) throw failure
+  }
+  const stop = async (): Promise<void> => {
+    isStopped = true
+    Atomics.store(control, abi.CONTROL_EXIT, 1)
+    Atomics.add(control, abi.CONTROL_RUN, 1)
+    wakeAll()
+    await Promise.all(workers.map((worker) => worker.ended()))
+  }
+  try {
+    await Promise.all(workers.map(({ ready }) => ready))
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  return {
+    check,
+    fail() {
+      check()
+      failure = new EngineError({ place: 'wasm threads', expected: `${nThreads} threads at work`, got: 'one that trapped or stayed away' })
+      throw failure
+    },
+    stop
+  }
+}

@@ -1,0 +1,9 @@
+/** A worker of the compute core on Node: one instance on the shared memory, at work until it is told to return. */
+
+import { parentPort, workerData } from 'node:worker_threads'
+import type { WorkerTask } from './platform.ts'
+
+const { module, memory, control, thread } = workerData as WorkerTask
+const { work } = new WebAssembly.Instance(module, { env: { memory } }).exports as { work: (control: number, thread: number) => number }
+parentPort?.postMessage('ready')
+work(control, thread)

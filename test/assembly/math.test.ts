@@ -1,0 +1,1 @@
+import { instantiateSync } from '@assemblyscript/loader'
