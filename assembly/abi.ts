@@ -65,6 +65,8 @@ export const EMBED_WEIGHT: i32 = 2
 export const EMBED_WIDTH: i32 = 3
 export const EMBED_OUT: i32 = 4
 export const EMBED_OUT_STRIDE: i32 = 5
+/** FORMAT_* */
+export const EMBED_FORMAT: i32 = 6
 
 export const CODE_GATHER_ROWS: i32 = 2
 export const GATHER_X: i32 = 2
@@ -95,6 +97,8 @@ export const LINEAR_OUT: i32 = 8
 export const LINEAR_OUT_STRIDE: i32 = 9
 /** 1: add to what the output holds */
 export const LINEAR_ACCUMULATE: i32 = 10
+/** FORMAT_* */
+export const LINEAR_FORMAT: i32 = 11
 
 export const CODE_CONV1D: i32 = 5
 export const CONV_X: i32 = 2
@@ -150,6 +154,20 @@ export const LANES: i32 = 4
 export const PANEL_ROWS: i32 = 8
 /** Tokens that the scan takes at a time: dt, dt · x and y of one tile stay in L1 over all states. */
 export const SCAN_BLOCK: i32 = 32
+
+/** Formats of a panel: see assembly/formats. */
+export const FORMAT_F32: i32 = 0
+export const FORMAT_BF16: i32 = 1
+export const FORMAT_F16: i32 = 2
+export const FORMAT_Q8_0: i32 = 3
+export const FORMAT_Q4_0: i32 = 4
+/** Inputs that share a scale in the quantized formats. */
+export const QUANT_BLOCK: i32 = 32
+/** Bytes of a panel's block: PANEL_ROWS scales in f16, PANEL_ROWS × QUANT_BLOCK weights. */
+export const Q8_0_BLOCK_BYTES: i32 = 272
+export const Q4_0_BLOCK_BYTES: i32 = 144
+/** Rows that a linear op takes at a time: their activations stay in L2 while the panels pass through L1. */
+export const ROW_BLOCK: i32 = 64
 
 /** Functions of `evaluate`. */
 export const FUNCTION_EXP: i32 = 0

@@ -4,24 +4,28 @@
  */
 
 import {
-  CONTROL_LOGIT_ROWS, CONTROL_TOKENS, EMBED_OUT, EMBED_OUT_STRIDE, EMBED_WEIGHT, EMBED_WIDTH,
-  GATHER_OUT, GATHER_OUT_STRIDE, GATHER_WIDTH, GATHER_X, GATHER_X_STRIDE, PANEL_ROWS
+  CONTROL_LOGIT_ROWS, CONTROL_TOKENS, EMBED_FORMAT, EMBED_OUT, EMBED_OUT_STRIDE, EMBED_WEIGHT, EMBED_WIDTH,
+  FORMAT_Q4_0, FORMAT_Q8_0, GATHER_OUT, GATHER_OUT_STRIDE, GATHER_WIDTH, GATHER_X, GATHER_X_STRIDE, PANEL_ROWS
 } from '../abi'
 import { at, firstOf, pointer, rowsOf, word } from '../control'
+import { blockPanelBytes, blockWeight } from '../formats/blocks'
+import { densePanelBytes, denseWeight } from '../formats/dense'
 
-/** out[row] = W[token of row]; W is stored in panels (see linear.ts), as a tied head needs it. */
+/** out[row] = W[token of row]; W is stored in panels, as a tied head needs it. */
 export function embed(control: usize, op: usize, thread: i32): void {
   const nRows = rowsOf(control, op)
   const width = word(op, EMBED_WIDTH)
+  const format = word(op, EMBED_FORMAT)
+  const isDense = format != FORMAT_Q8_0 && format != FORMAT_Q4_0
+  const panelBytes = isDense ? densePanelBytes(format, width) : blockPanelBytes(format, width)
   const end = firstOf(control, nRows, thread + 1)
   for (let row = firstOf(control, nRows, thread); row < end; row++) {
     const token = load<i32>(at(pointer(control, CONTROL_TOKENS), row))
-    const panel = pointer(op, EMBED_WEIGHT) + ((<usize>(token / PANEL_ROWS) * width * PANEL_ROWS) << 2)
-    let source = at(panel, token % PANEL_ROWS)
+    const panel = pointer(op, EMBED_WEIGHT) + <usize>(token / PANEL_ROWS) * panelBytes
+    const lane = token % PANEL_ROWS
     const out = at(pointer(op, EMBED_OUT), row * word(op, EMBED_OUT_STRIDE))
-    for (let i = 0; i < width; i++) {
-      store<f32>(at(out, i), load<f32>(source))
-      source += PANEL_ROWS << 2
+    for (let k = 0; k < width; k++) {
+      store<f32>(at(out, k), isDense ? denseWeight(format, panel, lane, k) : blockWeight(format, panel, lane, k))
     }
   }
 }

@@ -1,5 +1,6 @@
 /** What runs a program. Three implementations: reference (float64, readable), wasm (fast), webgpu. */
 
+import type { WeightData, WeightFormat } from '../program/formats.ts'
 import type { Parameter, Program, View } from '../program/ops.ts'
 
 /** A run of tokens of one sequence within a batch. */
@@ -53,8 +54,10 @@ export interface Backend {
   readonly program: Program
   readonly info: BackendInfo
   readonly capacity: Capacity
-  /** Values of a parameter, row-major from element `first`, already transformed. Called for all of them before the first forward. */
-  write(parameter: Parameter, values: Float32Array, first: number): void
+  /** The format in which `write` takes a parameter. */
+  formatOf(parameter: Parameter): WeightFormat
+  /** Values of a parameter, row-major from element `first` (a block's first), already transformed. All of them come before the first forward. */
+  write(parameter: Parameter, values: WeightData, first: number): void
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
   /** The canonical state (program.stateSize) of a slot, the caller's own. */

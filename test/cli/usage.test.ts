@@ -15,7 +15,7 @@ describe('help', () => {
   })
 
   test.each([
-    ['generate', ['--max-tokens', '--temperature', '--top-k', '--top-p', '--min-p', '--repetition-penalty', '--seed', '--stop', '--ignore-eos', '--model']],
+    ['generate', ['--max-tokens', '--temperature', '--top-k', '--top-p', '--min-p', '--repetition-penalty', '--seed', '--stop', '--ignore-eos', '--model', '--threads']],
     ['score', ['--window', '--model', '--json']],
     ['inspect', ['--json', '--revision']]
   ])('of %s names its options and has examples, within 80 columns', async (command, options) => {

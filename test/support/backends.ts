@@ -10,14 +10,18 @@ import { platform } from '../../src/platform/node.ts'
 import type { Program } from '../../src/program/ops.ts'
 import { filesOf } from './fixtures.ts'
 
-export type Kind = 'reference' | 'scalar' | 'simd'
-
 export const BUILDS = ['scalar', 'simd'] as const
 export const KINDS = ['reference', ...BUILDS] as const
+/** More than cores, too: then threads wait for each other at every barrier. */
+export const THREADS = { '2 threads': 2, '3 threads': 3 } as const
+export const WASM_KINDS = [...BUILDS, '2 threads', '3 threads'] as const
+
+export type Kind = (typeof KINDS)[number] | (typeof WASM_KINDS)[number]
 
 export async function createBackend(kind: Kind, program: Program, capacity: Capacity): Promise<SteppingBackend> {
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'test')
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(kind), build: kind, nThreads: 1, reason: 'test' })
+  const [build, nThreads] = kind === 'scalar' || kind === 'simd' ? [kind, 1] as const : ['simd-threads', THREADS[kind]] as const
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test' })
 }
 
 /** A checkpoint's program, and its weights in a new backend of any kind. */

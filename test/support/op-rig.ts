@@ -11,7 +11,7 @@ import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm
 import { platform } from '../../src/platform/node.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import { type ActivationBuffer, elementsOf, type Op, type Program, type StatePart, type View } from '../../src/program/ops.ts'
-import { createBackend, type Kind } from './backends.ts'
+import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
 import { createNumbers } from './numbers.ts'
 
@@ -33,6 +33,9 @@ export interface Snapshot {
   /** All others. */
   readonly kept: ReadonlyMap<string, Float32Array>
 }
+
+/** One thread alone: what another writes meanwhile could not be told from what the op does. */
+type Kind = (typeof KINDS)[number]
 
 export interface Rig {
   readonly program: Program
@@ -174,7 +177,7 @@ async function createCore(kind: Kind, program: Program, capacity: Capacity): Pro
   const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, { module, build: kind, nThreads: 1, reason: 'test' }))
   const backend = await pending
   const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
-  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1 })
+  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1, formatOf: () => 'f32' })
   return {
     backend,
     spoil() {

@@ -29,6 +29,7 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
     program,
     capacity,
     info: { name: 'reference', build: 'float64', threads: 1, reason, memoryBytes: memory.bytes },
+    formatOf: () => 'f32',
     write(parameter, values, first) {
       const target = memory.parameter(parameter)
       if (first + values.length > elementsOf(parameter.shape)) throw new RangeError(`${parameter.name}: write beyond its end`)

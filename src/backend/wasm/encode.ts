@@ -2,8 +2,10 @@
 
 import * as abi from '../../../assembly/abi.ts'
 import { planBarriers } from '../../program/barriers.ts'
+import type { WeightFormat } from '../../program/formats.ts'
 import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
 import type { MemoryMap } from './memory-map.ts'
+import { formatOfLayout } from './packing.ts'
 
 /** One record: `set` takes word offsets of the ABI. */
 interface Record32 {
@@ -13,7 +15,13 @@ interface Record32 {
   setView(word: number, view: View): void
   /** Address of a parameter, 0 for none. */
   setParameter(word: number, parameter: Parameter | null): void
+  /** The format of a packed matrix. */
+  setFormat(word: number, parameter: Parameter): void
   setCode(code: number, out: View): void
+}
+
+const FORMAT_CODES: Readonly<Record<WeightFormat, number>> = {
+  f32: abi.FORMAT_F32, bf16: abi.FORMAT_BF16, f16: abi.FORMAT_F16, q8_0: abi.FORMAT_Q8_0, q4_0: abi.FORMAT_Q4_0
 }
 
 /** `memory` is the whole of wasm memory. */
@@ -43,6 +51,9 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
     setParameter(word, parameter) {
       words[word] = parameter === null ? 0 : map.parameter(parameter)
     },
+    setFormat(word, parameter) {
+      words[word] = FORMAT_CODES[formatOfLayout(map.layout(parameter))]
+    },
     setCode(code, out) {
       checkOut(out)
       words[abi.OP_CODE] = code
@@ -62,6 +73,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
   embed(op, record) {
     record.setCode(abi.CODE_EMBED, op.out)
     record.setParameter(abi.EMBED_WEIGHT, op.weight)
+    record.setFormat(abi.EMBED_FORMAT, op.weight)
     record.set(abi.EMBED_WIDTH, op.out.width)
     record.setView(abi.EMBED_OUT, op.out)
   },
@@ -87,6 +99,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.setView(abi.LINEAR_X, op.x)
     record.set(abi.LINEAR_N_IN, op.x.width)
     record.setParameter(abi.LINEAR_WEIGHT, op.weight)
+    record.setFormat(abi.LINEAR_FORMAT, op.weight)
     record.set(abi.LINEAR_N_OUT, op.out.width)
     record.setParameter(abi.LINEAR_BIAS, op.bias)
     record.setView(abi.LINEAR_OUT, op.out)

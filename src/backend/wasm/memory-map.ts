@@ -10,11 +10,12 @@
  *                          logit rows      thread    kernels
  */
 
-import { CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, SCAN_BLOCK, SEGMENT_WORDS } from '../../../assembly/abi.ts'
+import { CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS } from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
+import { FORMATS } from '../../program/formats.ts'
 import type { ActivationBuffer, Op, Parameter, Program, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
-import { type PackedLayout, packedLayouts, packedSize } from './packing.ts'
+import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 
 const PAGE_BYTES = 65536
 const MAX_BYTES = 65536 * PAGE_BYTES
@@ -41,8 +42,8 @@ export interface MemoryMap {
 }
 
 /** Throws a RangeError with the bytes needed when they exceed wasm's 4 GiB. */
-export function createMemoryMap(program: Program, capacity: Capacity, options: { heapBase: number; nThreads: number }): MemoryMap {
-  const layouts = packedLayouts(program)
+export function createMemoryMap(program: Program, capacity: Capacity, options: { heapBase: number; nThreads: number; formatOf: FormatOf }): MemoryMap {
+  const layouts = packedLayouts(program, options.formatOf)
   const layoutOf = (parameter: Parameter): PackedLayout => {
     const layout = layouts.get(parameter)
     if (layout === undefined) throw new TypeError(`${parameter.name}: no op uses it`)
@@ -59,11 +60,11 @@ export function createMemoryMap(program: Program, capacity: Capacity, options: {
   const segments = allocate(4 * SEGMENT_WORDS * capacity.nSlots)
   const logitRows = allocate(4 * capacity.maxLogitRows)
   const ops = allocate(4 * OP_WORDS * program.ops.length)
-  const scratchBytes = Math.ceil(Math.max(...program.ops.map(scratchBytesOf), ALIGN_BYTES) / ALIGN_BYTES) * ALIGN_BYTES
+  const scratchBytes = Math.ceil(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf)), ALIGN_BYTES) / ALIGN_BYTES) * ALIGN_BYTES
   const scratch = allocate(scratchBytes * options.nThreads)
 
   const weightsStart = next
-  const parameters = program.parameters.map((parameter) => allocate(4 * packedSize(layoutOf(parameter))))
+  const parameters = program.parameters.map((parameter) => allocate(packedBytes(layoutOf(parameter))))
   const stateStart = next
   const slotBytes = Math.ceil((4 * program.stateSize) / ALIGN_BYTES) * ALIGN_BYTES
   const state = allocate(slotBytes * capacity.nSlots)
@@ -95,13 +96,17 @@ function strideOf({ width }: ActivationBuffer): number {
   return Math.ceil(width / PANEL_ROWS) * PANEL_ROWS
 }
 
-function scratchBytesOf(op: Op): number {
+function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout): number {
   switch (op.kind) {
     case 'conv1d': return 4 * (op.weight.shape[2] - 1) * Math.ceil(op.x.width / LANES) * LANES
     case 'selectiveScan': return 4 * LANES * (3 * SCAN_BLOCK + op.dState)
     case 'rmsNorm': return 4 * PANEL_ROWS
+    case 'linear': {
+      const { blockElements } = FORMATS[formatOfLayout(layoutOf(op.weight))]
+      // Activations of the quantized kernels in 16 bits, with a scale and a sum for each block.
+      return blockElements === 1 ? 0 : ROW_BLOCK * op.x.width * (2 + 8 / blockElements)
+    }
     case 'embed':
-    case 'gatherRows':
-    case 'linear': return 0
+    case 'gatherRows': return 0
   }
 }

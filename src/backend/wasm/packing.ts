@@ -1,23 +1,27 @@
 /**
  * How a parameter lies in wasm memory. What an op reads decides the layout; a parameter that two ops read (a tied embedding)
- * must have one that serves both.
+ * must have one that serves both. The formats of panels are drawn in assembly/formats.
  */
 
 import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
+import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
 
 export type PackedLayout =
   /** As it is, row-major, padded to whole vectors. */
   | { readonly kind: 'plain'; readonly size: number }
   /** A matrix (nOut, nIn) in panels of PANEL_ROWS rows, inputs in sequence. */
-  | { readonly kind: 'panels'; readonly nOut: number; readonly nIn: number }
+  | { readonly kind: 'panels'; readonly format: WeightFormat; readonly nOut: number; readonly nIn: number }
   /** Convolution taps (width, 1, dConv) as (dConv, width). */
   | { readonly kind: 'taps'; readonly width: number; readonly nTaps: number }
   /** A · log2(e) of (dInner, dState) in tiles of (dState, LANES) within groups of channels. */
   | { readonly kind: 'tiles'; readonly dInner: number; readonly dState: number; readonly groupChannels: number }
 
+/** The format that a matrix is to have. */
+export type FormatOf = (parameter: Parameter) => WeightFormat
+
 /** The layout of every parameter of a program. */
-export function packedLayouts(program: Program): Map<Parameter, PackedLayout> {
+export function packedLayouts(program: Program, formatOf: FormatOf): Map<Parameter, PackedLayout> {
   const layouts = new Map<Parameter, PackedLayout>()
   const set = (parameter: Parameter | null, layout: PackedLayout): void => {
     if (parameter === null) return
@@ -25,16 +29,16 @@ export function packedLayouts(program: Program): Map<Parameter, PackedLayout> {
     if (known !== undefined && known.kind !== layout.kind) throw new TypeError(`${parameter.name}: needed as ${known.kind} and as ${layout.kind}`)
     layouts.set(parameter, layout)
   }
-  for (const op of program.ops) for (const [parameter, layout] of layoutsOf(op)) set(parameter, layout)
+  for (const op of program.ops) for (const [parameter, layout] of layoutsOf(op, formatOf)) set(parameter, layout)
   return layouts
 }
 
-function layoutsOf(op: Op): (readonly [Parameter | null, PackedLayout])[] {
+function layoutsOf(op: Op, formatOf: FormatOf): (readonly [Parameter | null, PackedLayout])[] {
   switch (op.kind) {
-    case 'embed': return [[op.weight, panels(op.weight)]]
+    case 'embed': return [[op.weight, panels(op.weight, formatOf)]]
     case 'gatherRows': return []
     case 'rmsNorm': return [[op.weight, plain(op.weight)]]
-    case 'linear': return [[op.weight, panels(op.weight)], [op.bias, plain(op.bias)]]
+    case 'linear': return [[op.weight, panels(op.weight, formatOf)], [op.bias, plain(op.bias)]]
     case 'conv1d': return [
       [op.weight, { kind: 'taps', width: op.weight.shape[0], nTaps: op.weight.shape[2] }],
       [op.bias, plain(op.bias)]
@@ -53,8 +57,14 @@ function groupChannels(op: SelectiveScanOp): number {
   return op.x.width / Math.max(scanGroups(op, op.B), scanGroups(op, op.C))
 }
 
-function panels({ shape }: Parameter): PackedLayout {
-  return { kind: 'panels', nOut: shape[0], nIn: shape[1] }
+function panels(parameter: Parameter, formatOf: FormatOf): PackedLayout {
+  const [nOut, nIn] = parameter.shape
+  return { kind: 'panels', format: panelFormat(formatOf(parameter), nIn), nOut, nIn }
+}
+
+/** Rows that are no whole number of blocks, or of the pairs that the half formats keep together, stay in f32. */
+export function panelFormat(format: WeightFormat, nIn: number): WeightFormat {
+  return nIn % Math.max(2, FORMATS[format].blockElements) === 0 ? format : 'f32'
 }
 
 function plain(parameter: Parameter | null): PackedLayout {
@@ -65,38 +75,86 @@ function roundUp(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple
 }
 
-/** f32 elements of a packed parameter. */
-export function packedSize(layout: PackedLayout): number {
+export function packedBytes(layout: PackedLayout): number {
   switch (layout.kind) {
-    case 'plain': return roundUp(layout.size, PANEL_ROWS)
-    case 'panels': return roundUp(layout.nOut, PANEL_ROWS) * layout.nIn
-    case 'taps': return roundUp(layout.width, LANES) * layout.nTaps
-    case 'tiles': return (layout.dInner / layout.groupChannels) * roundUp(layout.groupChannels, LANES) * layout.dState
+    case 'plain': return 4 * roundUp(layout.size, PANEL_ROWS)
+    case 'panels': {
+      const { blockElements, blockBytes } = FORMATS[layout.format]
+      return (roundUp(layout.nOut, PANEL_ROWS) * layout.nIn * blockBytes) / blockElements
+    }
+    case 'taps': return 4 * roundUp(layout.width, LANES) * layout.nTaps
+    case 'tiles': return 4 * (layout.dInner / layout.groupChannels) * roundUp(layout.groupChannels, LANES) * layout.dState
   }
+}
+
+/** The format in which `pack` takes a parameter's values. */
+export function formatOfLayout(layout: PackedLayout): WeightFormat {
+  return layout.kind === 'panels' ? layout.format : 'f32'
 }
 
 /** Writes values, row-major from element `first` of the parameter, to their places in `target`, its packed memory. */
-export function pack(layout: PackedLayout, target: Float32Array, values: Float32Array, first: number): void {
+export function pack(layout: PackedLayout, target: Uint8Array<ArrayBufferLike>, values: WeightData, first: number): void {
+  const { buffer, byteOffset, byteLength } = target
+  const floats = new Float32Array(buffer, byteOffset, byteLength / 4)
   switch (layout.kind) {
-    case 'plain': return target.set(values, first)
-    case 'panels': return packPanels(layout.nIn, target, values, first)
-    case 'taps': return packTaps(layout.nTaps, roundUp(layout.width, LANES), target, values, first)
-    case 'tiles': return packTiles(layout, target, values, first)
+    case 'plain': return floats.set(values, first)
+    case 'panels': return packPanels(layout, target, values, first)
+    case 'taps': return packTaps(layout.nTaps, roundUp(layout.width, LANES), floats, values, first)
+    case 'tiles': return packTiles(layout, floats, values, first)
   }
 }
 
-function packPanels(nIn: number, target: Float32Array, values: Float32Array, first: number): void {
+type Panels = Extract<PackedLayout, { kind: 'panels' }>
+
+function packPanels({ format, nIn }: Panels, target: Uint8Array<ArrayBufferLike>, values: WeightData, first: number): void {
+  const { buffer, byteOffset, byteLength } = target
+  switch (format) {
+    case 'f32': return packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nIn, group: 1 }, values, first)
+    case 'bf16':
+    case 'f16': return packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nIn, group: 2 }, values, first)
+    case 'q8_0':
+    case 'q4_0': return packBlocks(target, { nIn, format }, values, first)
+  }
+}
+
+/** Inputs in groups: for each group, the group's inputs of row 0, of row 1, … */
+function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: number; group: number }, values: WeightData, first: number): void {
   let row = Math.floor(first / nIn)
   let column = first % nIn
   for (let i = 0; i < values.length; row++) {
-    const count = Math.min(nIn - column, values.length - i)
-    let place = (Math.floor(row / PANEL_ROWS) * nIn + column) * PANEL_ROWS + (row % PANEL_ROWS)
-    for (const end = i + count; i < end; i++, place += PANEL_ROWS) target[place] = values[i]
+    const end = Math.min(values.length, i + nIn - column)
+    const panel = Math.floor(row / PANEL_ROWS) * PANEL_ROWS * nIn + (row % PANEL_ROWS) * group
+    for (; i < end; i++, column++) target[panel + (column - (column % group)) * PANEL_ROWS + (column % group)] = values[i]
     column = 0
   }
 }
 
-function packTaps(nTaps: number, paddedWidth: number, target: Float32Array, values: Float32Array, first: number): void {
+const SCALES_BYTES = 2 * PANEL_ROWS
+
+function packBlocks(target: Uint8Array<ArrayBufferLike>, { nIn, format }: { nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
+  const { blockElements, blockBytes } = FORMATS[format]
+  const rowBlocks = nIn / blockElements
+  const nBlocks = values.length / blockBytes
+  for (let i = 0, source = 0; i < nBlocks; i++, source += blockBytes) {
+    const block = first / blockElements + i
+    const row = Math.floor(block / rowBlocks)
+    const lane = row % PANEL_ROWS
+    const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_ROWS * blockBytes
+    target[place + 2 * lane] = values[source]
+    target[place + 2 * lane + 1] = values[source + 1]
+    const weights = place + SCALES_BYTES + 2 * lane
+    if (format === 'q8_0') {
+      for (let k = 0; k < 32; k++) target[weights + (k >> 1) * 16 + (k & 1)] = values[source + 2 + k]
+    } else {
+      const nibble = (k: number): number => (k < 16 ? values[source + 2 + k] & 15 : values[source + 2 + k - 16] >> 4)
+      for (let k = 0; k < 32; k += 4) {
+        for (const j of [0, 1]) target[weights + (k >> 2) * 16 + j] = nibble(k + j) | (nibble(k + j + 2) << 4)
+      }
+    }
+  }
+}
+
+function packTaps(nTaps: number, paddedWidth: number, target: Float32Array, values: WeightData, first: number): void {
   for (let i = 0; i < values.length; i++) {
     const element = first + i
     target[(element % nTaps) * paddedWidth + Math.floor(element / nTaps)] = values[i]
@@ -105,7 +163,7 @@ function packTaps(nTaps: number, paddedWidth: number, target: Float32Array, valu
 
 type Tiles = Extract<PackedLayout, { kind: 'tiles' }>
 
-function packTiles({ dState, groupChannels }: Tiles, target: Float32Array, values: Float32Array, first: number): void {
+function packTiles({ dState, groupChannels }: Tiles, target: Float32Array, values: WeightData, first: number): void {
   const groupTiles = Math.ceil(groupChannels / LANES)
   const log2E = Math.fround(1.4426950408889634)
   for (let i = 0; i < values.length; i++) {

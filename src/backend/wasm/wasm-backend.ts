@@ -8,7 +8,7 @@ import { type Batch, type Capacity, logitRows, type SteppingBackend } from '../b
 import { createPace } from '../pace.ts'
 import { encodeProgram } from './encode.ts'
 import { createMemoryMap, type MemoryMap } from './memory-map.ts'
-import { pack, packedSize } from './packing.ts'
+import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
 import { startThreads, type ThreadTeam } from './thread-team.ts'
 
 /** assembly/index.ts */
@@ -27,6 +27,8 @@ export interface Core {
   /** Above 1 with the build 'simd-threads' alone. */
   readonly nThreads: number
   readonly reason: string
+  /** The format of each matrix; f32 by default. */
+  readonly formatOf?: FormatOf | undefined
 }
 
 /** Backends that nobody holds any more end their threads. */
@@ -35,7 +37,7 @@ const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop(
 /** Throws a RangeError for a program beyond 4 GiB. */
 export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
   const isShared = core.build === 'simd-threads'
-  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads })
+  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32') })
   const memory = new WebAssembly.Memory({ initial: map.pages, maximum: map.pages, shared: isShared })
   const { exports } = instantiateSync<CoreExports>(core.module, { env: { memory } })
   writeControl(map, memory.buffer, core.nThreads)
@@ -79,9 +81,10 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     program,
     capacity,
     info: { name: 'wasm', build: core.build, threads: core.nThreads, reason: core.reason, memoryBytes: map.bytes },
+    formatOf: (parameter) => formatOfLayout(map.layout(parameter)),
     write(parameter, values, first) {
       const layout = map.layout(parameter)
-      pack(layout, new Float32Array(memory.buffer, map.parameter(parameter), packedSize(layout)), values, first)
+      pack(layout, new Uint8Array(memory.buffer, map.parameter(parameter), packedBytes(layout)), values, first)
     },
     begin,
     run,

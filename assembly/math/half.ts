@@ -1,0 +1,25 @@
+/** float16 to float32, exactly, subnormals included. Infinities and NaNs do not occur: loading refuses them. */
+
+/** A half's magnitude moved to a float's places is the value · 2^-112. */
+const HALF_SCALE: f32 = 5.192296858534828e33
+const HALF_MASK: i32 = 0x8fffe000
+
+// @ts-ignore: decorator
+@inline
+export function halfToFloat(bits: i32): f32 {
+  return reinterpret<f32>(((bits << 16) >> 3) & HALF_MASK) * HALF_SCALE
+}
+
+/** The halves in the low 16 bits of four lanes. */
+// @ts-ignore: decorator
+@inline
+export function lowHalves(pairs: v128): v128 {
+  return highHalves(i32x4.shl(pairs, 16))
+}
+
+/** The halves in the high 16 bits of four lanes: shifting right keeps the sign in bit 31, the mask drops its copies below. */
+// @ts-ignore: decorator
+@inline
+export function highHalves(pairs: v128): v128 {
+  return f32x4.mul(v128.and(i32x4.shr_s(pairs, 3), i32x4.splat(HALF_MASK)), f32x4.splat(HALF_SCALE))
+}

@@ -1,0 +1,188 @@
+/** Linear on floating-point panels: f32, bf16 and f16 by one kernel, whose branches on the format vanish at compile time. */
+
+import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS } from '../abi'
+import { at, pointer, word } from '../control'
+import { densePanelBytes, denseWeight, evenWeights, isF32, oddWeights } from '../formats/dense'
+import { storeOutput, storePanel } from './linear-panel'
+
+// @ts-ignore: decorator
+@inline
+function panelAt(op: usize, panel: i32): usize {
+  return pointer(op, LINEAR_WEIGHT) + <usize>panel * densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN))
+}
+
+/** Two inputs of a panel: 64 bytes in f32, 32 in the half formats. */
+// @ts-ignore: decorator
+@inline
+function pairBytes<F>(): usize {
+  return isF32<F>() ? 64 : 32
+}
+
+// @ts-ignore: decorator
+@inline
+function lowEven<F>(weights: usize): v128 {
+  return isF32<F>() ? v128.load(weights) : evenWeights<F>(v128.load(weights))
+}
+
+// @ts-ignore: decorator
+@inline
+function highEven<F>(weights: usize): v128 {
+  return isF32<F>() ? v128.load(weights, 16) : evenWeights<F>(v128.load(weights, 16))
+}
+
+// @ts-ignore: decorator
+@inline
+function lowOdd<F>(weights: usize): v128 {
+  return isF32<F>() ? v128.load(weights, 32) : oddWeights<F>(v128.load(weights))
+}
+
+// @ts-ignore: decorator
+@inline
+function highOdd<F>(weights: usize): v128 {
+  return isF32<F>() ? v128.load(weights, 48) : oddWeights<F>(v128.load(weights, 16))
+}
+
+/** sum + x · w. */
+// @ts-ignore: decorator
+@inline
+function addProduct(sum: v128, x: v128, w: v128): v128 {
+  return f32x4.add(sum, f32x4.mul(x, w))
+}
+
+/** One row times panels [first, end), taken in pairs half the range apart: two streams that the prefetcher follows. */
+export function oneRowDense<F>(op: usize, row: i32, first: i32, end: i32): void {
+  const nIn = word(op, LINEAR_N_IN)
+  const x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
+  const half = (end - first) >> 1
+  for (let panel = first; panel < first + half; panel++) {
+    let near = panelAt(op, panel)
+    let far = panelAt(op, panel + half)
+    let a0 = f32x4.splat(0)
+    let a1 = f32x4.splat(0)
+    let b0 = f32x4.splat(0)
+    let b1 = f32x4.splat(0)
+    let k = x
+    for (const stop = at(x, nIn & ~1); k < stop; k += 8) {
+      const even = v128.load32_splat(k)
+      a0 = addProduct(a0, even, lowEven<F>(near))
+      a1 = addProduct(a1, even, highEven<F>(near))
+      b0 = addProduct(b0, even, lowEven<F>(far))
+      b1 = addProduct(b1, even, highEven<F>(far))
+      const odd = v128.load32_splat(k, 4)
+      a0 = addProduct(a0, odd, lowOdd<F>(near))
+      a1 = addProduct(a1, odd, highOdd<F>(near))
+      b0 = addProduct(b0, odd, lowOdd<F>(far))
+      b1 = addProduct(b1, odd, highOdd<F>(far))
+      near += pairBytes<F>()
+      far += pairBytes<F>()
+    }
+    if (nIn & 1) {
+      const even = v128.load32_splat(k)
+      a0 = addProduct(a0, even, lowEven<F>(near))
+      a1 = addProduct(a1, even, highEven<F>(near))
+      b0 = addProduct(b0, even, lowEven<F>(far))
+      b1 = addProduct(b1, even, highEven<F>(far))
+    }
+    storePanel(op, row, panel, a0, a1)
+    storePanel(op, row, panel + half, b0, b1)
+  }
+  if (first + 2 * half < end) onePanel<F>(op, row, end - 1)
+}
+
+function onePanel<F>(op: usize, row: i32, panel: i32): void {
+  const nIn = word(op, LINEAR_N_IN)
+  let x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
+  let weights = panelAt(op, panel)
+  let a0 = f32x4.splat(0)
+  let a1 = f32x4.splat(0)
+  for (const stop = at(x, nIn & ~1); x < stop; x += 8) {
+    const even = v128.load32_splat(x)
+    const odd = v128.load32_splat(x, 4)
+    a0 = addProduct(addProduct(a0, even, lowEven<F>(weights)), odd, lowOdd<F>(weights))
+    a1 = addProduct(addProduct(a1, even, highEven<F>(weights)), odd, highOdd<F>(weights))
+    weights += pairBytes<F>()
+  }
+  if (nIn & 1) {
+    const even = v128.load32_splat(x)
+    a0 = addProduct(a0, even, lowEven<F>(weights))
+    a1 = addProduct(a1, even, highEven<F>(weights))
+  }
+  storePanel(op, row, panel, a0, a1)
+}
+
+/** Four rows times one panel: eight sums in registers, two weight vectors at a time for each input. */
+export function fourRowsDense<F>(op: usize, row: i32, panel: i32): void {
+  const nIn = word(op, LINEAR_N_IN)
+  const stride = word(op, LINEAR_X_STRIDE)
+  let x0 = at(pointer(op, LINEAR_X), row * stride)
+  let x1 = at(x0, stride)
+  let x2 = at(x1, stride)
+  let x3 = at(x2, stride)
+  let weights = panelAt(op, panel)
+  let a0 = f32x4.splat(0)
+  let a1 = f32x4.splat(0)
+  let b0 = f32x4.splat(0)
+  let b1 = f32x4.splat(0)
+  let c0 = f32x4.splat(0)
+  let c1 = f32x4.splat(0)
+  let d0 = f32x4.splat(0)
+  let d1 = f32x4.splat(0)
+  const stop = at(x0, nIn)
+  for (;;) {
+    if (x0 >= stop) break
+    let w0 = lowEven<F>(weights)
+    let w1 = highEven<F>(weights)
+    let x = v128.load32_splat(x0)
+    a0 = addProduct(a0, x, w0)
+    a1 = addProduct(a1, x, w1)
+    x = v128.load32_splat(x1)
+    b0 = addProduct(b0, x, w0)
+    b1 = addProduct(b1, x, w1)
+    x = v128.load32_splat(x2)
+    c0 = addProduct(c0, x, w0)
+    c1 = addProduct(c1, x, w1)
+    x = v128.load32_splat(x3)
+    d0 = addProduct(d0, x, w0)
+    d1 = addProduct(d1, x, w1)
+    if (x0 + 4 >= stop) break
+    w0 = lowOdd<F>(weights)
+    w1 = highOdd<F>(weights)
+    x = v128.load32_splat(x0, 4)
+    a0 = addProduct(a0, x, w0)
+    a1 = addProduct(a1, x, w1)
+    x = v128.load32_splat(x1, 4)
+    b0 = addProduct(b0, x, w0)
+    b1 = addProduct(b1, x, w1)
+    x = v128.load32_splat(x2, 4)
+    c0 = addProduct(c0, x, w0)
+    c1 = addProduct(c1, x, w1)
+    x = v128.load32_splat(x3, 4)
+    d0 = addProduct(d0, x, w0)
+    d1 = addProduct(d1, x, w1)
+    x0 += 8
+    x1 += 8
+    x2 += 8
+    x3 += 8
+    weights += pairBytes<F>()
+  }
+  storePanel(op, row, panel, a0, a1)
+  storePanel(op, row + 1, panel, b0, b1)
+  storePanel(op, row + 2, panel, c0, c1)
+  storePanel(op, row + 3, panel, d0, d1)
+}
+
+/** The scalar form: the same sums in the same order. */
+export function rowsDenseScalar(op: usize, nRows: i32, first: i32, end: i32): void {
+  const nIn = word(op, LINEAR_N_IN)
+  const format = word(op, LINEAR_FORMAT)
+  for (let row = 0; row < nRows; row++) {
+    const x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
+    for (let panel = first; panel < end; panel++) {
+      for (let lane = 0; lane < PANEL_ROWS; lane++) {
+        let sum: f32 = 0
+        for (let k = 0; k < nIn; k++) sum += load<f32>(at(x, k)) * denseWeight(format, panelAt(op, panel), lane, k)
+        storeOutput(op, row, panel * PANEL_ROWS + lane, sum)
+      }
+    }
+  }
+}
