@@ -4,7 +4,8 @@
  *   │ scales of rows 0–7, f16 │ weights │
  *
  *   q8_0 weights, 8 bits    │ row 0: k, k + 1 │ … │ row 7: k, k + 1 │ k + 2 …           16 bytes two inputs
- *   q4_0 weights, 4 bits    the same, inputs k and k + 1 in the low halves of the bytes, k + 2 and k + 3 in the high; 8 is zero
+ *   q4_0 weights, 4 bits    │ row 0: k │ row 0: k + 1 │ … │ row 3: k + 1 │ k + 4 …    16 bytes four inputs: in each 16-bit lane,
+ *                           from the low end, the row's k, row + 4's k, the row's k + 2, row + 4's k + 2; 8 is zero
  *
  * Activations meet them as 16-bit integers with a scale for each 32 inputs: `i32x4.dot_i16x8_s` takes 16-bit operands anyway, so the
  * extra precision is free, and a block's sum is exact in 32 bits: 32 · 127 · 32767 < 2^27.
@@ -56,8 +57,8 @@ export function scaleLanes(block: usize, offset: usize): v128 {
 @inline
 export function storedWeight(format: i32, block: usize, row: i32, k: i32): i32 {
   if (format == FORMAT_Q8_0) return load<i8>(weightsOf(block) + (k >> 1) * 16 + row * 2 + (k & 1))
-  const byte = <i32>load<u8>(weightsOf(block) + (k >> 2) * 16 + row * 2 + (k & 1))
-  return k & 2 ? byte >> 4 : byte & 15
+  const lane = <i32>load<u16>(weightsOf(block) + (k >> 2) * 16 + (row & 3) * 4 + (k & 1) * 2)
+  return (lane >> ((row & 4) + ((k & 2) << 2))) & 15
 }
 
 // @ts-ignore: decorator

@@ -29,11 +29,13 @@ export function evenWeights<F>(pairs: v128): v128 {
   return idof<F>() == idof<Bf16>() ? i32x4.shl(pairs, 16) : lowHalves(pairs)
 }
 
+const HIGH_MASK: usize = memory.data<u32>([0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000], 16)
+
 /** Weights of input k + 1. */
 // @ts-ignore: decorator
 @inline
 export function oddWeights<F>(pairs: v128): v128 {
-  return idof<F>() == idof<Bf16>() ? v128.and(pairs, i32x4.splat(0xffff0000)) : highHalves(pairs)
+  return idof<F>() == idof<Bf16>() ? v128.and(pairs, v128.load(HIGH_MASK)) : highHalves(pairs)
 }
 
 /** Bytes of a panel. */

@@ -3,6 +3,9 @@
 /** A half's magnitude moved to a float's places is the value · 2^-112. */
 const HALF_SCALE: f32 = 5.192296858534828e33
 const HALF_MASK: i32 = 0x8fffe000
+/** Vectors in memory: see CONSTANTS in exp.ts. */
+const MASK_LANES: usize = memory.data<i32>([HALF_MASK, HALF_MASK, HALF_MASK, HALF_MASK], 16)
+const SCALE_LANES: usize = memory.data<f32>([HALF_SCALE, HALF_SCALE, HALF_SCALE, HALF_SCALE], 16)
 
 // @ts-ignore: decorator
 @inline
@@ -21,5 +24,5 @@ export function lowHalves(pairs: v128): v128 {
 // @ts-ignore: decorator
 @inline
 export function highHalves(pairs: v128): v128 {
-  return f32x4.mul(v128.and(i32x4.shr_s(pairs, 3), i32x4.splat(HALF_MASK)), f32x4.splat(HALF_SCALE))
+  return f32x4.mul(v128.and(i32x4.shr_s(pairs, 3), v128.load(MASK_LANES)), v128.load(SCALE_LANES))
 }

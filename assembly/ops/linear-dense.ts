@@ -2,7 +2,7 @@
 
 import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS } from '../abi'
 import { at, pointer, word } from '../control'
-import { densePanelBytes, denseWeight, evenWeights, isF32, oddWeights } from '../formats/dense'
+import { densePanelBytes, denseWeight, evenWeights, F32, isF32, oddWeights } from '../formats/dense'
 import { storeOutput, storePanel } from './linear-panel'
 
 // @ts-ignore: decorator
@@ -110,15 +110,29 @@ function onePanel<F>(op: usize, row: i32, panel: i32): void {
   storePanel(op, row, panel, a0, a1)
 }
 
-/** Four rows times one panel: eight sums in registers, two weight vectors at a time for each input. */
-export function fourRowsDense<F>(op: usize, row: i32, panel: i32): void {
+/** A panel as f32: where it lies, or expanded to `scratch` (nIn · 32 bytes), which pays for itself from a few rows on. */
+export function panelInF32<F>(op: usize, panel: i32, scratch: usize): usize {
+  let weights = panelAt(op, panel)
+  if (isF32<F>()) return weights
+  const end = scratch + (<usize>word(op, LINEAR_N_IN) << 5)
+  for (let out = scratch; out < end; out += 64) {
+    v128.store(out, lowEven<F>(weights))
+    v128.store(out, highEven<F>(weights), 16)
+    v128.store(out, lowOdd<F>(weights), 32)
+    v128.store(out, highOdd<F>(weights), 48)
+    weights += pairBytes<F>()
+  }
+  return scratch
+}
+
+/** Four rows times one f32 panel at `weights`: eight sums in registers, two weight vectors for each input. */
+export function fourRowsDense(op: usize, row: i32, panel: i32, weights: usize): void {
   const nIn = word(op, LINEAR_N_IN)
   const stride = word(op, LINEAR_X_STRIDE)
   let x0 = at(pointer(op, LINEAR_X), row * stride)
   let x1 = at(x0, stride)
   let x2 = at(x1, stride)
   let x3 = at(x2, stride)
-  let weights = panelAt(op, panel)
   let a0 = f32x4.splat(0)
   let a1 = f32x4.splat(0)
   let b0 = f32x4.splat(0)
@@ -130,8 +144,8 @@ export function fourRowsDense<F>(op: usize, row: i32, panel: i32): void {
   const stop = at(x0, nIn)
   for (;;) {
     if (x0 >= stop) break
-    let w0 = lowEven<F>(weights)
-    let w1 = highEven<F>(weights)
+    let w0 = lowEven<F32>(weights)
+    let w1 = highEven<F32>(weights)
     let x = v128.load32_splat(x0)
     a0 = addProduct(a0, x, w0)
     a1 = addProduct(a1, x, w1)
@@ -145,8 +159,8 @@ export function fourRowsDense<F>(op: usize, row: i32, panel: i32): void {
     d0 = addProduct(d0, x, w0)
     d1 = addProduct(d1, x, w1)
     if (x0 + 4 >= stop) break
-    w0 = lowOdd<F>(weights)
-    w1 = highOdd<F>(weights)
+    w0 = lowOdd<F32>(weights)
+    w1 = highOdd<F32>(weights)
     x = v128.load32_splat(x0, 4)
     a0 = addProduct(a0, x, w0)
     a1 = addProduct(a1, x, w1)
@@ -163,7 +177,7 @@ export function fourRowsDense<F>(op: usize, row: i32, panel: i32): void {
     x1 += 8
     x2 += 8
     x3 += 8
-    weights += pairBytes<F>()
+    weights += pairBytes<F32>()
   }
   storePanel(op, row, panel, a0, a1)
   storePanel(op, row + 1, panel, b0, b1)

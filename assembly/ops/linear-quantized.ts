@@ -52,30 +52,40 @@ function quadBytes<F>(): usize {
   return isQ8<F>() ? 32 : 16
 }
 
+/** 15 in every 16-bit lane, in memory: see CONSTANTS in assembly/math/exp.ts. */
+const LOW_NIBBLES: usize = memory.data<u16>([15, 15, 15, 15, 15, 15, 15, 15], 16)
+
+/** Four inputs of q4_0, read once. */
+// @ts-ignore: decorator
+@inline
+function packedOf<F>(quad: usize): v128 {
+  return isQ8<F>() ? i32x4.splat(0) : v128.load(quad)
+}
+
 /** Inputs k and k + 1 of four inputs: rows 0–3, then rows 4–7. */
 // @ts-ignore: decorator
 @inline
-function lowFirst<F>(quad: usize): v128 {
-  return isQ8<F>() ? v128.load8x8_s(quad) : i16x8.extend_low_i8x16_u(v128.and(v128.load(quad), i8x16.splat(15)))
+function lowFirst<F>(quad: usize, packed: v128): v128 {
+  return isQ8<F>() ? v128.load8x8_s(quad) : v128.and(packed, v128.load(LOW_NIBBLES))
 }
 
 // @ts-ignore: decorator
 @inline
-function highFirst<F>(quad: usize): v128 {
-  return isQ8<F>() ? v128.load8x8_s(quad, 8) : i16x8.extend_high_i8x16_u(v128.and(v128.load(quad), i8x16.splat(15)))
+function highFirst<F>(quad: usize, packed: v128): v128 {
+  return isQ8<F>() ? v128.load8x8_s(quad, 8) : v128.and(i16x8.shr_u(packed, 4), v128.load(LOW_NIBBLES))
 }
 
 /** Inputs k + 2 and k + 3. */
 // @ts-ignore: decorator
 @inline
-function lowSecond<F>(quad: usize): v128 {
-  return isQ8<F>() ? v128.load8x8_s(quad, 16) : i16x8.extend_low_i8x16_u(i8x16.shr_u(v128.load(quad), 4))
+function lowSecond<F>(quad: usize, packed: v128): v128 {
+  return isQ8<F>() ? v128.load8x8_s(quad, 16) : v128.and(i16x8.shr_u(packed, 8), v128.load(LOW_NIBBLES))
 }
 
 // @ts-ignore: decorator
 @inline
-function highSecond<F>(quad: usize): v128 {
-  return isQ8<F>() ? v128.load8x8_s(quad, 24) : i16x8.extend_high_i8x16_u(i8x16.shr_u(v128.load(quad), 4))
+function highSecond<F>(quad: usize, packed: v128): v128 {
+  return isQ8<F>() ? v128.load8x8_s(quad, 24) : i16x8.shr_u(packed, 12)
 }
 
 // @ts-ignore: decorator
@@ -117,16 +127,18 @@ function twoPanels<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32
     let nearQuad = weightsOf(near)
     let farQuad = weightsOf(far)
     for (const blockStop = x + (QUANT_BLOCK << 1); x < blockStop; x += 8) {
+      const nearPacked = packedOf<F>(nearQuad)
+      const farPacked = packedOf<F>(farQuad)
       const pair = v128.load32_splat(x)
-      s0 = addDot(s0, pair, lowFirst<F>(nearQuad))
-      s1 = addDot(s1, pair, highFirst<F>(nearQuad))
-      t0 = addDot(t0, pair, lowFirst<F>(farQuad))
-      t1 = addDot(t1, pair, highFirst<F>(farQuad))
+      s0 = addDot(s0, pair, lowFirst<F>(nearQuad, nearPacked))
+      s1 = addDot(s1, pair, highFirst<F>(nearQuad, nearPacked))
+      t0 = addDot(t0, pair, lowFirst<F>(farQuad, farPacked))
+      t1 = addDot(t1, pair, highFirst<F>(farQuad, farPacked))
       const next = v128.load32_splat(x, 4)
-      s0 = addDot(s0, next, lowSecond<F>(nearQuad))
-      s1 = addDot(s1, next, highSecond<F>(nearQuad))
-      t0 = addDot(t0, next, lowSecond<F>(farQuad))
-      t1 = addDot(t1, next, highSecond<F>(farQuad))
+      s0 = addDot(s0, next, lowSecond<F>(nearQuad, nearPacked))
+      s1 = addDot(s1, next, highSecond<F>(nearQuad, nearPacked))
+      t0 = addDot(t0, next, lowSecond<F>(farQuad, farPacked))
+      t1 = addDot(t1, next, highSecond<F>(farQuad, farPacked))
       nearQuad += quadBytes<F>()
       farQuad += quadBytes<F>()
     }
@@ -174,8 +186,9 @@ export function fourRowsQuantized<F>(op: usize, inputs: usize, block: i32, count
     let v1 = v0
     let quad = weightsOf(weights)
     for (const blockStop = x0 + (QUANT_BLOCK << 1); x0 < blockStop; ) {
-      let w0 = lowFirst<F>(quad)
-      let w1 = highFirst<F>(quad)
+      const packed = packedOf<F>(quad)
+      let w0 = lowFirst<F>(quad, packed)
+      let w1 = highFirst<F>(quad, packed)
       let x = v128.load32_splat(x0)
       s0 = addDot(s0, x, w0)
       s1 = addDot(s1, x, w1)
@@ -188,8 +201,8 @@ export function fourRowsQuantized<F>(op: usize, inputs: usize, block: i32, count
       x = v128.load32_splat(x3)
       v0 = addDot(v0, x, w0)
       v1 = addDot(v1, x, w1)
-      w0 = lowSecond<F>(quad)
-      w1 = highSecond<F>(quad)
+      w0 = lowSecond<F>(quad, packed)
+      w1 = highSecond<F>(quad, packed)
       x = v128.load32_splat(x0, 4)
       s0 = addDot(s0, x, w0)
       s1 = addDot(s1, x, w1)

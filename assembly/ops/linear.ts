@@ -10,10 +10,10 @@
  */
 
 import { FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q8_0, LINEAR_FORMAT, LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK } from '../abi'
-import { firstOf, rowsOf, word } from '../control'
+import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, F16, F32 } from '../formats/dense'
 import { Q4_0, Q8_0 } from '../formats/blocks'
-import { fourRowsDense, oneRowDense, rowsDenseScalar } from './linear-dense'
+import { fourRowsDense, oneRowDense, panelInF32, rowsDenseScalar } from './linear-dense'
 import { fourRowsQuantized, oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 
 const ROW_TILE: i32 = 4
@@ -24,24 +24,26 @@ export function linear(control: usize, op: usize, thread: i32): void {
   const end = firstOf(control, nPanels, thread + 1)
   if (first == end) return
   switch (word(op, LINEAR_FORMAT)) {
-    case FORMAT_F32: dense<F32>(control, op, first, end); break
-    case FORMAT_BF16: dense<Bf16>(control, op, first, end); break
-    case FORMAT_F16: dense<F16>(control, op, first, end); break
+    case FORMAT_F32: dense<F32>(control, op, thread, first, end); break
+    case FORMAT_BF16: dense<Bf16>(control, op, thread, first, end); break
+    case FORMAT_F16: dense<F16>(control, op, thread, first, end); break
     case FORMAT_Q8_0: quantized<Q8_0>(control, op, thread, first, end); break
     default: quantized<Q4_0>(control, op, thread, first, end)
   }
 }
 
 /** Panels [first, end) of all rows. */
-function dense<F>(control: usize, op: usize, first: i32, end: i32): void {
+function dense<F>(control: usize, op: usize, thread: i32, first: i32, end: i32): void {
   const nRows = rowsOf(control, op)
+  const scratch = scratchOf(control, thread)
   if (!ASC_FEATURE_SIMD) return rowsDenseScalar(op, nRows, first, end)
   for (let block = 0; block < nRows; block += ROW_BLOCK) {
     const blockEnd = min(nRows, block + ROW_BLOCK)
     const tiled = block + (blockEnd - block) / ROW_TILE * ROW_TILE
     if (tiled > block) {
       for (let panel = first; panel < end; panel++) {
-        for (let row = block; row < tiled; row += ROW_TILE) fourRowsDense<F>(op, row, panel)
+        const weights = panelInF32<F>(op, panel, scratch)
+        for (let row = block; row < tiled; row += ROW_TILE) fourRowsDense(op, row, panel, weights)
       }
     }
     for (let row = tiled; row < blockEnd; row++) oneRowDense<F>(op, row, first, end)

@@ -102,9 +102,11 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
     case 'selectiveScan': return 4 * LANES * (3 * SCAN_BLOCK + op.dState)
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': {
-      const { blockElements } = FORMATS[formatOfLayout(layoutOf(op.weight))]
-      // Activations of the quantized kernels in 16 bits, with a scale and a sum for each block.
-      return blockElements === 1 ? 0 : ROW_BLOCK * op.x.width * (2 + 8 / blockElements)
+      const format = formatOfLayout(layoutOf(op.weight))
+      const { blockElements } = FORMATS[format]
+      if (format === 'f32') return 0
+      // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs.
+      return blockElements === 1 ? 4 * PANEL_ROWS * op.x.width : ROW_BLOCK * op.x.width * (2 + 8 / blockElements)
     }
     case 'embed':
     case 'gatherRows': return 0

@@ -142,13 +142,15 @@ function packBlocks(target: Uint8Array<ArrayBufferLike>, { nIn, format }: { nIn:
     const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_ROWS * blockBytes
     target[place + 2 * lane] = values[source]
     target[place + 2 * lane + 1] = values[source + 1]
-    const weights = place + SCALES_BYTES + 2 * lane
+    const weights = place + SCALES_BYTES
     if (format === 'q8_0') {
-      for (let k = 0; k < 32; k++) target[weights + (k >> 1) * 16 + (k & 1)] = values[source + 2 + k]
+      for (let k = 0; k < 32; k++) target[weights + (k >> 1) * 16 + 2 * lane + (k & 1)] = values[source + 2 + k]
     } else {
-      const nibble = (k: number): number => (k < 16 ? values[source + 2 + k] & 15 : values[source + 2 + k - 16] >> 4)
-      for (let k = 0; k < 32; k += 4) {
-        for (const j of [0, 1]) target[weights + (k >> 2) * 16 + j] = nibble(k + j) | (nibble(k + j + 2) << 4)
+      for (let k = 0; k < 32; k++) {
+        const nibble = k < 16 ? values[source + 2 + k] & 15 : values[source + 2 + k - 16] >> 4
+        const byte = weights + (k >> 2) * 16 + (lane & 3) * 4 + (k & 1) * 2 + ((k & 2) >> 1)
+        // Rows 0 to 3 in the low halves, rows 4 to 7 in the high.
+        target[byte] = lane < 4 ? (target[byte] & 0xf0) | nibble : (target[byte] & 0x0f) | (nibble << 4)
       }
     }
   }

@@ -1,0 +1,164 @@
+/**
+ * float32 to the types that tensors are written in: F16 and BF16 by rounding to the nearest (ties to even), Q8_0 and Q4_0 by blocks of 32
+ * as ggml's `quantize_row_q8_0_ref` and `quantize_row_q4_0_ref` define them, each operation rounded to float32. (A compiler may fuse a
+ * product and a sum: ggml built so differs from its own definition at rare values halfway between two; this does not.)
+ */
+import { TENSOR_TYPES, type TensorType } from './gguf-types.ts'
+
+/** Types that can be written. */
+export type EncodedType = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0'
+
+export interface Encoder extends TensorType {
+  /**
+   * Writes `values`, whole blocks, to `out`, which holds their bytes and starts at a multiple of 4 in its buffer.
+   * Returns the index of the first value that is not finite or too large for the type, or -1.
+   */
+  encode(values: Float32Array, out: Uint8Array): number
+}
+
+/** The largest float32: what is not at most this is infinite or no number. */
+const MAX_F32 = 3.4028234663852886e38
+const { fround } = Math
+
+/** The bits of one float32, for the scales of blocks. */
+const one = new Float32Array(1)
+const oneBits = new Int32Array(one.buffer)
+
+const F16_INFINITY = 0x7c00
+
+/** The half float nearest to the float32 of these bits; what is 65520 or more in size gives infinity. */
+export function f16OfF32Bits(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000
+  const size = bits & 0x7fffffff
+  // Normal halves: drop 13 bits of fraction, rebase the exponent; a carry runs into the exponent, and to infinity, as it should.
+  if (size >= 0x38800000) {
+    if (size >= 0x47800000) return sign | (size > 0x7f800000 ? 0x7e00 : F16_INFINITY)
+    return sign | ((size - 0x38000000 + 0xfff + ((size >>> 13) & 1)) >>> 13)
+  }
+  // Subnormal halves count in units of 2^-24; below half a unit nothing is left.
+  const exponent = size >>> 23
+  if (exponent < 102) return sign
+  const significand = (size & 0x7fffff) | 0x800000
+  const shift = 126 - exponent
+  const whole = significand >>> shift
+  const rest = significand & ((1 << shift) - 1)
+  const half = 1 << (shift - 1)
+  return sign | (whole + (rest > half || (rest === half && (whole & 1) === 1) ? 1 : 0))
+}
+
+/** The half float nearest to a number, through float32. */
+export function f16Bits(value: number): number {
+  one[0] = value
+  return f16OfF32Bits(oneBits[0])
+}
+
+function encodeF32(values: Float32Array, out: Uint8Array): number {
+  out.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
+  for (let i = 0; i < values.length; i++) if (!(Math.abs(values[i]) <= MAX_F32)) return i
+  return -1
+}
+
+function encodeF16(values: Float32Array, out: Uint8Array): number {
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
+  const halves = new Uint16Array(out.buffer, out.byteOffset, values.length)
+  for (let i = 0; i < bits.length; i++) {
+    const half = f16OfF32Bits(bits[i])
+    if ((half & F16_INFINITY) === F16_INFINITY) return i
+    halves[i] = half
+  }
+  return -1
+}
+
+/** The upper half of a float32, rounded. */
+function encodeBf16(values: Float32Array, out: Uint8Array): number {
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
+  const halves = new Uint16Array(out.buffer, out.byteOffset, values.length)
+  for (let i = 0; i < bits.length; i++) {
+    const half = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) >>> 16
+    if ((bits[i] & 0x7f800000) === 0x7f800000 || (half & 0x7f80) === 0x7f80) return i
+    halves[i] = half
+  }
+  return -1
+}
+
+const BLOCK = 32
+const Q8_0_BYTES = 34
+const Q4_0_BYTES = 18
+
+/** A block: its scale d = max|x| / 127 as a half, then the 32 numbers round(x / d), ties away from zero. */
+function encodeQ80(values: Float32Array, out: Uint8Array): number {
+  for (let start = 0, at = 0; start < values.length; start += BLOCK, at += Q8_0_BYTES) {
+    const largest = indexOfLargest(values, start)
+    const size = Math.abs(values[largest])
+    const d = fround(size / 127)
+    const scale = f16Bits(d)
+    if (!(size <= MAX_F32) || scale >= F16_INFINITY) return largest
+    out[at] = scale
+    out[at + 1] = scale >>> 8
+    const inverse = inverseOf(d)
+    for (let i = 0; i < BLOCK; i++) {
+      const x = fround(values[start + i] * inverse)
+      // The byte takes the whole part, which is exact: x has 24 bits.
+      out[at + 2 + i] = x < 0 ? x - 0.5 : x + 0.5
+    }
+  }
+  return -1
+}
+
+/**
+ * A block: its scale d = x / -8 of the x largest in size as a half, then 32 numbers from 0 to 15 for -8 d to 7 d,
+ * two a byte: number i in the lower half of byte i, number i + 16 in the upper.
+ */
+function encodeQ40(values: Float32Array, out: Uint8Array): number {
+  for (let start = 0, at = 0; start < values.length; start += BLOCK, at += Q4_0_BYTES) {
+    const largest = indexOfLargest(values, start)
+    // A zero of either sign is +0 here: the scale of a block of zeros is -0.
+    const d = (values[largest] + 0) / -8
+    const scale = f16Bits(d)
+    if (!(Math.abs(values[largest]) <= MAX_F32) || (scale & F16_INFINITY) === F16_INFINITY) return largest
+    out[at] = scale
+    out[at + 1] = scale >>> 8
+    const inverse = inverseOf(fround(d))
+    for (let i = 0; i < BLOCK / 2; i++) {
+      const low = fround(fround(values[start + i] * inverse) + 8.5) | 0
+      const high = fround(fround(values[start + i + BLOCK / 2] * inverse) + 8.5) | 0
+      out[at + 2 + i] = (low > 15 ? 15 : low) | ((high > 15 ? 15 : high) << 4)
+    }
+  }
+  return -1
+}
+
+/** In the block from `start` on: of the first that is no number, else of the first of the largest size. */
+function indexOfLargest(values: Float32Array, start: number): number {
+  let largest = start
+  let size = Math.abs(values[start])
+  for (let i = start + 1; i < start + BLOCK; i++) {
+    const other = Math.abs(values[i])
+    if (other <= size) continue
+    // No number compares with none: one that stands first keeps its place.
+    if (size !== size) return largest
+    size = other
+    largest = i
+  }
+  return largest
+}
+
+/** 1 / d in float32. A block too small for that (the definition overflows) is one of zeros: its scale as a half is zero anyway. */
+function inverseOf(d: number): number {
+  const inverse = d === 0 ? 0 : fround(1 / d)
+  return Math.abs(inverse) <= MAX_F32 ? inverse : 0
+}
+
+function encoderOf(name: EncodedType, encode: Encoder['encode']): Encoder {
+  const type = [...TENSOR_TYPES.values()].find((type) => type.name === name)
+  if (type === undefined) throw new RangeError(name)
+  return { ...type, encode }
+}
+
+export const ENCODERS: { readonly [T in EncodedType]: Encoder } = {
+  F32: encoderOf('F32', encodeF32),
+  F16: encoderOf('F16', encodeF16),
+  BF16: encoderOf('BF16', encodeBf16),
+  Q8_0: encoderOf('Q8_0', encodeQ80),
+  Q4_0: encoderOf('Q4_0', encodeQ40)
+}
