@@ -9,7 +9,8 @@ import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts
 import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { buildModel, type ModelConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
-import { opCost, type Program } from './program/ops.ts'
+import { FORMATS, type WeightFormat } from './program/formats.ts'
+import { opCost, type Parameter, type Program } from './program/ops.ts'
 import { hostHasSharedMemory, hostHasSimd } from './host.ts'
 import { platform } from '#platform'
 
@@ -22,9 +23,16 @@ export interface LoadProgress {
   readonly totalBytes: number
 }
 
+export const WEIGHT_DTYPES = ['auto', 'f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const
+
+export type WeightDtype = (typeof WEIGHT_DTYPES)[number]
+
 export interface EngineOptions {
-  /** 'auto' keeps what the file has: f16 and bf16 weights are exact in the f32 that the kernels compute with. Default 'auto'. */
-  readonly dtype?: 'auto' | 'f32' | undefined
+  /**
+   * Format of the large matrices in memory. 'auto' keeps what the file has; another one rounds to it while loading.
+   * Norms, convolution, dt projection, A and D stay as they are. Default 'auto'.
+   */
+  readonly dtype?: WeightDtype | undefined
   /** 'auto' takes the host's cores where the model is large enough to gain by them. Any number gives the same bits. Default 'auto'. */
   readonly threads?: number | 'auto' | undefined
   /** 'reference' is the float64 interpreter: slow, for checking. Default 'auto', which is 'wasm'. */
@@ -48,10 +56,12 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
   const model = buildModel(config, (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)
-  const backend = await createBackend(model.program, options)
+  const formatOf = weightFormats(checkpoint, options.dtype ?? 'auto')
+  const backend = await createBackend(model.program, formatOf, options)
   await loadParameters(checkpoint, wanted, {
     signal: options.signal,
     onProgress: options.onProgress && ((progress) => options.onProgress?.({ ...progress, file: null })),
+    formatOf: (parameter) => backend.formatOf(parameter),
     write: (parameter, values, first) => backend.write(parameter, values, first)
   })
   return { config, backend }
@@ -69,7 +79,7 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 
 /** The checks of options that need no model. */
 export function checkEngineOptions({ dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', maxBatch = 4 }: EngineOptions): void {
-  oneOf('dtype', dtype, ['auto', 'f32'])
+  oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, ['auto', 'wasm', 'reference'])
   oneOf('build', build, ['auto', 'scalar', 'simd'])
   if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
@@ -88,11 +98,26 @@ function oneOf(option: string, value: unknown, allowed: readonly unknown[]): voi
   throw new UnsupportedError({ place: option, expected: `one of ${allowed.map(describe).join(', ')}`, got: describe(value) })
 }
 
-async function createBackend(program: Program, options: EngineOptions): Promise<Backend> {
+/** The stored type of a file as a format of the kernels; f32 for what they do not have. */
+function storedFormat(dtype: string | undefined): WeightFormat {
+  const format = dtype?.toLowerCase() ?? 'f32'
+  return isFormat(format) ? format : 'f32'
+}
+
+function isFormat(name: string): name is WeightFormat {
+  return Object.hasOwn(FORMATS, name)
+}
+
+function weightFormats(checkpoint: Checkpoint, dtype: WeightDtype): (parameter: Parameter) => WeightFormat {
+  return ({ name, isSensitive }) => (dtype === 'auto' || isSensitive ? storedFormat(checkpoint.tensors.get(name)?.dtype) : dtype)
+}
+
+async function createBackend(program: Program, formatOf: (parameter: Parameter) => WeightFormat, options: EngineOptions): Promise<Backend> {
   const capacity = capacityOf(program, options.maxBatch ?? 4)
-  if (options.backend === 'reference') return createReferenceBackend(program, capacity, 'asked for')
+  // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
+  if (options.backend === 'reference') return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
   const { build, nThreads, reason } = chooseBuild(program, options)
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason })
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf })
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */

@@ -5,6 +5,7 @@ import type { FileSet } from './checkpoint/byte-source.ts'
 import { readText } from './checkpoint/byte-source.ts'
 import { parseJson } from './checkpoint/json.ts'
 import { createEngine, type Engine } from './engine.ts'
+import { messageOf } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
 import { checkEngineOptions, type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
@@ -124,6 +125,7 @@ export class Mamba {
     const session = this.session()
     try {
       await session.append(prompt, { defer: true })
+      if (session.position === 0) throw new RangeError(messageOf({ place: 'prompt', expected: 'at least one token', got: 'none' }))
       yield* session.generate(options)
     } finally {
       await session.dispose()

@@ -17,8 +17,8 @@ import { platform } from '#platform'
 export type ModelSource = string | URL | FileSet | Readonly<Record<string, FileLike>>
 
 export type SourceOptions = Omit<HubOptions, 'cache'> & {
-  /** Folder for downloads by hub id; by default the user's cache folder. */
-  readonly cacheFolder?: string | undefined
+  /** Folder for downloads by hub id; by default the user's cache folder. null keeps nothing: files are read by range as needed. */
+  readonly cacheFolder?: string | null | undefined
 }
 
 /** Throws a TypeError for what is no source. */
@@ -45,8 +45,9 @@ async function fromString(source: string, options: SourceOptions): Promise<FileS
   const local = await platform.localFiles(source)
   if (local !== undefined) return local
   if (/^[a-z]+:\/\//i.test(source)) return fromUrl(new URL(source), options)
+  if (/^(\.{0,2}|~)[/\\]/.test(source)) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(source) }))
   const { cacheFolder, ...hubOptions } = options
-  return hubFiles(source, { ...hubOptions, cache: platform.downloadCache(cacheFolder) })
+  return hubFiles(source, { ...hubOptions, cache: cacheFolder === null ? undefined : platform.downloadCache(cacheFolder) })
 }
 
 async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {

@@ -2,8 +2,10 @@
 
 import { exp } from '../elementary.ts'
 import { CheckpointError } from '../errors.ts'
-import type { Parameter } from '../program/ops.ts'
+import { FORMATS, type WeightData, type WeightFormat } from '../program/formats.ts'
+import { elementsOf, type Parameter } from '../program/ops.ts'
 import type { Checkpoint } from './open-checkpoint.ts'
+import { ENCODERS } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
 import { readTensor } from './tensor-reader.ts'
 
@@ -23,8 +25,10 @@ export interface LoadProgress {
 export interface LoadOptions {
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined
+  /** The format in which `write` takes a parameter. */
+  readonly formatOf: (parameter: Parameter) => WeightFormat
   /** Values of a parameter, row-major from element `first`, transformed; to be read before this returns. */
-  readonly write: (parameter: Parameter, values: Float32Array, first: number) => void
+  readonly write: (parameter: Parameter, values: WeightData, first: number) => void
 }
 
 /** Buffers that checkpoints carry and the reference ignores. */
@@ -57,12 +61,12 @@ export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, opt
   report()
   for (const parameter of inFileOrder) {
     const entry = entryOf(checkpoint, parameter.name)
-    const elements = parameter.shape.reduce((product, size) => product * size, 1)
-    const scratch = parameter.transform === 'negExp' ? new Float32Array(elements) : undefined
+    const elements = elementsOf(parameter.shape)
+    const convert = createConverter(entry, parameter, options.formatOf(parameter))
     await readTensor(entry, {
       signal,
-      onSlice(values, first) {
-        write(parameter, scratch ? negExp(values, scratch) : values, first)
+      onSlice(values, first, bytes) {
+        write(parameter, convert(values, first, bytes), first)
         loadedBytes += (entry.byteLength / elements) * values.length
         report()
       }
@@ -85,10 +89,35 @@ function comparePlaces(a: TensorEntry, b: TensorEntry): number {
   return a.source.name < b.source.name ? -1 : 1
 }
 
+type Converter = (values: Float32Array, first: number, bytes: Uint8Array) => WeightData
+
+/** Slices of a tensor in the format that is wanted: as they are stored where it is the same, else rounded to it. */
+function createConverter(entry: TensorEntry, parameter: Parameter, format: WeightFormat): Converter {
+  if (parameter.transform === 'negExp') return negExp
+  if (format === 'f32') return (values) => values
+  const asFormat = (bytes: Uint8Array): WeightData =>
+    FORMATS[format].blockElements === 1 ? new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2) : bytes
+  if (entry.dtype === format.toUpperCase()) return (_values, _first, bytes) => asFormat(bytes)
+  const encoder = ENCODERS[ENCODED[format]]
+  return (values, first) => {
+    const bytes = new Uint8Array((values.length / encoder.blockElements) * encoder.blockBytes)
+    const index = encoder.encode(values, bytes)
+    if (index >= 0) {
+      throw new CheckpointError({
+        place: `${entry.source.name}: ${entry.name}, element ${first + index}`, expected: `a value within the range of ${format}`, got: String(values[index])
+      })
+    }
+    return asFormat(bytes)
+  }
+}
+
+const ENCODED = { bf16: 'BF16', f16: 'F16', q8_0: 'Q8_0', q4_0: 'Q4_0' } as const
+
 /** -exp(values), by the package's own exp: A = -exp(A_log), the same bits in every runtime. */
-function negExp(values: Float32Array, scratch: Float32Array): Float32Array {
-  for (let i = 0; i < values.length; i++) scratch[i] = -exp(values[i])
-  return scratch.subarray(0, values.length)
+function negExp(values: Float32Array): Float32Array {
+  const result = new Float32Array(values.length)
+  for (let i = 0; i < values.length; i++) result[i] = -exp(values[i])
+  return result
 }
 
 /** A tied head that was saved all the same has the embedding's very bytes. */

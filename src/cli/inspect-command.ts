@@ -29,6 +29,8 @@ export const inspectCommand = defineCommand({
     const { terminal, signal } = context
     const files = await resolveSource(operand, {
       ...sourceOptions(context, values, operand),
+      // Headers alone are read: nothing to keep, unless a folder is named.
+      cacheFolder: values['cache-folder'] ?? null,
       onProgress({ file, loadedBytes, totalBytes }) {
         if (!values.quiet) terminal.progress({ label: `downloading ${file}`, done: loadedBytes, total: totalBytes, unit: 'bytes' })
       }

@@ -1,6 +1,6 @@
 /** The options that say which model, from where, and what it runs on; and a model loaded by them. */
 
-import type { LoadProgress } from '../load.ts'
+import { type LoadProgress, WEIGHT_DTYPES } from '../load.ts'
 import { Mamba } from '../mamba.ts'
 import type { SourceOptions } from '../source.ts'
 import type { Context } from './command.ts'
@@ -18,6 +18,7 @@ export const MODEL_OPTIONS = {
   model: { kind: 'text', short: 'm', value: 'MODEL', help: 'a folder, a file, a URL or a hub id (default: the embedded model)' },
   backend: { kind: 'choice', choices: ['auto', 'wasm', 'reference'], fallback: 'auto', help: 'what computes; the reference is slow and exact' },
   build: { kind: 'choice', choices: ['auto', 'scalar', 'simd'], fallback: 'auto', help: 'build of the WebAssembly core; all give the same text' },
+  dtype: { kind: 'choice', choices: WEIGHT_DTYPES, fallback: 'auto', help: 'format of the large matrices; auto keeps what the file has' },
   threads: { kind: 'integer', value: 'N', min: 1, max: 64, help: 'any number gives the same text (default: by cores and model size)' },
   ...SOURCE_OPTIONS
 } as const satisfies OptionTable
@@ -33,11 +34,11 @@ export function sourceOptions(context: Context, values: Values<typeof SOURCE_OPT
 
 /** Loads the model that the options name, with a bar. */
 export async function loadModel(context: Context, values: Values<typeof MODEL_OPTIONS>): Promise<Mamba> {
-  const { model, backend, build, threads, quiet } = values
+  const { model, backend, build, dtype, threads, quiet } = values
   const onProgress = ({ phase, file, loadedBytes, totalBytes }: LoadProgress): void => {
     context.terminal.progress({ label: phase === 'download' ? `downloading ${file}` : 'loading', done: loadedBytes, total: totalBytes, unit: 'bytes' })
   }
-  const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), backend, build, threads, ...(!quiet && { onProgress }) })
+  const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), backend, build, dtype, threads, ...(!quiet && { onProgress }) })
   context.terminal.clearProgress()
   return mamba
 }

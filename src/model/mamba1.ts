@@ -101,13 +101,14 @@ export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, re
   // The bias of dt_proj belongs to the softplus, as in the reference's kernel.
   const dt = builder.buffer('dt', dInner)
   builder.add({
-    kind: 'linear', x: columns(dtBC, 0, dtRank), weight: weight('mixer.dt_proj.weight', dInner, dtRank), bias: null, out: dt, accumulate: false
+    kind: 'linear', x: columns(dtBC, 0, dtRank), bias: null, out: dt, accumulate: false,
+    weight: builder.parameter(`${prefix}.mixer.dt_proj.weight`, [dInner, dtRank], { isSensitive: true })
   })
 
   const y = builder.buffer('y', dInner)
   builder.add({
     kind: 'selectiveScan', x, dt, z, out: y, dState, dtSoftplus: true,
-    A: builder.parameter(`${prefix}.mixer.A_log`, [dInner, dState], 'negExp'),
+    A: builder.parameter(`${prefix}.mixer.A_log`, [dInner, dState], { transform: 'negExp' }),
     B: columns(dtBC, dtRank, dState),
     C: columns(dtBC, dtRank + dState, dState),
     D: weight('mixer.D', dInner),

@@ -22,10 +22,10 @@ export class ProgramBuilder {
   }
 
   /** The tensor `name`. Asking again gives the same one: a tied head shares the embedding. */
-  parameter(name: string, shape: readonly number[], transform: Parameter['transform'] = 'none'): Parameter {
+  parameter(name: string, shape: readonly number[], { transform = 'none', isSensitive = false }: Partial<Parameter> = {}): Parameter {
     let parameter = this.#parameters.get(name)
     if (parameter === undefined) {
-      parameter = { id: this.#parameters.size, name, shape, transform }
+      parameter = { id: this.#parameters.size, name, shape, transform, isSensitive }
       this.#parameters.set(name, parameter)
     }
     return parameter

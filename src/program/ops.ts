@@ -28,6 +28,8 @@ export interface Parameter {
   readonly shape: readonly number[]
   /** What the program wants of it: the tensor itself, or -exp(tensor), as A is stored as A_log. */
   readonly transform: 'none' | 'negExp'
+  /** Never rounded further than the file has it: what it decides is worth more than its few bytes. */
+  readonly isSensitive: boolean
 }
 
 /** A part of a sequence's state, f32, row-major: the canonical form that is saved and moved. */

@@ -40,7 +40,10 @@ export async function openModel(source: string | Record<string, Uint8Array>): Pr
     ...model,
     async load(kind, capacity) {
       const backend = await createBackend(kind, model.program, capacity)
-      await loadParameters(checkpoint, wanted, { write: (parameter, values, first) => backend.write(parameter, values, first) })
+      await loadParameters(checkpoint, wanted, {
+        formatOf: (parameter) => backend.formatOf(parameter),
+        write: (parameter, values, first) => backend.write(parameter, values, first)
+      })
       return backend
     }
   }
