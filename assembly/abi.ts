@@ -145,6 +145,8 @@ export const SCAN_D_STATE: i32 = 19
 export const SCAN_STATE: i32 = 20
 export const SCAN_OUT: i32 = 21
 export const SCAN_OUT_STRIDE: i32 = 22
+/** neighbouring channels that share both a B and a C */
+export const SCAN_GROUP_CHANNELS: i32 = 23
 
 /** Channels that stay with one thread: a panel's rows, so that an op may read what the same thread wrote without a barrier. */
 export const SHARE: i32 = 8

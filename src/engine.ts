@@ -28,7 +28,9 @@ export interface Engine {
   /** A sequence with the same state. */
   fork(sequence: Sequence): Promise<Sequence>
   /** Gives the sequence's slot and memory back. */
-  release(sequence: Sequence): void
+  release(sequence: Sequence): Promise<void>
+  /** `task` as one call: `dispose` waits for it, and it is refused (TypeError) after that. */
+  operation<T>(task: () => Promise<T>): Promise<T>
   /**
    * Reads tokens. Logits go to `onLogits`: of all tokens, of the last, or of none. Others get their turn between chunks.
    * When it throws (an abort comes between chunks) the tokens before `sequence.position` have been read, and no others.
@@ -37,44 +39,49 @@ export interface Engine {
   dispose(): Promise<void>
 }
 
+/** Logits of a chunk, where those of all tokens are wanted. */
+const MAX_LOGIT_BYTES = 2 ** 24
+
 export function createEngine(backend: Backend): Engine {
-  const { maxRows, maxLogitRows, nSlots } = backend.capacity
-  const vocabSize = backend.program.logits?.width ?? 0
-  const logitBuffer = new Float32Array(maxLogitRows * vocabSize)
+  const { maxRows, nSlots } = backend.capacity
+  const vocabSize = backend.program.logits?.width ?? 1
+  const maxLogits = Math.max(1, Math.min(maxRows, Math.floor(MAX_LOGIT_BYTES / 4 / vocabSize)))
+  /** Grows to what is asked for: one row, or the logits of a chunk. */
+  let logitBuffer = new Float32Array(vocabSize)
   const lock = createLock()
-  /** Sequences in slots, the one used longest ago first. */
+  /** Sequences in slots, the one used longest ago first. All changes are made under the lock. */
   const residents = new Set<Sequence>()
   const freeSlots = Array.from({ length: nSlots }, (_, i) => nSlots - 1 - i)
+  let nOperations = 0
+  let onIdle = (): void => {}
+  /** Takes no further calls; those under way go on until the backend is gone. */
+  let isClosing = false
   let isDisposed = false
 
-  const park = async (sequence: Sequence): Promise<void> => {
-    if (sequence.slot === null) return
-    sequence.parked = await backend.readState(sequence.slot)
-    vacate(sequence)
-  }
-  const vacate = (sequence: Sequence): void => {
-    if (sequence.slot !== null) freeSlots.push(sequence.slot)
+  /** Moves a resident out and returns its slot. */
+  const park = async (sequence: Sequence): Promise<number> => {
+    const slot = sequence.slot ?? 0
+    sequence.parked = await backend.readState(slot)
     sequence.slot = null
     residents.delete(sequence)
+    return slot
   }
   /** Puts the sequence into a slot, where need be in place of the one used longest ago. */
   const seat = async (sequence: Sequence): Promise<number> => {
     if (sequence.slot === null) {
       const [oldest] = residents
-      if (freeSlots.length === 0) await park(oldest)
-      const slot = freeSlots[freeSlots.length - 1]
+      const slot = freeSlots.pop() ?? (await park(oldest))
+      sequence.slot = slot
       if (sequence.parked === null) await backend.clearState(slot)
       else await backend.writeState(slot, sequence.parked)
-      freeSlots.pop()
-      sequence.slot = slot
       sequence.parked = null
     }
     residents.delete(sequence)
     residents.add(sequence)
     return sequence.slot
   }
-  const checkInUse = (): void => {
-    if (isDisposed) throw new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
+  const checkInUse = (isRefused: boolean): void => {
+    if (isRefused) throw new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
   }
 
   return {
@@ -82,23 +89,38 @@ export function createEngine(backend: Backend): Engine {
     sequence: () => ({ slot: null, parked: null, position: 0 }),
     fork: (sequence) =>
       lock.run(async () => {
-        checkInUse()
+        checkInUse(isDisposed)
         const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot)
         return { slot: null, parked, position: sequence.position }
       }),
-    release(sequence) {
-      vacate(sequence)
-      sequence.parked = null
+    release: (sequence) =>
+      lock.run(async () => {
+        if (sequence.slot !== null) freeSlots.push(sequence.slot)
+        sequence.slot = null
+        sequence.parked = null
+        residents.delete(sequence)
+      }),
+    async operation(task) {
+      checkInUse(isClosing)
+      nOperations++
+      try {
+        return await task()
+      } finally {
+        nOperations--
+        if (nOperations === 0) onIdle()
+      }
     },
     async run(sequence, ids, logits, { signal, onProgress, onLogits } = {}) {
-      const chunkRows = logits === 'all' ? Math.min(maxRows, maxLogitRows) : maxRows
+      const chunkRows = logits === 'all' ? maxLogits : maxRows
       for (let first = 0; first < ids.length; first += chunkRows) {
         await lock.run(async () => {
-          checkInUse()
+          checkInUse(isDisposed)
           signal?.throwIfAborted()
           const tokens = ids.subarray(first, first + chunkRows)
           const isLast = first + tokens.length === ids.length
           const wanted = logits === 'last' && !isLast ? 'none' : logits
+          const nLogits = wanted === 'all' ? tokens.length * vocabSize : vocabSize
+          if (logitBuffer.length < nLogits) logitBuffer = new Float32Array(nLogits)
           const slot = await seat(sequence)
           await backend.forward({ tokens, segments: [{ slot, position: sequence.position, firstRow: 0, nRows: tokens.length, logits: wanted }] }, logitBuffer)
           sequence.position += tokens.length
@@ -108,12 +130,15 @@ export function createEngine(backend: Backend): Engine {
         })
       }
     },
-    dispose: () =>
-      lock.run(async () => {
+    async dispose() {
+      isClosing = true
+      if (nOperations > 0) await new Promise<void>((resolve) => (onIdle = resolve))
+      await lock.run(async () => {
         if (isDisposed) return
         isDisposed = true
         residents.clear()
         await backend.dispose()
       })
+    }
   }
 }

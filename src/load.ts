@@ -10,7 +10,7 @@ import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { buildModel, type ModelConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
-import { opCost, type Parameter, type Program } from './program/ops.ts'
+import { opCost, type Parameter, type Program, type RowSpace } from './program/ops.ts'
 import { hostHasSharedMemory, hostHasSimd } from './host.ts'
 import { platform } from '#platform'
 
@@ -143,12 +143,14 @@ function chooseBuild(program: Program, { build = 'auto', threads = 'auto' }: Eng
 
 /** The largest op of a chunk: 30 ms on a core of 20 GFLOP/s, so that it ends within the 50 ms between two turns of the event loop. */
 const CHUNK_OP_COST = 6e8
-const LOGIT_BYTES = 2 ** 23
 
-/** Chunks as large as the longest op may last, and logits of a chunk within 8 MB: long enough to use the weights many times. */
+/** Chunks as large as the longest op may last, of the layers and of the head: long enough to use the weights many times. */
 export function capacityOf(program: Program, nSlots: number): Capacity {
-  const largest = Math.max(...program.ops.filter(({ out }) => out.buffer.rows === 'token').map(opCost))
-  const maxRows = Math.max(16, nSlots, Math.min(256, 4 * Math.floor(CHUNK_OP_COST / largest / 4)))
-  const vocabSize = program.logits?.width ?? 1
-  return { maxRows, maxLogitRows: Math.max(nSlots, Math.min(maxRows, Math.floor(LOGIT_BYTES / 4 / vocabSize))), nSlots }
+  const rowsOf = (space: RowSpace): number => {
+    const largest = Math.max(1, ...program.ops.filter(({ out }) => out.buffer.rows === space).map(opCost))
+    const rows = Math.max(1, Math.min(256, Math.floor(CHUNK_OP_COST / largest)))
+    // The kernels take four rows at a time.
+    return Math.max(nSlots, rows < 4 ? rows : rows - (rows % 4))
+  }
+  return { maxRows: rowsOf('token'), maxLogitRows: rowsOf('logit'), nSlots }
 }

@@ -74,7 +74,8 @@ export class Mamba {
 
   /** `generate`, all in one: the completion alone, without the prompt. */
   async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
-    return collect(this.generate(prompt, options))
+    const chunks = this.generate(prompt, options)
+    return this.#engine.operation(() => collect(chunks))
   }
 
   /** Ids of a text, with the special tokens that open one. UnsupportedError without a tokenizer. */
@@ -90,7 +91,9 @@ export class Mamba {
   /** How well the model predicts a text: log probabilities of its tokens, perplexity, bits per byte. */
   async score(prompt: Prompt, options: ScoreOptions = {}): Promise<Score> {
     const ids = this.#text.toIds(prompt, true)
-    return scoreTokens(this.#engine, ids, this.#predictedBytes(prompt, ids), options)
+    // Nothing predicts the first token.
+    const nBytes = this.#text.tokenizer?.byteLength(ids.subarray(1)) ?? null
+    return this.#engine.operation(() => scoreTokens(this.#engine, ids, nBytes, options))
   }
 
   /**
@@ -112,7 +115,7 @@ export class Mamba {
     return new Session(this.#context)
   }
 
-  /** Gives the memory back, after the calls under way. Calls after it are a TypeError. */
+  /** Gives the memory back, after the calls under way; a generation that nobody is asking for its next piece is not. Calls after it are a TypeError. */
   async dispose(): Promise<void> {
     await this.#engine.dispose()
   }
@@ -130,15 +133,6 @@ export class Mamba {
     } finally {
       await session.dispose()
     }
-  }
-
-  /** Bytes of the text of all tokens but the first, which nothing predicts. */
-  #predictedBytes(prompt: Prompt, ids: Int32Array): number | null {
-    if (this.#text.tokenizer === null) return null
-    const bytesOf = (text: string): number => new TextEncoder().encode(text).length
-    const first = this.#text.toText(ids.subarray(0, 1))
-    // A first token that is part of a character counts as the one byte that a byte-level token has.
-    return bytesOf(typeof prompt === 'string' ? prompt : this.#text.toText(ids)) - (first.includes('\uFFFD') ? 1 : bytesOf(first))
   }
 }
 

@@ -50,7 +50,7 @@ export async function scoreTokens(engine: Engine, ids: Int32Array, nBytes: numbe
         }
       })
     } finally {
-      engine.release(sequence)
+      await engine.release(sequence)
     }
   }
   const nats = -logProbabilities.reduce((sum, value) => sum + value, 0)

@@ -1,7 +1,7 @@
 /** The selective scan by itself: the paper's primitive on Float32Arrays, run by the same kernels as the models. */
 
 import type { SteppingBackend } from './backend/backend.ts'
-import { createPace } from './backend/pace.ts'
+import { createPace } from './pace.ts'
 import { createReferenceBackend } from './backend/reference/reference-backend.ts'
 import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import { describe, messageOf } from './errors.ts'

@@ -31,6 +31,8 @@ export class Session {
   #sequence: Sequence
   /** Tokens of the text that have not been read: the last one waits until its logits are wanted. */
   #pending = new Int32Array(0)
+  /** Logits of the last token, where they are known and nothing is pending. Never changed: forks share them. */
+  #lastLogits: Float32Array | null = null
   /** Ids seen, for the repetition penalty. */
   #seen = new Set<number>()
   #isDisposed = false
@@ -52,8 +54,9 @@ export class Session {
    * An abort stops the reading alone: the tokens belong to the text, and the next call reads the rest.
    */
   async append(prompt: Prompt, { defer = false, ...options }: AppendOptions & { readonly defer?: boolean | undefined } = {}): Promise<void> {
+    const checked = this.#context.text.check(prompt)
     await this.#locked(async () => {
-      this.#add(this.#context.text.toIds(prompt, this.position === 0))
+      this.#add(this.#context.text.toIds(checked, this.position === 0))
       if (!defer) await this.#read(this.#pending.length - 1, 'none', options)
     })
   }
@@ -69,18 +72,22 @@ export class Session {
 
   /** `generate`, all in one. */
   async complete(options: GenerateOptions = {}): Promise<Completion> {
-    return collect(this.generate(options))
+    const chunks = this.generate(options)
+    return this.#context.engine.operation(() => collect(chunks))
   }
 
   /** Logits of `ids` (nTokens) after the text so far: of the last, (1, vocabSize), or of all, (nTokens, vocabSize). The ids then belong to the text. */
   async forward(ids: Prompt, { allLogits = false, ...options }: ForwardOptions = {}): Promise<Float32Array> {
+    const checked = this.#context.text.check(ids)
     return this.#locked(async () => {
-      const tokens = this.#context.text.toIds(ids, this.position === 0)
+      const tokens = this.#context.text.toIds(checked, this.position === 0)
       const { vocabSize } = this.#context
       const result = new Float32Array((allLogits ? tokens.length : Math.min(1, tokens.length)) * vocabSize)
+      if (tokens.length === 0) return result
       await this.#read(this.#pending.length, 'none', options)
       this.#add(tokens)
       await this.#read(tokens.length, allLogits ? 'all' : 'last', options, (logits, first) => result.set(logits, allLogits ? first * vocabSize : 0))
+      this.#lastLogits = result.slice(-vocabSize)
       return result
     })
   }
@@ -95,7 +102,7 @@ export class Session {
     await this.#lock.run(async () => {
       if (this.#isDisposed) return
       this.#isDisposed = true
-      this.#context.engine.release(this.#sequence)
+      await this.#context.engine.release(this.#sequence)
     })
   }
 
@@ -105,6 +112,9 @@ export class Session {
 
   /** Both locks are asked for now: the copy comes after the parent's calls so far and before the child's first. */
   #copyFrom(parent: Session): void {
+    // What is known now, so that the position can be asked for.
+    this.#sequence.position = parent.#sequence.position
+    this.#pending = parent.#pending
     const parentTurn = parent.#lock.acquire()
     void this.#lock.run(async () => {
       const release = await parentTurn
@@ -112,6 +122,7 @@ export class Session {
         parent.#checkInUse()
         this.#sequence = await this.#context.engine.fork(parent.#sequence)
         this.#pending = parent.#pending
+        this.#lastLogits = parent.#lastLogits
         this.#seen = new Set(parent.#seen)
       } catch {
         // Nobody awaits a fork: the child's own calls say that it is disposed.
@@ -126,7 +137,7 @@ export class Session {
     const release = await this.#lock.acquire()
     try {
       this.#checkInUse()
-      if (plan.maxTokens > 0 && this.#pending.length === 0) {
+      if (plan.maxTokens > 0 && this.position === 0) {
         throw new RangeError(messageOf({ place: 'session', expected: 'at least one token to go on from', got: 'none' }))
       }
       plan.sampler.observe([...this.#seen])
@@ -134,6 +145,7 @@ export class Session {
       const logits = new Float32Array(vocabSize)
       const onLogits = (values: Float32Array): void => logits.set(values)
       const nextLogits = async (options: AppendOptions): Promise<Float32Array> => {
+        if (this.#pending.length === 0 && this.#lastLogits !== null) return this.#lastLogits
         await this.#read(this.#pending.length, 'last', options, onLogits)
         return logits
       }
@@ -144,10 +156,12 @@ export class Session {
   }
 
   async #locked<T>(task: () => Promise<T>): Promise<T> {
-    return this.#lock.run(async () => {
-      this.#checkInUse()
-      return task()
-    })
+    return this.#context.engine.operation(() =>
+      this.#lock.run(async () => {
+        this.#checkInUse()
+        return task()
+      })
+    )
   }
 
   #checkInUse(): void {
@@ -159,6 +173,7 @@ export class Session {
     pending.set(this.#pending)
     pending.set(ids, this.#pending.length)
     this.#pending = pending
+    this.#lastLogits = null
     for (const id of ids) this.#seen.add(id)
   }
 

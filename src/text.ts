@@ -9,10 +9,9 @@ export type Prompt = string | ArrayLike<number>
 
 export interface TextModel {
   readonly tokenizer: Tokenizer | null
-  /**
-   * Ids of a prompt, checked. Text needs a tokenizer (UnsupportedError); ids must be integers below vocabSize (RangeError).
-   * `isStart`: special tokens that open a text are added.
-   */
+  /** A prompt as it is now, checked: text needs a tokenizer (UnsupportedError), ids must be integers below vocabSize (RangeError). */
+  check(prompt: Prompt): string | Int32Array
+  /** Ids of a prompt, checked. `isStart`: special tokens that open a text are added. */
   toIds(prompt: Prompt, isStart: boolean): Int32Array
   /** Text of ids (UnsupportedError without a tokenizer). */
   toText(ids: ArrayLike<number>): string
@@ -27,6 +26,11 @@ export function createTextModel(tokenizer: Tokenizer | null, vocabSize: number, 
   }
   return {
     tokenizer,
+    check(prompt) {
+      if (typeof prompt !== 'string') return checkIds(prompt, vocabSize)
+      needTokenizer()
+      return prompt
+    },
     toIds(prompt, isStart) {
       if (typeof prompt === 'string') return checkIds(needTokenizer().encode(prompt, { addSpecialTokens: isStart }), vocabSize)
       return checkIds(prompt, vocabSize)

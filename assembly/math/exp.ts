@@ -19,6 +19,8 @@ const E5: f32 = 0.0013398873852565885
 const E6: f32 = 0.00015353361959569156
 /** 1.5 · 2^23: adding it rounds to an integer, ties to even, and leaves that integer in the low bits. */
 const ROUND: f32 = 12582912.0
+/** 2^-126: no result is below it but zero. */
+const LEAST_NORMAL: f32 = 1.1754943508222875e-38
 const LOG2_E: f32 = 1.4426950408889634
 /** ln 2 in two parts; the first has 9 trailing zero bits, so n · LN2_HI is exact for |n| < 512. */
 const LN2_HI: f32 = 0.693359375
@@ -54,7 +56,8 @@ const CONSTANTS: usize = memory.data<f32>([
   L4, L4, L4, L4,
   L3, L3, L3, L3,
   L2, L2, L2, L2,
-  L1, L1, L1, L1
+  L1, L1, L1, L1,
+  LEAST_NORMAL, LEAST_NORMAL, LEAST_NORMAL, LEAST_NORMAL
 ], 16)
 const LIMIT: usize = 0
 const SHIFT: usize = 16
@@ -77,6 +80,7 @@ const D4: usize = 272
 const D3: usize = 288
 const D2: usize = 304
 const D1: usize = 320
+const NORMAL: usize = 336
 
 // @ts-ignore: decorator
 @inline
@@ -85,7 +89,7 @@ function constant(offset: usize): v128 {
 }
 
 /**
- * 2^y. Zero below y = -126: no result is subnormal. Infinity from y = 128. NaN stays NaN.
+ * 2^y. Zero below y = -126: no result is subnormal. Infinity from y = 128. NaN stays NaN, as arithmetic makes it (its low bits zero).
  */
 // @ts-ignore: decorator
 @inline
@@ -107,7 +111,7 @@ export function exp2(y: f32): f32 {
   return y < -126 ? 0 : power
 }
 
-/** e^x by 2^n · 2^f with n = round(x · log2 e) and f from x − n · ln 2 in two parts. Zero below x ≈ -87.3. */
+/** e^x by 2^n · 2^f with n = round(x · log2 e) and f from x − n · ln 2 in two parts. Zero where that is below 2^-126, at x ≈ -87.3. */
 // @ts-ignore: decorator
 @inline
 export function expLanes(x: v128): v128 {
@@ -117,7 +121,7 @@ export function expLanes(x: v128): v128 {
   const n = f32x4.sub(rounded, constant(SHIFT))
   const r = f32x4.sub(f32x4.sub(bounded, f32x4.mul(n, constant(HIGH))), f32x4.mul(n, constant(LOW)))
   const power = i32x4.add(polynomialLanes(f32x4.mul(r, constant(SCALE))), i32x4.shl(rounded, 23))
-  const positive = v128.andnot(power, f32x4.lt(y, constant(LEAST)))
+  const positive = v128.andnot(power, f32x4.lt(power, constant(NORMAL)))
   return v128.bitselect(constant(INFINITE), positive, f32x4.ge(y, constant(LIMIT)))
 }
 
@@ -131,7 +135,7 @@ export function exp(x: f32): f32 {
   const n = rounded - ROUND
   const r = bounded - n * LN2_HI - n * LN2_LO
   const power = reinterpret<f32>(reinterpret<i32>(polynomial(r * LOG2_E)) + (reinterpret<i32>(rounded) << 23))
-  if (y < -126) return 0
+  if (power < LEAST_NORMAL) return 0
   return y >= 128 ? f32.POSITIVE_INFINITY : power
 }
 

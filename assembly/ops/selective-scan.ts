@@ -15,7 +15,7 @@
 
 import {
   LANES, SCAN_A, SCAN_B, SCAN_BLOCK, SCAN_B_CHANNELS, SCAN_B_STRIDE, SCAN_C, SCAN_C_CHANNELS, SCAN_C_STRIDE, SCAN_D, SCAN_DT, SCAN_DT_BIAS,
-  SCAN_DT_SOFTPLUS, SCAN_DT_STRIDE, SCAN_D_INNER, SCAN_D_STATE, SCAN_OUT, SCAN_OUT_STRIDE, SCAN_STATE, SCAN_X, SCAN_X_STRIDE, SCAN_Z, SCAN_Z_STRIDE,
+  SCAN_DT_SOFTPLUS, SCAN_DT_STRIDE, SCAN_D_INNER, SCAN_D_STATE, SCAN_GROUP_CHANNELS, SCAN_OUT, SCAN_OUT_STRIDE, SCAN_STATE, SCAN_X, SCAN_X_STRIDE, SCAN_Z, SCAN_Z_STRIDE,
   SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
@@ -35,7 +35,7 @@ export function selectiveScan(control: usize, op: usize, thread: i32): void {
   const scratch = scratchOf(control, thread)
   const state = scratch + 3 * BLOCK_BYTES
   // A tile never crosses from one group of B or C into the next.
-  const groupChannels = min(word(op, SCAN_B_CHANNELS), word(op, SCAN_C_CHANNELS))
+  const groupChannels = word(op, SCAN_GROUP_CHANNELS)
   const groupTiles = (groupChannels + LANES - 1) / LANES
   const nTiles = dInner / groupChannels * groupTiles
   const shareTiles = SHARE / LANES

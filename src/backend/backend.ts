@@ -44,7 +44,7 @@ export interface MemoryBytes {
 export interface Capacity {
   /** Rows of a batch. */
   readonly maxRows: number
-  /** Rows of a batch with logits. */
+  /** Rows whose logits are made at a time; a forward takes as many turns as it needs. */
   readonly maxLogitRows: number
   /** Sequences whose state is resident. */
   readonly nSlots: number
@@ -69,7 +69,8 @@ export interface Backend {
 
 /** A backend whose program can be run one op at a time: for tests, profiles and the bare scan. */
 export interface SteppingBackend extends Backend {
-  begin(batch: Batch): void
+  /** Of the logit rows, those from `firstLogitRow` on, maxLogitRows at most. */
+  begin(batch: Batch, firstLogitRow?: number): void
   run(firstOp: number, endOp: number): void
   /** (rows of the batch, view.width): written to the start of `into`, by default the caller's own. */
   readView(view: View, into?: Float32Array): Float32Array
@@ -82,4 +83,18 @@ export function logitRows(batch: Batch): number[] {
     if (logits === 'none' || nRows === 0) return []
     return logits === 'last' ? [firstRow + nRows - 1] : Array.from({ length: nRows }, (_, i) => firstRow + i)
   })
+}
+
+/** Runs a batch on a stepping backend: the layers once, then the head for a few logit rows at a time. `runOps` may pause within. */
+export async function forwardInTurns(backend: SteppingBackend, batch: Batch, logits: Float32Array, runOps: (first: number, end: number) => Promise<void>): Promise<void> {
+  const { program, capacity } = backend
+  const nRows = logitRows(batch).length
+  backend.begin(batch)
+  await runOps(0, program.headStart)
+  if (program.logits === null) return
+  for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
+    if (first > 0) backend.begin(batch, first)
+    await runOps(program.headStart, program.ops.length)
+    backend.readView(program.logits, logits.subarray(first * program.logits.width))
+  }
 }

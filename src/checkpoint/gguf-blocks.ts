@@ -9,7 +9,7 @@ export interface BlockDecoder {
   readonly blockElements: number
   readonly blockBytes: number
   /** Whole blocks as float32 into `out`; `nonFinite` is the index of the first element whose block has no finite scale, or -1. */
-  decode(bytes: Uint8Array, out: Float32Array): { readonly values: Float32Array; readonly nonFinite: number }
+  readonly decode: (bytes: Uint8Array, out: Float32Array) => { readonly values: Float32Array; readonly nonFinite: number }
 }
 
 const BLOCK = 32

@@ -92,20 +92,36 @@ export async function readString(cursor: Cursor, what: string): Promise<string> 
   return takeText(cursor, byteLength, what)
 }
 
-/** Strings that are short and ASCII, as most tokens are, take a fifth of TextDecoder's time this way. */
-const SHORT_BYTES = 16
+/** As `readString`, for a string that is wholly there; undefined otherwise. A wait for each of 250 000 tokens would take longer than reading them. */
+export function takeString(cursor: Cursor, what: string): string | undefined {
+  if (!has(cursor, 8)) return undefined
+  const byteLength = Number(cursor.view.getBigUint64(cursor.at, true))
+  if (!has(cursor, 8 + byteLength)) return undefined
+  cursor.at += 8
+  return takeText(cursor, byteLength, what)
+}
+
+/** Most tokens are short, of ASCII and of GPT-2's stand-ins for bytes, which take two: TextDecoder would need several times as long for them. */
+const SHORT_BYTES = 24
 
 function takeText(cursor: Cursor, byteLength: number, what: string): string {
   const { bytes, at } = cursor
-  cursor.at += byteLength
+  const end = at + byteLength
+  cursor.at = end
   if (byteLength <= SHORT_BYTES) {
     let text = ''
     let i = at
-    while (i < at + byteLength && bytes[i] < 0x80) text += String.fromCharCode(bytes[i++])
-    if (i === at + byteLength) return text
+    while (i < end) {
+      const lead = bytes[i]
+      if (lead < 0x80) i++
+      else if (lead >= 0xc2 && lead < 0xe0 && i + 1 < end && (bytes[i + 1] & 0xc0) === 0x80) i += 2
+      else break
+      text += String.fromCharCode(lead < 0x80 ? lead : ((lead & 0x1f) << 6) | (bytes[i - 1] & 0x3f))
+    }
+    if (i === end) return text
   }
   try {
-    return decoder.decode(bytes.subarray(at, at + byteLength))
+    return decoder.decode(bytes.subarray(at, end))
   } catch (cause) {
     const place = `${cursor.source.name}, ${what}`
     throw new CheckpointError({ place, expected: `text in UTF-8 at offset ${cursor.pieceStart + at}`, got: 'other bytes' }, { cause })

@@ -1,5 +1,6 @@
 /** A checkpoint's tensor as bytes of another type, in slices: what `GgufTensor.bytes` gives for a converted one. */
 import { CheckpointError } from '../errors.ts'
+import { createPace } from '../pace.ts'
 import { BLOCK_DECODERS } from './gguf-blocks.ts'
 import { ENCODERS, type EncodedType } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
@@ -12,7 +13,7 @@ export interface EncodeTensorOptions {
   readonly signal?: AbortSignal | undefined
 }
 
-/** Whole blocks of every type, as few bytes as an await costs nothing beside. */
+/** Whole blocks of every type; 4 MiB of float32. */
 const SLICE_ELEMENTS = 2 ** 20
 const COPY_BYTES = 2 ** 22
 
@@ -27,6 +28,7 @@ export async function* encodeTensor(entry: TensorEntry, { type, transform, signa
   }
   const { blockElements, blockBytes, encode } = ENCODERS[type]
   const nElements = entry.shape.reduce((product, length) => product * length, 1)
+  const pace = createPace()
   const out = new Uint8Array((Math.min(SLICE_ELEMENTS, nElements) / blockElements) * blockBytes)
   for (let first = 0; first < nElements; first += SLICE_ELEMENTS) {
     const count = Math.min(SLICE_ELEMENTS, nElements - first)
@@ -41,6 +43,7 @@ export async function* encodeTensor(entry: TensorEntry, { type, transform, signa
       }
     })
     yield piece
+    await pace.pause()
   }
 }
 

@@ -9,6 +9,8 @@ export interface MetadataSource {
 }
 
 export interface MetadataReader {
+  /** For messages: the file's name. */
+  readonly name: string
   has(key: string): boolean
   /** An integer from 0 to 2^53 - 1, of whatever type. Where the key is absent: `fallback`, or an error without one. */
   natural(key: string, fallback?: number): number
@@ -26,6 +28,7 @@ export function createMetadataReader({ name, metadata }: MetadataSource): Metada
     throw new CheckpointError({ place: `${name}, ${key}`, expected, got: describeValue(metadata.get(key)) })
   }
   return {
+    name,
     has: (key) => metadata.has(key),
     natural(key, fallback) {
       const value = metadata.get(key)
@@ -96,8 +99,4 @@ export function boolValue(value: boolean): GgufValue {
 
 export function textValue(value: string): GgufValue {
   return { type: 'string', value }
-}
-
-export function textsValue(value: readonly string[]): GgufValue {
-  return { type: 'array', itemType: 'string', value }
 }

@@ -7,7 +7,7 @@
  */
 import { CheckpointError, UnsupportedError, describe } from '../errors.ts'
 import type { ByteSource } from './byte-source.ts'
-import { bytesLeft, checkLeft, createCursor, type Cursor, fill, has, offsetOf, readString, takeUint32, takeUint64 } from './gguf-cursor.ts'
+import { bytesLeft, checkLeft, createCursor, type Cursor, fill, has, offsetOf, readString, takeString, takeUint32, takeUint64 } from './gguf-cursor.ts'
 import {
   ALIGNMENT_KEY,
   DEFAULT_ALIGNMENT,
@@ -152,7 +152,7 @@ async function readArray(cursor: Cursor, key: string): Promise<GgufArray> {
   const length = takeCount(cursor, itemBytes, `${key}, length`)
   if (itemType === 'string') {
     const value: string[] = []
-    for (let i = 0; i < length; i++) value.push(await readString(cursor, key))
+    for (let i = 0; i < length; i++) value.push(takeString(cursor, key) ?? (await readString(cursor, key)))
     return { type: 'array', itemType, value }
   }
   const byteLength = length * itemBytes

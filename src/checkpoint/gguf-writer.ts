@@ -168,13 +168,24 @@ function createBuffer() {
     end += byteLength
     return start
   }
+  // Growing changes `bytes` and `view`: it comes first.
+  const raw = (more: Uint8Array): void => {
+    const start = grow(more.byteLength)
+    bytes.set(more, start)
+  }
   return {
     byteLength: () => end,
     bytes: () => bytes.subarray(0, end),
     zeros: grow,
-    uint32: (value: number) => view.setUint32(grow(4), value, true),
-    uint64: (value: number) => view.setBigUint64(grow(8), BigInt(value), true),
-    raw: (more: Uint8Array) => bytes.set(more, grow(more.byteLength)),
+    raw,
+    uint32(value: number) {
+      const start = grow(4)
+      view.setUint32(start, value, true)
+    },
+    uint64(value: number) {
+      const start = grow(8)
+      view.setBigUint64(start, BigInt(value), true)
+    },
     /** Its length, then its bytes; returns the length. */
     text(text: string): number {
       const start = grow(8 + 3 * text.length) + 8

@@ -2,6 +2,7 @@
 
 import { exp } from '../elementary.ts'
 import { CheckpointError } from '../errors.ts'
+import { createPace } from '../pace.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../program/formats.ts'
 import { elementsOf, type Parameter } from '../program/ops.ts'
 import type { Checkpoint } from './open-checkpoint.ts'
@@ -57,6 +58,7 @@ export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, opt
   const inFileOrder = [...wanted.parameters].sort((a, b) => comparePlaces(entryOf(checkpoint, a.name), entryOf(checkpoint, b.name)))
   const totalBytes = inFileOrder.reduce((sum, { name }) => sum + entryOf(checkpoint, name).byteLength, 0)
   let loadedBytes = 0
+  const pace = createPace()
   const report = (): void => onProgress?.({ phase: 'weights', loadedBytes, totalBytes })
   report()
   for (const parameter of inFileOrder) {
@@ -65,10 +67,11 @@ export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, opt
     const convert = createConverter(entry, parameter, options.formatOf(parameter))
     await readTensor(entry, {
       signal,
-      onSlice(values, first, bytes) {
+      async onSlice(values, first, bytes) {
         write(parameter, convert(values, first, bytes), first)
         loadedBytes += (entry.byteLength / elements) * values.length
         report()
+        await pace.pause()
       }
     })
   }

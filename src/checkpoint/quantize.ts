@@ -13,7 +13,7 @@ export interface Encoder extends TensorType {
    * Writes `values`, whole blocks, to `out`, which holds their bytes and starts at a multiple of 4 in its buffer.
    * Returns the index of the first value that is not finite or too large for the type, or -1.
    */
-  encode(values: Float32Array, out: Uint8Array): number
+  readonly encode: (values: Float32Array, out: Uint8Array) => number
 }
 
 /** The largest float32: what is not at most this is infinite or no number. */

@@ -11,10 +11,10 @@ export interface ReadTensorOptions {
   readonly signal?: AbortSignal | undefined
   /**
    * Takes the elements from number `firstElement` on, in row-major order. `values` is to be read, not written, and only until this
-   * returns: the next slice may use the same memory, and an F32 slice may be a view of the source's own. `bytes` is the same as it is
+   * returns or resolves: the next slice may use the same memory, and an F32 slice may be a view of the source's own. `bytes` is the same as it is
    * stored, from a multiple of 4 in its buffer on.
    */
-  readonly onSlice: (values: Float32Array, firstElement: number, bytes: Uint8Array) => void
+  readonly onSlice: (values: Float32Array, firstElement: number, bytes: Uint8Array) => void | Promise<void>
 }
 
 /** At most 2^20 elements at once: 4 MiB of float32, and whole blocks of any type. */
@@ -48,7 +48,7 @@ export async function readTensor(entry: TensorEntry, { signal, onSlice }: ReadTe
     if (nonFinite >= 0) {
       throw new CheckpointError({ place: `${source.name}, ${name}, element ${first + nonFinite}`, expected: 'a finite number', got: String(values[nonFinite]) })
     }
-    onSlice(values, first, bytes)
+    await onSlice(values, first, bytes)
   }
 }
 

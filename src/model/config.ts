@@ -34,6 +34,8 @@ export interface ConfigReader {
   raw(key: string): JsonValue | undefined
   /** A nested object; empty where absent. */
   nested(key: string): ConfigReader
+  /** Refuses a list with anything in it, and what is no list. */
+  none(key: string): void
   /** Refuses every value but `expected`: `key` set to something else asks for what is not built. */
   only(key: string, expected: string | boolean | number): void
 }
@@ -75,6 +77,11 @@ export function createConfigReader(config: JsonObject, place: string): ConfigRea
       if (isAbsent(value)) return createConfigReader({}, `${place}: ${key}`)
       if (typeof value !== 'object' || Array.isArray(value)) return fail(key, 'an object', value)
       return createConfigReader(value as JsonObject, `${place}: ${key}`)
+    },
+    none(key) {
+      const value = config[key]
+      if (isAbsent(value) || (Array.isArray(value) && value.length === 0)) return
+      throw new UnsupportedError({ place: `${place}: ${key}`, expected: 'nothing or an empty list', got: describe(value) })
     },
     only(key, expected) {
       const value = config[key]

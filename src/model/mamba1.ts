@@ -44,8 +44,7 @@ export function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
   ssm.only('layer', 'Mamba1')
   reader.only('rms_norm', true)
   reader.only('d_intermediate', 0)
-  const attnLayers = reader.raw('attn_layer_idx')
-  if (Array.isArray(attnLayers) && attnLayers.length > 0) reader.only('attn_layer_idx', 0)
+  reader.none('attn_layer_idx')
   const dModel = reader.size('d_model')
   const padding = reader.size('pad_vocab_size_multiple', { fallback: 8 })
   return {

@@ -48,8 +48,12 @@ export class ProgramBuilder {
   }
 
   build(logits: View | null, vocabSize: number): Program {
+    const firstOfHead = this.#ops.findIndex((op) => op.out.buffer.rows === 'logit')
+    const headStart = firstOfHead < 0 ? this.#ops.length : firstOfHead
+    if (this.#ops.slice(headStart).some((op) => op.out.buffer.rows === 'token')) throw new TypeError('a program: expected its head last')
     return {
       ops: this.#ops,
+      headStart,
       buffers: [...this.#buffers.values()],
       parameters: [...this.#parameters.values()],
       states: this.#states,

@@ -125,6 +125,8 @@ export interface Mark {
 
 export interface Program {
   readonly ops: readonly Op[]
+  /** Ops from here on run over logit rows, those before over tokens: many logits are made a few rows at a time. */
+  readonly headStart: number
   readonly buffers: readonly ActivationBuffer[]
   readonly parameters: readonly Parameter[]
   readonly states: readonly StatePart[]

@@ -46,10 +46,17 @@ export function compileDecoder(config: unknown, place: string): () => TokenDecod
     return () => createPlanned({ tokenSteps: [(token, isFirst) => (isFirst ? token : ` ${token}`)], textStages: [], hasByteFallback: false, isFused: false })
   }
   const links = linksOf(asFields(config, place), place)
-  if (links.length === 1 && links[0].type === 'ByteLevel') return createByteLevel
+  if (isByteLevel(config)) return createByteLevel
   const plan: Plan = { tokenSteps: [], textStages: [], hasByteFallback: false, isFused: false }
   for (const [i, link] of links.entries()) addLink(plan, link, { place: `${place}[${i}]`, next: links[i + 1] })
   return () => createPlanned(plan)
+}
+
+/** Whether tokens stand for bytes by GPT-2's alphabet. */
+export function isByteLevel(config: unknown): boolean {
+  if (config === null || config === undefined) return false
+  const links = linksOf(asFields(config, 'decoder'), 'decoder')
+  return links.length === 1 && links[0].type === 'ByteLevel'
 }
 
 /** Nested sequences as one. */

@@ -5,7 +5,7 @@
 import { Tokenizer as Library } from '@huggingface/tokenizers'
 import { CheckpointError, describe, messageOf, UnsupportedError } from '../errors.ts'
 import { createDecodeStream, type DecodeOptions, type DecodeStream } from './decode-stream.ts'
-import { compileDecoder, type VocabToken } from './decoders.ts'
+import { compileDecoder, isByteLevel, type VocabToken } from './decoders.ts'
 import { asFields, asIndex, asList, asString, isFields, type Fields } from './fields.ts'
 import { bytesOfToken } from './utf8.ts'
 
@@ -34,6 +34,8 @@ export interface Tokenizer {
   decode(ids: ArrayLike<number>, options?: DecodeOptions): string
   /** The same piece by piece. */
   decodeStream(options?: DecodeOptions): DecodeStream
+  /** Bytes that ids stand for in UTF-8: exact for byte-level tokens, which may be parts of characters; else those of their text. */
+  byteLength(ids: ArrayLike<number>): number
 }
 
 /**
@@ -60,8 +62,18 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
       const stream = createDecodeStream(setup, options)
       return Array.from(ids, id => stream.push(id)).join('') + stream.flush()
     },
-    decodeStream: options => createDecodeStream(setup, options)
+    decodeStream: options => createDecodeStream(setup, options),
+    byteLength(ids) {
+      if (!isByteLevel(file.decoder)) return new TextEncoder().encode(this.decode(ids)).length
+      return Array.from(ids).reduce((sum, id) => sum + bytesOfVocabToken(vocab[id]), 0)
+    }
   }
+}
+
+/** Of a byte-level vocabulary; ids without a token stand for none. */
+function bytesOfVocabToken(token: VocabToken | undefined): number {
+  if (token === undefined) return 0
+  return token.isAdded ? new TextEncoder().encode(token.text).length : bytesOfToken(token.text).length
 }
 
 /** The model's part, with the type that old files leave out: the library takes those for something else. */

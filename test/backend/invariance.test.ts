@@ -5,15 +5,26 @@
 import * as fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import type { Segment, SteppingBackend } from '../../src/backend/backend.ts'
+import type { WeightFormat } from '../../src/program/formats.ts'
 import { type Kind, type LoadedModel, openModel, WASM_KINDS } from '../support/backends.ts'
 import { expectSameBits } from '../support/compare.ts'
 import { fixtureModel, repositoryPath } from '../support/fixtures.ts'
 import { createNumbers } from '../support/numbers.ts'
 
-const MODELS = [
-  { name: 'mamba', folder: fixtureModel('mamba'), longest: 150, nRuns: 60 },
-  { name: 'mamba_bias_untied', folder: fixtureModel('mamba_bias_untied'), longest: 150, nRuns: 30 },
-  { name: 'classics-8m', folder: repositoryPath('models/classics-8m'), longest: 20, nRuns: 5 }
+interface Case {
+  readonly name: string
+  readonly folder: string
+  readonly format: WeightFormat
+  /** Tokens of the longest sequence. */
+  readonly longest: number
+  readonly nRuns: number
+}
+
+const CASES: readonly Case[] = [
+  { name: 'mamba', folder: fixtureModel('mamba'), format: 'f32', longest: 150, nRuns: 40 },
+  ...(['bf16', 'q8_0', 'q4_0'] as const).map((format) => ({ name: 'mamba', folder: fixtureModel('mamba'), format, longest: 80, nRuns: 15 })),
+  { name: 'mamba_bias_untied', folder: fixtureModel('mamba_bias_untied'), format: 'f32', longest: 80, nRuns: 15 },
+  { name: 'classics-8m', folder: repositoryPath('models/classics-8m'), format: 'f16', longest: 20, nRuns: 4 }
 ]
 const MOST_SEQUENCES = 4
 
@@ -108,12 +119,12 @@ async function follow(backend: SteppingBackend, sequences: readonly Alone[], { t
   expectSameBits(await backend.readState(bystander), guard, 'the state of a slot that no segment names')
 }
 
-describe.each(MODELS)('$name', ({ folder, longest, nRuns }) => {
+describe.each(CASES)('$name, $format', ({ folder, format, longest, nRuns }) => {
   const backends = new Map<Kind, Promise<SteppingBackend>>()
   let opened: Promise<LoadedModel> | undefined
   const backendOf = (kind: Kind): Promise<SteppingBackend> => {
     opened ??= openModel(folder)
-    const backend = backends.get(kind) ?? opened.then((model) => model.load(kind, capacityFor(longest)))
+    const backend = backends.get(kind) ?? opened.then((model) => model.load(kind, capacityFor(longest), format))
     backends.set(kind, backend)
     return backend
   }

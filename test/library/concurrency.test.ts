@@ -14,10 +14,10 @@ describe.each([1, 2, 3, 4])('%i slots', (maxBatch) => {
   test('generations at once give the texts that they give alone', async () => {
     await using mamba = await Mamba.load(undefined, { maxBatch })
     const prompts = ['The captain', 'It was a dark and stormy night; the rain fell', '"My dear,"', 'Chapter 1', 'A', 'She said nothing, but']
-    const options = (i: number) => ({ maxTokens: 15 + i, seed: i, temperature: 0.9 })
+    const options = prompts.map((_, i) => ({ maxTokens: 15 + i, seed: i, temperature: 0.9 }))
     const alone: string[] = []
-    for (const [i, prompt] of prompts.entries()) alone.push((await mamba.complete(prompt, options(i))).text)
-    const together = await Promise.all(prompts.map((prompt, i) => mamba.complete(prompt, options(i))))
+    for (const [i, prompt] of prompts.entries()) alone.push((await mamba.complete(prompt, options[i])).text)
+    const together = await Promise.all(prompts.map((prompt, i) => mamba.complete(prompt, options[i])))
     expect(together.map(({ text }) => text)).toEqual(alone)
   })
 

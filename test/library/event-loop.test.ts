@@ -10,13 +10,13 @@ const LIMIT_MS = 150
 
 /** The longest time during a task in which the event loop had no turn. */
 async function longestPause(task: () => Promise<unknown>): Promise<number> {
-  let isDone = false
+  const progress = { isDone: false }
   const work = task().finally(() => {
-    isDone = true
+    progress.isDone = true
   })
   let longest = 0
   let nTurns = 0
-  for (let last = performance.now(); !isDone; nTurns++) {
+  for (let last = performance.now(); !progress.isDone; nTurns++) {
     await setImmediate()
     const now = performance.now()
     longest = Math.max(longest, now - last)

@@ -60,8 +60,8 @@ describe('shapes', () => {
   })
 
   test('no sequences', async () => {
-    const none = (...shape: number[]): Tensor => tensor([0, ...shape])
-    const { y, lastState } = await selectiveScan({ ...input(), x: none(L, D), dt: none(L, D), B: none(L, N), C: none(L, N) })
+    const [perChannel, perState] = [tensor([0, L, D]), tensor([0, L, N])]
+    const { y, lastState } = await selectiveScan({ ...input(), x: perChannel, dt: perChannel, B: perState, C: perState })
     expect([y.shape, lastState.shape]).toEqual([[0, L, D], [0, D, N]])
   })
 })

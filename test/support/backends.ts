@@ -7,6 +7,7 @@ import { checkTensors, loadParameters } from '../../src/checkpoint/load-paramete
 import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
 import { buildModel, type Model, readModelConfig } from '../../src/model/architectures.ts'
 import { platform } from '../../src/platform/node.ts'
+import type { WeightFormat } from '../../src/program/formats.ts'
 import type { Program } from '../../src/program/ops.ts'
 import { filesOf } from './fixtures.ts'
 
@@ -18,15 +19,16 @@ export const WASM_KINDS = [...BUILDS, '2 threads', '3 threads'] as const
 
 export type Kind = (typeof KINDS)[number] | (typeof WASM_KINDS)[number]
 
-export async function createBackend(kind: Kind, program: Program, capacity: Capacity): Promise<SteppingBackend> {
+/** `format`: of the matrices, where their sizes allow it and the backend has it. */
+export async function createBackend(kind: Kind, program: Program, capacity: Capacity, format: WeightFormat = 'f32'): Promise<SteppingBackend> {
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'test')
   const [build, nThreads] = kind === 'scalar' || kind === 'simd' ? [kind, 1] as const : ['simd-threads', THREADS[kind]] as const
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test' })
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test', formatOf: () => format })
 }
 
 /** A checkpoint's program, and its weights in a new backend of any kind. */
 export interface LoadedModel extends Model {
-  load(kind: Kind, capacity: Capacity): Promise<SteppingBackend>
+  load(kind: Kind, capacity: Capacity, format?: WeightFormat): Promise<SteppingBackend>
 }
 
 /** `source`: a folder's path, or files by name. */
@@ -38,8 +40,8 @@ export async function openModel(source: string | Record<string, Uint8Array>): Pr
   checkTensors(checkpoint, wanted)
   return {
     ...model,
-    async load(kind, capacity) {
-      const backend = await createBackend(kind, model.program, capacity)
+    async load(kind, capacity, format) {
+      const backend = await createBackend(kind, model.program, capacity, format)
       await loadParameters(checkpoint, wanted, {
         formatOf: (parameter) => backend.formatOf(parameter),
         write: (parameter, values, first) => backend.write(parameter, values, first)

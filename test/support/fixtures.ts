@@ -12,6 +12,7 @@ export interface GoldenTensor<T extends Float32Array | Int32Array = Float32Array
 
 export interface Golden {
   readonly metadata: Readonly<Record<string, string>>
+  readonly names: readonly string[]
   has(name: string): boolean
   floats(name: string): GoldenTensor<Float32Array>
   ints(name: string): GoldenTensor<Int32Array>
@@ -46,6 +47,7 @@ export function readGolden(path: string): Golden {
   }
   return {
     metadata,
+    names: Object.keys(entries),
     has: (name) => name in entries,
     floats(name) {
       const { shape, bytes } = bytesOf(name, 'F32')

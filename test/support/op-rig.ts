@@ -10,16 +10,22 @@ import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-m
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
 import { platform } from '../../src/platform/node.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
-import { type ActivationBuffer, elementsOf, type Op, type Program, type StatePart, type View } from '../../src/program/ops.ts'
+import type { WeightFormat } from '../../src/program/formats.ts'
+import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type StatePart, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
-import { createNumbers } from './numbers.ts'
+import { createNumbers, type Numbers } from './numbers.ts'
+import { randomWeights } from './weights.ts'
 
 export interface OpSpec {
   /** Adds one op and gives it back. */
   readonly build: (builder: ProgramBuilder) => Op
   /** Where values of a buffer, parameter or state lie; [-1, 1) by default. */
   readonly ranges?: Readonly<Record<string, readonly [number, number]>>
+  /** Values of buffers that are to be more special than that. */
+  readonly fills?: Readonly<Record<string, (numbers: Numbers, row: number, column: number) => number>>
+  /** Of the parameter named 'weight'; the others are f32. */
+  readonly format?: WeightFormat
   /** Ids are below it. */
   readonly vocabSize?: number
   readonly capacity: Capacity
@@ -47,25 +53,37 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
   const op = spec.build(builder)
   builder.add(op)
   const program = builder.build(null, spec.vocabSize ?? 0)
-  const core = await createCore(kind, program, spec.capacity)
+  const core = await createCore(kind, program, spec)
   const { backend } = core
   const range = (name: string): readonly [number, number] => spec.ranges?.[name] ?? [-1, 1]
   const parameterNumbers = createNumbers(spec.seed)
   for (const parameter of program.parameters) {
-    backend.write(parameter, parameterNumbers.floats(elementsOf(parameter.shape), ...range(parameter.name)), 0)
+    const count = elementsOf(parameter.shape)
+    if (spec.format === undefined || parameter.name !== 'weight') {
+      backend.write(parameter, parameterNumbers.floats(count, ...range(parameter.name)), 0)
+      continue
+    }
+    const { data, values } = randomWeights(parameterNumbers, spec.format, count)
+    // A backend may want the numbers where it does not have the format.
+    backend.write(parameter, backend.formatOf(parameter) === spec.format ? data : values, 0)
   }
 
   const { maxRows, maxLogitRows, nSlots } = spec.capacity
   const everything: Batch = { tokens: new Int32Array(maxRows), segments: [segment(0, 0, maxRows, 'all')] }
+  const numbers = createNumbers(spec.seed + 1)
+  const contents = program.buffers.map((buffer) => {
+    const count = (buffer.rows === 'token' ? maxRows : maxLogitRows) * buffer.width
+    const special = spec.fills?.[buffer.name]
+    return special
+      ? Float32Array.from({ length: count }, (_, i) => special(numbers, Math.floor(i / buffer.width), i % buffer.width))
+      : numbers.floats(count, ...range(buffer.name))
+  })
+  const states = Array.from({ length: nSlots }, () => numbers.floats(program.stateSize))
   const fill = async (): Promise<void> => {
-    const numbers = createNumbers(spec.seed + 1)
     core.spoil()
     backend.begin(everything)
-    for (const buffer of program.buffers) {
-      const rows = buffer.rows === 'token' ? maxRows : maxLogitRows
-      backend.writeView(wholeOf(buffer), numbers.floats(rows * buffer.width, ...range(buffer.name)))
-    }
-    for (let slot = 0; slot < nSlots; slot++) await backend.writeState(slot, numbers.floats(program.stateSize))
+    for (const buffer of program.buffers) backend.writeView(wholeOf(buffer), contents[buffer.id])
+    for (const [slot, state] of states.entries()) await backend.writeState(slot, state)
   }
   const snapshot = async (segments: readonly Segment[]): Promise<Snapshot> => {
     const changed = new Map<string, Float32Array>()
@@ -160,24 +178,29 @@ function rowsOf({ buffer }: View, segments: readonly Segment[]): number {
   return segments.reduce((sum, { nRows, logits }) => sum + (logits === 'all' ? nRows : logits === 'last' ? Math.min(1, nRows) : 0), 0)
 }
 
+/** The part of the slots that an op with a state may write. */
+type Owned = { readonly part: StatePart, readonly slots: readonly number[] } | null
+
 interface Core {
   readonly backend: SteppingBackend
   /** Fills scratch, states and activations with NaN, padding included. */
   spoil(): void
   /** Runs a task and fails where memory changed that the op does not own. */
-  guard(out: View, nRows: number, state: { readonly part: StatePart, readonly slots: readonly number[] } | null, task: () => void): void
+  guard(out: View, nRows: number, state: Owned, task: () => void): void
 }
 
-async function createCore(kind: Kind, program: Program, capacity: Capacity): Promise<Core> {
+async function createCore(kind: Kind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
   if (kind === 'reference') {
     const backend = await createBackend(kind, program, capacity)
     return { backend, spoil() {}, guard: (_out, _nRows, _state, task) => task() }
   }
   const module = await platform.wasmModule(kind)
-  const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, { module, build: kind, nThreads: 1, reason: 'test' }))
+  const formatOf = ({ name }: Parameter): WeightFormat => (name === 'weight' ? format : 'f32')
+  const core = { module, build: kind, nThreads: 1, reason: 'test', formatOf }
+  const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, core))
   const backend = await pending
   const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
-  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1, formatOf: () => 'f32' })
+  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1, formatOf })
   return {
     backend,
     spoil() {
@@ -196,7 +219,7 @@ async function createCore(kind: Kind, program: Program, capacity: Capacity): Pro
 }
 
 /** What the op may write: scratch, its rows of the output with their padding, and its part of the slots. */
-function ownedRanges(map: MemoryMap, out: View, nRows: number, state: Parameters<Core['guard']>[2]): (readonly [number, number])[] {
+function ownedRanges(map: MemoryMap, out: View, nRows: number, state: Owned): (readonly [number, number])[] {
   const { address, stride } = map.view(out)
   const padded = Math.ceil(out.width / 8) * 8
   const rows = Array.from({ length: nRows }, (_, row) => [address + 4 * stride * row, address + 4 * (stride * row + padded)] as const)

@@ -1,8 +1,8 @@
 /** Interprets a program in float64. Slow, readable, and what the other backends are tested against. */
 
 import { elementsOf, type Op, type OpKind, type OpOf, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, logitRows, type SteppingBackend } from '../backend.ts'
-import { createPace } from '../pace.ts'
+import { type Batch, type Capacity, forwardInTurns, logitRows, type SteppingBackend } from '../backend.ts'
+import { createPace } from '../../pace.ts'
 import { createReferenceMemory } from './memory.ts'
 import { type Context, referenceOps } from './ops.ts'
 
@@ -11,8 +11,8 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
   let context: Context = { batch: { tokens: new Int32Array(0), segments: [] }, logitRows: [], memory }
 
   const rowsOf = (view: View): number => (view.buffer.rows === 'token' ? context.batch.tokens.length : context.logitRows.length)
-  const begin = (batch: Batch): void => {
-    context = { batch, logitRows: logitRows(batch), memory }
+  const begin = (batch: Batch, firstLogitRow = 0): void => {
+    context = { batch, logitRows: logitRows(batch).slice(firstLogitRow, firstLogitRow + capacity.maxLogitRows), memory }
   }
   const run = (firstOp: number, endOp: number): void => {
     for (const op of program.ops.slice(firstOp, endOp)) runOp(op, context)
@@ -25,7 +25,7 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
     return into
   }
 
-  return {
+  const backend: SteppingBackend = {
     program,
     capacity,
     info: { name: 'reference', build: 'float64', threads: 1, reason, memoryBytes: memory.bytes },
@@ -41,14 +41,13 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
     writeView(view, values) {
       values.forEach((value, i) => memory.set(view, Math.floor(i / view.width), i % view.width, value))
     },
-    async forward(batch, logits) {
-      begin(batch)
-      for (let i = 0; i < program.ops.length; i++) {
-        run(i, i + 1)
-        await pace.pause()
-      }
-      if (program.logits) readView(program.logits, logits)
-    },
+    forward: (batch, logits) =>
+      forwardInTurns(backend, batch, logits, async (first, end) => {
+        for (let i = first; i < end; i++) {
+          run(i, i + 1)
+          await pace.pause()
+        }
+      }),
     async readState(slot) {
       return Float32Array.from(memory.slot(slot))
     },
@@ -60,6 +59,7 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
     },
     async dispose() {}
   }
+  return backend
 }
 
 function runOp<K extends OpKind>(op: OpOf<K>, context: Context): void

@@ -5,7 +5,7 @@ import { planBarriers } from '../../program/barriers.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
 import type { MemoryMap } from './memory-map.ts'
-import { formatOfLayout } from './packing.ts'
+import { formatOfLayout, groupChannels } from './packing.ts'
 
 /** One record: `set` takes word offsets of the ABI. */
 interface Record32 {
@@ -62,9 +62,11 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
   }
 }
 
-/** Kernels store whole panels: what follows an output in its row must be padding. */
+/** Kernels store whole panels: what follows an output in its row must be padding, as far as the last panel goes. */
 function checkOut({ buffer, offset, width }: View): void {
-  if (width % abi.PANEL_ROWS !== 0 && offset + width !== buffer.width) {
+  const roundUp = (value: number): number => Math.ceil(value / abi.PANEL_ROWS) * abi.PANEL_ROWS
+  const isLast = offset + width === buffer.width && offset + roundUp(width) <= roundUp(buffer.width)
+  if (width % abi.PANEL_ROWS !== 0 && !isLast) {
     throw new TypeError(`buffer ${buffer.name}: output columns ${offset} to ${offset + width} neither fill panels of ${abi.PANEL_ROWS} nor end the row`)
   }
 }
@@ -140,6 +142,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.SCAN_DT_SOFTPLUS, Number(op.dtSoftplus))
     record.set(abi.SCAN_D_INNER, op.x.width)
     record.set(abi.SCAN_D_STATE, op.dState)
+    record.set(abi.SCAN_GROUP_CHANNELS, groupChannels(op))
     record.set(abi.SCAN_STATE, 4 * op.state.offset)
     record.setView(abi.SCAN_OUT, op.out)
   }

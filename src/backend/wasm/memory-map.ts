@@ -18,6 +18,7 @@ import type { Capacity, MemoryBytes } from '../backend.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 
 const PAGE_BYTES = 65536
+/** What wasm can address. */
 const MAX_BYTES = 65536 * PAGE_BYTES
 /** Every region starts on a cache line. */
 const ALIGN_BYTES = 64
@@ -41,8 +42,25 @@ export interface MemoryMap {
   view(view: View): { readonly address: number; readonly stride: number }
 }
 
-/** Throws a RangeError with the bytes needed when they exceed wasm's 4 GiB. */
-export function createMemoryMap(program: Program, capacity: Capacity, options: { heapBase: number; nThreads: number; formatOf: FormatOf }): MemoryMap {
+export interface MapOptions {
+  readonly heapBase: number
+  readonly nThreads: number
+  readonly formatOf: FormatOf
+}
+
+/** Throws a RangeError when wasm's 4 GiB do not hold it, with the bytes needed and the format of weights that would fit. */
+export function createMemoryMap(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
+  const map = planMemory(program, capacity, options)
+  if (map.bytes.total <= MAX_BYTES) return map
+  const smaller = (['bf16', 'q8_0', 'q4_0'] as const).find((dtype) => {
+    const formatOf: FormatOf = (parameter) => (parameter.isSensitive ? options.formatOf(parameter) : dtype)
+    return planMemory(program, capacity, { ...options, formatOf }).bytes.total <= MAX_BYTES
+  })
+  const advice = smaller === undefined ? 'in no dtype it would fit' : `with dtype '${smaller}' it would fit`
+  throw new RangeError(messageOf({ place: 'wasm memory', expected: `at most ${MAX_BYTES} bytes`, got: `a model that needs ${map.bytes.total}; ${advice}` }))
+}
+
+function planMemory(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
   const layouts = packedLayouts(program, options.formatOf)
   const layoutOf = (parameter: Parameter): PackedLayout => {
     const layout = layouts.get(parameter)
@@ -73,9 +91,6 @@ export function createMemoryMap(program: Program, capacity: Capacity, options: {
   const buffers = program.buffers.map((buffer) => allocate(4 * strideOf(buffer) * rowsOf(buffer)))
   // A vector may be read that starts in the last columns of the last row.
   allocate(ALIGN_BYTES)
-  if (next > MAX_BYTES) {
-    throw new RangeError(messageOf({ place: 'wasm memory', expected: `at most ${MAX_BYTES} bytes`, got: `a model that needs ${next}` }))
-  }
   return {
     control, tokens, segments, logitRows, ops, scratch, scratchBytes, state, slotBytes,
     pages: Math.ceil(next / PAGE_BYTES),

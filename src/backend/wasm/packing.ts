@@ -52,9 +52,11 @@ function layoutsOf(op: Op, formatOf: FormatOf): (readonly [Parameter | null, Pac
   }
 }
 
-/** Channels that share both a B and a C. */
-function groupChannels(op: SelectiveScanOp): number {
-  return op.x.width / Math.max(scanGroups(op, op.B), scanGroups(op, op.C))
+/** Neighbouring channels that share both a B and a C, wherever they start: a tile of the scan lies within them. */
+export function groupChannels(op: SelectiveScanOp): number {
+  let [a, b] = [op.x.width / scanGroups(op, op.B), op.x.width / scanGroups(op, op.C)]
+  while (b > 0) [a, b] = [b, a % b]
+  return a
 }
 
 function panels(parameter: Parameter, formatOf: FormatOf): PackedLayout {
@@ -173,6 +175,7 @@ function packTiles({ dState, groupChannels }: Tiles, target: Float32Array, value
     const n = (first + i) % dState
     const inGroup = channel % groupChannels
     const tile = Math.floor(channel / groupChannels) * groupTiles + Math.floor(inGroup / LANES)
-    target[(tile * dState + n) * LANES + (inGroup % LANES)] = Math.fround(values[i] * log2E)
+    // A NaN of the caller's may carry bits that exp2 would take for an exponent.
+    target[(tile * dState + n) * LANES + (inGroup % LANES)] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * log2E)
   }
 }

@@ -4,8 +4,8 @@ import { instantiateSync } from '@assemblyscript/loader'
 import * as abi from '../../../assembly/abi.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, logitRows, type SteppingBackend } from '../backend.ts'
-import { createPace } from '../pace.ts'
+import { type Batch, type Capacity, forwardInTurns, logitRows, type SteppingBackend } from '../backend.ts'
+import { createPace } from '../../pace.ts'
 import { encodeProgram } from './encode.ts'
 import { createMemoryMap, type MemoryMap } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
@@ -50,8 +50,8 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   const costs = program.ops.map(opCost)
   const pace = createPace()
 
-  const begin = (batch: Batch): void => {
-    const wanted = logitRows(batch)
+  const begin = (batch: Batch, firstLogitRow = 0): void => {
+    const wanted = logitRows(batch).slice(firstLogitRow, firstLogitRow + capacity.maxLogitRows)
     tokens.set(batch.tokens)
     rows.set(wanted)
     batch.segments.forEach(({ slot, position, firstRow, nRows }, i) => {
@@ -92,16 +92,15 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     writeView(view, values) {
       for (let row = 0; row < nRows(view); row++) rowOf(view, row).set(values.subarray(row * view.width, (row + 1) * view.width))
     },
-    async forward(batch, logits) {
-      begin(batch)
-      for (let first = 0; first < program.ops.length; ) {
-        const end = sliceEnd(costs, first, batch.tokens.length)
-        run(first, end)
-        first = end
-        await pace.pause()
-      }
-      if (program.logits) readView(program.logits, logits)
-    },
+    forward: (batch, logits) =>
+      forwardInTurns(backend, batch, logits, async (firstOp, endOp) => {
+        for (let first = firstOp; first < endOp; ) {
+          const end = sliceEnd(costs, { first, end: endOp }, control[first < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS])
+          run(first, end)
+          first = end
+          await pace.pause()
+        }
+      }),
     async readState(slot) {
       return slotState(slot).slice()
     },
@@ -139,13 +138,9 @@ function writeControl(map: MemoryMap, memory: ArrayBufferLike, nThreads: number)
   control[abi.CONTROL_N_THREADS] = nThreads
 }
 
-/** Ops from `first` that fit one slice; at least one. */
-function sliceEnd(costs: readonly number[], first: number, nRows: number): number {
-  let end = first + 1
-  let cost = costs[first] * nRows
-  while (end < costs.length && cost + costs[end] * nRows <= SLICE_COST) {
-    cost += costs[end] * nRows
-    end++
-  }
-  return end
+/** The end of the ops from `first` that fit one slice; at least one op. */
+function sliceEnd(costs: readonly number[], { first, end }: { first: number; end: number }, nRows: number): number {
+  let next = first + 1
+  for (let cost = costs[first] * nRows; next < end && cost + costs[next] * nRows <= SLICE_COST; next++) cost += costs[next] * nRows
+  return next
 }

@@ -1,0 +1,68 @@
+/** Ops by themselves on a backend, with random parameters and inputs. */
+
+import type { Batch, SteppingBackend } from '../src/backend/backend.ts'
+import { createWasmBackend } from '../src/backend/wasm/wasm-backend.ts'
+import { ProgramBuilder } from '../src/program/builder.ts'
+import type { WeightFormat } from '../src/program/formats.ts'
+import { elementsOf } from '../src/program/ops.ts'
+import { createNumbers } from './numbers.ts'
+import { encodeWeights } from './random-model.ts'
+import type { Core } from './suite.ts'
+
+export interface OpOptions {
+  readonly core: Core
+  readonly maxRows: number
+  /** Of the matrices; f32 by default. */
+  readonly format?: WeightFormat
+  /** Ids are below it. */
+  readonly vocabSize?: number
+  /** Values of parameters and inputs by name; uniform in [-1, 1) by default. Parameters of one name and shape share theirs. */
+  readonly values?: Readonly<Record<string, (values: Float32Array) => void>>
+}
+
+export interface OpBackend {
+  readonly backend: SteppingBackend
+  /** Runs ops [0, nOps) on the first rows. */
+  readonly run: (nRows: number, nOps: number) => void
+}
+
+/** `addOps` adds ops to the program; names of parameters end in a number where there are many alike (`W3`). */
+export async function createOpBackend(addOps: (builder: ProgramBuilder) => void, { core, maxRows, format = 'f32', vocabSize = 0, values = {} }: OpOptions): Promise<OpBackend> {
+  const builder = new ProgramBuilder()
+  addOps(builder)
+  const program = builder.build(null, vocabSize)
+  const backend = await createWasmBackend(program, { maxRows, maxLogitRows: 0, nSlots: 1 }, {
+    module: core, build: 'simd', nThreads: 1, reason: 'a benchmark', formatOf: () => format
+  })
+  const numbers = createNumbers(maxRows)
+  const make = (name: string, count: number): Float32Array => {
+    const made = new Float32Array(count)
+    const key = name.replace(/\d+$/, '')
+    if (Object.hasOwn(values, key)) values[key](made)
+    else numbers.uniform(made, 1)
+    return made
+  }
+  const packed = new Map<string, ReturnType<typeof encodeWeights>>()
+  for (const parameter of program.parameters) {
+    const key = parameter.name.replace(/\d+$/, '')
+    const data = packed.get(key) ?? encodeWeights(backend.formatOf(parameter), make(key, elementsOf(parameter.shape)))
+    packed.set(key, data)
+    backend.write(parameter, data, 0)
+  }
+  const batches = new Map<number, Batch>()
+  const batchOf = (nRows: number): Batch => {
+    const tokens = Int32Array.from({ length: nRows }, () => numbers.below(vocabSize))
+    return { tokens, segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits: 'none' }] }
+  }
+  backend.begin(batchOf(maxRows))
+  for (const buffer of program.buffers) backend.writeView({ buffer, offset: 0, width: buffer.width }, make(buffer.name, maxRows * buffer.width))
+  return {
+    backend,
+    run(nRows, nOps) {
+      let batch = batches.get(nRows)
+      if (batch === undefined) batches.set(nRows, (batch = batchOf(nRows)))
+      backend.begin(batch)
+      backend.run(0, nOps)
+    }
+  }
+}

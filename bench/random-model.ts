@@ -1,0 +1,120 @@
+/**
+ * Mamba-1 models of any shape with random weights, made in memory. The weights follow the reference's initialisation (mamba_ssm:
+ * `Mamba.__init__` and `_init_weights` of models/mixer_seq_simple.py), since others distort the times: states that die away become
+ * subnormal numbers, which cost up to 300 times as much, and a large dt makes exp saturate.
+ */
+
+import type { Capacity, SteppingBackend } from '../src/backend/backend.ts'
+import { createWasmBackend } from '../src/backend/wasm/wasm-backend.ts'
+import { ENCODERS } from '../src/checkpoint/quantize.ts'
+import { capacityOf } from '../src/load.ts'
+import { buildModel, type Model, type ModelConfig, readModelConfig } from '../src/model/architectures.ts'
+import { platform } from '../src/platform/node.ts'
+import { FORMATS, type WeightData, type WeightFormat } from '../src/program/formats.ts'
+import { elementsOf, type Parameter } from '../src/program/ops.ts'
+import { createNumbers, type Numbers } from './numbers.ts'
+
+export interface Shape {
+  readonly vocabSize: number
+  readonly dModel: number
+  readonly nLayers: number
+}
+
+/** state-spaces/mamba-130m. */
+export const MAMBA_130M: Shape = { vocabSize: 50280, dModel: 768, nLayers: 24 }
+
+export interface RandomModel extends Model {
+  /** A tensor's values as a checkpoint has them (A_log, not A), row-major, in parts of whole rows. The same ones at every call. */
+  values(parameter: Parameter): Iterable<{ readonly values: Float32Array; readonly first: number }>
+}
+
+/** State, convolution and dt rank are those of the reference: 16, 4, dModel / 16; dInner is 2 · dModel. */
+export function createRandomModel({ vocabSize, dModel, nLayers }: Shape, seed = 1): RandomModel {
+  const config = readModelConfig({ model_type: 'mamba', vocab_size: vocabSize, hidden_size: dModel, num_hidden_layers: nLayers })
+  const model = buildModel(config, () => true)
+  return {
+    ...model,
+    *values(parameter) {
+      const numbers = createNumbers(seed + parameter.id)
+      const fill = fillOf(parameter, config, numbers)
+      const rowSize = parameter.shape[parameter.shape.length - 1]
+      const count = elementsOf(parameter.shape)
+      const partSize = Math.max(rowSize, Math.floor(PART_ELEMENTS / rowSize) * rowSize)
+      for (let first = 0; first < count; first += partSize) {
+        const values = new Float32Array(Math.min(partSize, count - first))
+        fill(values)
+        yield { values, first }
+      }
+    }
+  }
+}
+
+const PART_ELEMENTS = 2 ** 20
+
+const DT_MIN = 0.001
+const DT_MAX = 0.1
+
+/** Writes the next values of a tensor. */
+function fillOf({ name, shape }: Parameter, { nLayers }: ModelConfig, numbers: Numbers): (values: Float32Array) => void {
+  const last = shape[shape.length - 1]
+  // Both of torch's defaults, of linear and of convolution: uniform within 1 / sqrt(inputs of one output).
+  const uniform = (inputs: number, divisor = 1) => (values: Float32Array): void => numbers.uniform(values, 1 / Math.sqrt(inputs) / divisor)
+  switch (name.replace(/^backbone\.(?:layers\.\d+\.)?(?:mixer\.)?/, '')) {
+    case 'embeddings.weight': return (values) => numbers.normal(values, 0.02)
+    case 'in_proj.weight':
+    case 'x_proj.weight':
+    case 'dt_proj.weight': return uniform(last)
+    // Each layer adds to the residual once.
+    case 'out_proj.weight': return uniform(last, Math.sqrt(nLayers))
+    case 'conv1d.weight': return uniform(last)
+    case 'conv1d.bias': return uniform(4)
+    case 'dt_proj.bias': return (values) => values.forEach((_, i) => (values[i] = inverseSoftplus(numbers.logUniform(DT_MIN, DT_MAX))))
+    case 'A_log': return (values) => values.forEach((_, i) => (values[i] = Math.log((i % last) + 1)))
+    case 'D':
+    case 'norm.weight':
+    case 'norm_f.weight': return (values) => void values.fill(1)
+    default: throw new RangeError(`${name}: no initialisation`)
+  }
+}
+
+/** softplus(result) = dt. */
+function inverseSoftplus(dt: number): number {
+  return dt + Math.log(-Math.expm1(-dt))
+}
+
+export interface RandomBackendOptions {
+  /** Of the large matrices, as `dtype` of `Mamba.load`. */
+  readonly format: WeightFormat
+  readonly threads: number
+  /** Build of the core; by default the package's own. */
+  readonly core?: WebAssembly.Module | undefined
+  readonly capacity?: Capacity | undefined
+}
+
+/** The model's weights in a backend, as `Mamba.load` would put them there. */
+export async function createRandomBackend(model: RandomModel, { format, threads, core, capacity }: RandomBackendOptions): Promise<SteppingBackend> {
+  const build = threads > 1 ? 'simd-threads' : 'simd'
+  const backend = await createWasmBackend(model.program, capacity ?? capacityOf(model.program, 4), {
+    module: core ?? await platform.wasmModule(build), build, nThreads: threads, reason: 'a benchmark',
+    formatOf: ({ isSensitive }) => (isSensitive ? 'f32' : format)
+  })
+  for (const parameter of model.program.parameters) {
+    const wanted = backend.formatOf(parameter)
+    for (const { values, first } of model.values(parameter)) {
+      if (parameter.transform === 'negExp') values.forEach((value, i) => (values[i] = -Math.exp(value)))
+      backend.write(parameter, encodeWeights(wanted, values), first)
+    }
+  }
+  return backend
+}
+
+/** Values, whole blocks, in a format. */
+export function encodeWeights(format: WeightFormat, values: Float32Array): WeightData {
+  if (format === 'f32') return values
+  const { blockElements, blockBytes } = FORMATS[format]
+  const bytes = new Uint8Array((values.length / blockElements) * blockBytes)
+  const encoder = ENCODERS[({ bf16: 'BF16', f16: 'F16', q8_0: 'Q8_0', q4_0: 'Q4_0' } as const)[format]]
+  const index = encoder.encode(values, bytes)
+  if (index >= 0) throw new RangeError(`${values[index]} in ${format}`)
+  return blockElements === 1 ? new Uint16Array(bytes.buffer) : bytes
+}

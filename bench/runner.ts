@@ -1,0 +1,66 @@
+/** Runs a suite: makes its groups one after the other, measures the lines of each in turns with the limits, and works the figures out. */
+
+import { createLimitKernels, type LimitKernel, type Limits } from '../src/profile.ts'
+import { type Effort, measure, type Task } from './measure.ts'
+import { type Beside, type Measured, type Result, resultOf } from './results.ts'
+import type { Core, Group, Line, Suite, SuiteContext } from './suite.ts'
+
+export interface Runner {
+  /** Results of a suite's groups as they come. */
+  run(suite: Suite): AsyncGenerator<readonly Result[], void, undefined>
+}
+
+export interface RunnerOptions extends SuiteContext {
+  readonly effort: Effort
+  readonly core: Core
+  /** Another build, to which the lines of kernel suites are compared. */
+  readonly other: Core | undefined
+  /** Name of the group that is about to be made. */
+  readonly onGroup?: (suite: string, index: number, count: number) => void
+}
+
+export function createRunner(options: RunnerOptions): Runner {
+  const { core, other, effort } = options
+  const kernels = createLimitKernels(core, { isShared: false })
+  return {
+    async *run(suite) {
+      const factories = suite.groups(options)
+      for (const [i, create] of factories.entries()) {
+        options.onGroup?.(suite.name, i, factories.length)
+        const group = await create(core)
+        const twin = other === undefined || !suite.isKernel ? undefined : await create(other)
+        try {
+          yield await runGroup(suite.name, group, twin, kernels, effort)
+        } finally {
+          await group.dispose?.()
+          await twin?.dispose?.()
+        }
+      }
+    }
+  }
+}
+
+async function runGroup(suite: string, group: Group, twin: Group | undefined, kernels: readonly LimitKernel[], effort: Effort): Promise<Result[]> {
+  const used = kernels.filter(({ limit }) => group.lines.some(({ works = [] }) => works.some((work) => limit in work)))
+  const pairs = group.lines.map((line, i): readonly Line[] => (twin === undefined ? [line] : [line, twin.lines[i]]))
+  const tasks: Task[] = [...pairs.flat(), ...used.map(({ name, run }) => ({ name, run }))]
+  const seconds = await measure(tasks, effort)
+  const measured = (line: Line): Measured => ({ line, seconds: seconds[tasks.indexOf(line)] })
+  const limits = limitsByRound(used, seconds.slice(tasks.length - used.length))
+  return pairs.map(([line, other]) => {
+    const beside: Beside = { limits, others: group.lines.map(measured), twin: other === undefined ? undefined : measured(other) }
+    return resultOf(measured(line), { suite, group: group.name }, beside)
+  })
+}
+
+/** Of each limit the best kernel; a limit that no line of the group asks for has no bound. */
+function limitsByRound(kernels: readonly LimitKernel[], seconds: readonly (readonly number[])[]): Limits[] {
+  const nRounds = seconds[0]?.length ?? 0
+  return Array.from({ length: nRounds }, (_, round) => {
+    const rate = (limit: keyof Limits): number => {
+      const rates = kernels.map((kernel, i) => (kernel.limit === limit ? kernel.amount / seconds[i][round] : 0))
+      return Math.max(...rates) || Infinity
+    }
+    return { flop: rate('flop'), intOp: rate('intOp'), byte: rate('byte'), exp2: rate('exp2') }
+  })
+}

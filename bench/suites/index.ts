@@ -1,0 +1,18 @@
+/** All suites, in the order in which they run. */
+
+import type { Suite } from '../suite.ts'
+import { limitsSuite } from './limits.ts'
+import { linearSuite } from './linear.ts'
+import { loadSuite } from './load.ts'
+import { mathSuite } from './math.ts'
+import { classicsSuite, mamba130mSuite } from './models.ts'
+import { primitiveSuite } from './primitive.ts'
+import { samplerSuite } from './sampler.ts'
+import { scanSuite } from './scan.ts'
+import { conv1dSuite, embedSuite, rmsNormSuite } from './small-ops.ts'
+import { threadsSuite } from './threads.ts'
+
+export const SUITES: readonly Suite[] = [
+  limitsSuite, mathSuite, linearSuite, scanSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
+  threadsSuite, loadSuite
+]

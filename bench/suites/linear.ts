@@ -1,0 +1,72 @@
+/**
+ * Linear in every format: one row, as in decoding, and many, as in a prompt. One row reads matrices that no cache holds, as the layers
+ * of a model follow each other: as many matrices as fill 64 MB, one after the other.
+ */
+
+import { type Line, type Group, type Core, type Suite, bytes, flop } from '../suite.ts'
+import { FORMATS, type WeightFormat } from '../../src/program/formats.ts'
+import { workOf } from '../../src/profile.ts'
+import { createOpBackend } from '../op-backend.ts'
+import { createNumbers } from '../numbers.ts'
+
+interface MatrixShape {
+  readonly nIn: number
+  readonly nOut: number
+  readonly nRows: number
+}
+
+/** in_proj, out_proj, x_proj, dt_proj and the head of mamba-130m. The head sees few rows: a prompt asks for its last token's logits. */
+const SHAPES: readonly MatrixShape[] = [
+  { nIn: 768, nOut: 3072, nRows: 128 },
+  { nIn: 1536, nOut: 768, nRows: 128 },
+  { nIn: 1536, nOut: 80, nRows: 128 },
+  { nIn: 48, nOut: 1536, nRows: 128 },
+  { nIn: 768, nOut: 50280, nRows: 16 }
+]
+const QUICK_SHAPES: readonly MatrixShape[] = [{ nIn: 64, nOut: 80, nRows: 8 }, { nIn: 48, nOut: 16, nRows: 8 }]
+
+const COLD_BYTES = 64 * 2 ** 20
+const QUICK_COLD_BYTES = 2 ** 16
+
+export const linearSuite: Suite = {
+  name: 'linear',
+  summary: 'vector and matrix products in every format, on the shapes of mamba-130m',
+  isKernel: true,
+  groups: ({ isQuick }) => (isQuick ? QUICK_SHAPES : SHAPES).map((shape) => (core) => createGroup(core, shape, isQuick ? QUICK_COLD_BYTES : COLD_BYTES))
+}
+
+async function createGroup(core: Core, shape: MatrixShape, coldBytes: number): Promise<Group> {
+  const lines: Line[] = []
+  for (const format of Object.keys(FORMATS) as WeightFormat[]) lines.push(...await linesOf(core, format, shape, coldBytes))
+  const { nIn, nOut } = shape
+  // Rows first: alike stands by alike.
+  lines.sort((a, b) => Number(a.name.startsWith('1 ')) - Number(b.name.startsWith('1 ')))
+  return { name: `${nIn} × ${nOut}`, lines }
+}
+
+async function linesOf(core: Core, format: WeightFormat, { nIn, nOut, nRows }: MatrixShape, coldBytes: number): Promise<Line[]> {
+  const { blockElements, blockBytes } = FORMATS[format]
+  if (nIn % blockElements !== 0) return []
+  const matrixBytes = (nIn * nOut * blockBytes) / blockElements
+  const nMatrices = Math.ceil(coldBytes / matrixBytes)
+  const { backend, run } = await createOpBackend((builder) => {
+    const x = builder.buffer('x', nIn)
+    const out = builder.buffer('out', nOut)
+    for (let i = 0; i < nMatrices; i++) {
+      builder.add({ kind: 'linear', x, out, bias: null, accumulate: false, weight: builder.parameter(`W${i}`, [nOut, nIn]) })
+    }
+  }, { core, maxRows: nRows, format, values: { W: (values) => createNumbers(3).uniform(values, 1 / Math.sqrt(nIn)) } })
+  const formatOf = (): WeightFormat => format
+  const [op] = backend.program.ops
+  const operations = 2 * nIn * nOut
+  return [
+    {
+      name: `${nRows} rows ${format}`, run: () => run(nRows, 1),
+      amounts: [flop(nRows * operations), bytes(matrixBytes)], works: [workOf(op, nRows, formatOf)]
+    },
+    {
+      name: `1 row ${format}`, run: () => run(1, nMatrices),
+      amounts: [flop(nMatrices * operations), bytes(nMatrices * matrixBytes)], works: Array.from({ length: nMatrices }, () => workOf(op, 1, formatOf))
+    }
+  ]
+}

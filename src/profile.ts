@@ -1,0 +1,281 @@
+/**
+ * Where the time of a forward goes: a program run one op at a time on the clock, each op against the limits of the machine.
+ * The limits are measured in WebAssembly too, by kernels that do nothing else: multiply and add, read memory (assembled below).
+ */
+
+import { FUNCTION_EXP2 } from '../assembly/abi.ts'
+import { logitRows, type Batch, type SteppingBackend } from './backend/backend.ts'
+import { FORMATS, type WeightFormat } from './program/formats.ts'
+import { elementsOf, type Op, type OpKind, type OpOf, type Parameter } from './program/ops.ts'
+
+/** What one core does at most in a second. */
+export interface Limits {
+  /** f32 operations, each product and each sum counted: f32x4.mul and f32x4.add on independent sums. */
+  readonly flop: number
+  /** 16-bit operations, each product and each sum counted: i32x4.dot_i16x8_s and i32x4.add. */
+  readonly intOp: number
+  /** Bytes read from memory that no cache holds. */
+  readonly byte: number
+  /** Values of the core's exp2, the least that a scan does for each channel and state. */
+  readonly exp2: number
+}
+
+/** Work in the terms of the limits. */
+export type Work = Readonly<Partial<Record<keyof Limits, number>>>
+
+/** The least seconds that work may take: those of the limit that it meets first. */
+export function leastSeconds(work: Work, limits: Limits): number {
+  const { flop = 0, intOp = 0, byte = 0, exp2 = 0 } = work
+  return Math.max(flop / limits.flop, intOp / limits.intOp, byte / limits.byte, exp2 / limits.exp2)
+}
+
+/** The same of many cores; an upper bound, since cores share the way to memory. */
+export function limitsOfThreads({ flop, intOp, byte, exp2 }: Limits, nThreads: number): Limits {
+  return { flop: flop * nThreads, intOp: intOp * nThreads, byte: byte * nThreads, exp2: exp2 * nThreads }
+}
+
+type FormatOf = (parameter: Parameter) => WeightFormat
+
+const works: { readonly [K in OpKind]: (op: OpOf<K>, nRows: number, formatOf: FormatOf) => Work } = {
+  embed: ({ weight, out }, nRows, formatOf) => ({ byte: nRows * bytesOf(formatOf(weight), out.width) }),
+  gatherRows: ({ out }, nRows) => ({ byte: 4 * nRows * out.width }),
+  rmsNorm: ({ out }, nRows) => ({ flop: 4 * nRows * out.width }),
+  linear({ weight, x, out }, nRows, formatOf) {
+    const format = formatOf(weight)
+    const operations = 2 * nRows * x.width * out.width
+    return { [FORMATS[format].blockElements === 1 ? 'flop' : 'intOp']: operations, byte: bytesOf(format, elementsOf(weight.shape)) }
+  },
+  // The sum, and an exp in the silu.
+  conv1d: ({ weight, out, activation }, nRows) => ({
+    flop: 2 * weight.shape[2] * nRows * out.width, exp2: activation === 'silu' ? nRows * out.width : 0
+  }),
+  selectiveScan: ({ x, dState }, nRows) => ({ exp2: nRows * x.width * dState })
+}
+
+/** The least that an op does for a number of rows. */
+export function workOf(op: Op, nRows: number, formatOf: FormatOf): Work {
+  const work = works[op.kind] as (op: Op, nRows: number, formatOf: FormatOf) => Work
+  return work(op, nRows, formatOf)
+}
+
+/** The work of each op of a batch. */
+export function worksOf({ program, ...backend }: Pick<SteppingBackend, 'program' | 'formatOf'>, batch: Batch): Work[] {
+  const nLogitRows = logitRows(batch).length
+  return program.ops.map((op) => workOf(op, op.out.buffer.rows === 'token' ? batch.tokens.length : nLogitRows, backend.formatOf))
+}
+
+function bytesOf(format: WeightFormat, elements: number): number {
+  return (elements / FORMATS[format].blockElements) * FORMATS[format].blockBytes
+}
+
+export interface ProfileLine {
+  /** The op's kind; of a linear op also its inputs, outputs and format: `linear 768 × 3072 q8_0`. */
+  readonly name: string
+  readonly kind: OpKind
+  readonly nOps: number
+  /** Of all its ops in one batch: the median over the repeats. */
+  readonly elapsedMs: number
+  /** Part of the total. */
+  readonly share: number
+  readonly works: readonly Work[]
+}
+
+export interface Profile {
+  readonly nTokens: number
+  readonly threads: number
+  /** The longest first. */
+  readonly lines: readonly ProfileLine[]
+  /** The lines' sum. */
+  readonly totalMs: number
+  /** Median of the batch in one call, without a stop after each op. */
+  readonly wholeMs: number
+}
+
+/**
+ * Runs a batch op by op, and in one call, `repeats` times each (default 5) after one that does not count.
+ * The states of the batch's slots go on; with many threads each op ends with a barrier that a whole run may do without.
+ */
+export function profile(backend: SteppingBackend, batch: Batch, { repeats = 5 }: { readonly repeats?: number | undefined } = {}): Profile {
+  const { ops } = backend.program
+  const names = ops.map((op) => nameOf(op, (parameter) => backend.formatOf(parameter)))
+  const opWorks = worksOf({ program: backend.program, formatOf: (parameter) => backend.formatOf(parameter) }, batch)
+  const samplesMs = new Map(names.map((name) => [name, [] as number[]]))
+  const wholeMs: number[] = []
+  for (let repeat = 0; repeat <= repeats; repeat++) {
+    const elapsedMs = new Map<string, number>()
+    backend.begin(batch)
+    for (let i = 0; i < ops.length; i++) {
+      const startMs = performance.now()
+      backend.run(i, i + 1)
+      elapsedMs.set(names[i], (elapsedMs.get(names[i]) ?? 0) + performance.now() - startMs)
+    }
+    backend.begin(batch)
+    const startMs = performance.now()
+    backend.run(0, ops.length)
+    if (repeat === 0) continue
+    wholeMs.push(performance.now() - startMs)
+    for (const [name, ms] of elapsedMs) samplesMs.get(name)?.push(ms)
+  }
+  const totalMs = [...samplesMs.values()].reduce((sum, samples) => sum + median(samples), 0)
+  const lines = [...samplesMs].map(([name, samples]) => {
+    const isOwn = (_: unknown, i: number): boolean => names[i] === name
+    const elapsedMs = median(samples)
+    const own = ops.filter(isOwn)
+    return { name, kind: own[0].kind, nOps: own.length, elapsedMs, share: elapsedMs / totalMs, works: opWorks.filter(isOwn) }
+  })
+  lines.sort((a, b) => b.elapsedMs - a.elapsedMs)
+  return { nTokens: batch.tokens.length, threads: backend.info.threads, lines, totalMs, wholeMs: median(wholeMs) }
+}
+
+function nameOf(op: Op, formatOf: FormatOf): string {
+  return op.kind === 'linear' ? `linear ${op.x.width} × ${op.out.width} ${formatOf(op.weight)}` : op.kind
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+}
+
+/** A kernel that does one thing as often as it can. */
+export interface LimitKernel {
+  readonly limit: keyof Limits
+  /** `read, 4 streams` */
+  readonly name: string
+  /** Done in one run. */
+  readonly amount: number
+  readonly run: () => void
+}
+
+/** Read in one run: more than the caches of a core hold. */
+const READ_BYTES = 96 * 2 ** 20
+const STREAMS = [1, 2, 4]
+/** Turns of the arithmetic loops in one run: some 0.1 ms. */
+const TURNS = 2048
+const PAGE_BYTES = 65536
+
+/** The kernels of the limits of one core; `core` is the module of a build with SIMD. Holds 96 MB while it is in use. */
+export function createLimitKernels(core: WebAssembly.Module, { isShared }: { readonly isShared: boolean }): LimitKernel[] {
+  const memory = new WebAssembly.Memory({ initial: READ_BYTES / PAGE_BYTES })
+  // Pages that were never written are all one and the same.
+  new Uint8Array(memory.buffer).fill(1)
+  const call = new WebAssembly.Instance(new WebAssembly.Module(limitModule()), { env: { memory } }).exports as Record<string, (a: number, b: number) => number>
+  const coreMemory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared: isShared })
+  const { evaluate } = new WebAssembly.Instance(core, { env: { memory: coreMemory } }).exports as { evaluate: (f: number, x: number, out: number, count: number) => void }
+  // The second page is free: the core's static data takes a part of the first.
+  const count = PAGE_BYTES / 8
+  new Float32Array(coreMemory.buffer, PAGE_BYTES, count).fill(-1.7)
+  const half = 0x3f000000
+  return [
+    { limit: 'flop', name: 'f32x4 mul, add', amount: TURNS * UNROLL * SUMS * 8, run: () => void call['multiplyAdd'](TURNS, half) },
+    { limit: 'intOp', name: 'i32x4 dot_i16x8, add', amount: TURNS * UNROLL * SUMS * 16, run: () => void call['dot'](TURNS, 3) },
+    ...STREAMS.map((n): LimitKernel => ({
+      limit: 'byte', name: `read, ${n} ${n === 1 ? 'stream' : 'streams'}`, amount: READ_BYTES, run: () => void call[`read${n}`](0, READ_BYTES / n)
+    })),
+    { limit: 'exp2', name: 'exp2', amount: count, run: () => evaluate(FUNCTION_EXP2, PAGE_BYTES, PAGE_BYTES + 4 * count, count) }
+  ]
+}
+
+/** Measures the limits in half a second: of each the best kernel's median. */
+export function measureLimits(core: WebAssembly.Module, options: { readonly isShared: boolean }): Limits {
+  const limits = { flop: 0, intOp: 0, byte: 0, exp2: 0 }
+  for (const { limit, amount, run } of createLimitKernels(core, options)) {
+    limits[limit] = Math.max(limits[limit], amount / secondsOf(run))
+  }
+  return limits
+}
+
+/** Median over samples of some 5 ms, after a first one in which V8 compiles. */
+function secondsOf(run: () => void): number {
+  const samples = Array.from({ length: 9 }, () => {
+    let nRuns = 0
+    const startMs = performance.now()
+    let elapsedMs = 0
+    for (; elapsedMs < 5; elapsedMs = performance.now() - startMs) {
+      run()
+      nRuns++
+    }
+    return elapsedMs / 1000 / nRuns
+  })
+  return median(samples.slice(1))
+}
+
+// A small assembler: the kernels are (a: i32, b: i32) → i32 of one loop, whose result depends on all that it did.
+
+/** Independent sums: with two operands they fill the 15 registers that V8 gives to vectors, and hide the latency of a product and a sum. */
+const SUMS = 12
+const UNROLL = 8
+const [A, B, SUM] = [0, 1, 2]
+const OPERAND = SUM + SUMS
+
+const get = (local: number): number[] => [0x20, local]
+const set = (local: number): number[] => [0x21, local]
+const constant = (value: number): number[] => [0x41, ...signed(value)]
+const simd = (code: number): number[] => [0xfd, ...unsigned(code)]
+const [LOAD, I16_SPLAT, I32_SPLAT, F32_SPLAT, EXTRACT, XOR, I32_ADD, DOT, F32_ADD, F32_MUL] = [0x00, 0x10, 0x11, 0x13, 0x1b, 0x51, 0xae, 0xba, 0xe4, 0xe6]
+const sums = (count: number, code: (sum: number) => number[]): number[] => Array.from({ length: count }, (_, i) => code(SUM + i)).flat()
+
+function arithmetic(splat: readonly number[], step: (sum: number) => number[]): number[] {
+  return [
+    ...get(B), ...splat, ...set(OPERAND),
+    ...sums(SUMS, (sum) => [...constant(sum), ...simd(I32_SPLAT), ...set(sum)]),
+    ...loop([...Array.from({ length: UNROLL }, () => sums(SUMS, step)).flat(), ...get(A), ...constant(1), 0x6b, 0x22, A])
+  ]
+}
+
+/** Addresses A to B in each of `nStreams` streams. */
+function read(nStreams: number): number[] {
+  const lineLoads = 16 / nStreams
+  const loads = Array.from({ length: 16 }, (_, i) => {
+    const sum = SUM + (i % SUMS)
+    const offset = Math.floor(i / lineLoads) * (READ_BYTES / nStreams) + 16 * (i % lineLoads)
+    return [...get(sum), ...get(A), ...simd(LOAD), 4, ...unsigned(offset), ...simd(XOR), ...set(sum)]
+  })
+  return loop([...loads.flat(), ...get(A), ...constant(16 * lineLoads), 0x6a, 0x22, A, ...get(B), 0x47])
+}
+
+/** Until the body leaves 0; then the sums in one number. */
+function loop(body: readonly number[]): number[] {
+  return [0x03, 0x40, ...body, 0x0d, 0, 0x0b, ...get(SUM), ...sums(SUMS - 1, (sum) => [...get(sum + 1), ...simd(XOR)]), ...simd(EXTRACT), 0]
+}
+
+function limitModule(): Uint8Array<ArrayBuffer> {
+  const kernels = {
+    multiplyAdd: arithmetic([0xbe, ...simd(F32_SPLAT)], (sum) => [...get(sum), ...get(OPERAND), ...simd(F32_MUL), ...get(OPERAND), ...simd(F32_ADD), ...set(sum)]),
+    dot: arithmetic(simd(I16_SPLAT), (sum) => [...get(sum), ...get(sum), ...get(OPERAND), ...simd(DOT), ...simd(I32_ADD), ...set(sum)]),
+    ...Object.fromEntries(STREAMS.map((n) => [`read${n}`, read(n)]))
+  }
+  const bodies = Object.values(kernels).map((code) => sized([...list([[...unsigned(SUMS + 1), 0x7b]]), ...code, 0x0b]))
+  return Uint8Array.from([
+    0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
+    ...section(1, [[0x60, 2, 0x7f, 0x7f, 1, 0x7f]]),
+    ...section(2, [[...text('env'), ...text('memory'), 2, 0, 1]]),
+    ...section(3, bodies.map(() => [0])),
+    ...section(7, Object.keys(kernels).map((name, i) => [...text(name), 0, i])),
+    ...section(10, bodies)
+  ])
+}
+
+function section(id: number, items: readonly (readonly number[])[]): number[] {
+  return [id, ...sized(list(items))]
+}
+
+function list(items: readonly (readonly number[])[]): number[] {
+  return [...unsigned(items.length), ...items.flat()]
+}
+
+function text(value: string): number[] {
+  return sized([...new TextEncoder().encode(value)])
+}
+
+function sized(bytes: readonly number[]): number[] {
+  return [...unsigned(bytes.length), ...bytes]
+}
+
+function unsigned(value: number): number[] {
+  return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)]
+}
+
+function signed(value: number): number[] {
+  return value >= -64 && value < 64 ? [value & 0x7f] : [(value & 0x7f) | 0x80, ...signed(value >> 7)]
+}

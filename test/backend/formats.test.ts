@@ -1,0 +1,113 @@
+/** Linear and embed on weights of every format against float64 on the same numbers, in both builds. */
+import { describe, expect, test } from 'vitest'
+import type { Segment } from '../../src/backend/backend.ts'
+import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
+import type { WeightFormat } from '../../src/program/formats.ts'
+import type { View } from '../../src/program/ops.ts'
+import { BUILDS } from '../support/backends.ts'
+import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment } from '../support/op-rig.ts'
+
+const DENSE = ['bf16', 'f16'] as const
+const QUANTIZED = ['q8_0', 'q4_0'] as const
+const ROWS = [1, 2, 3, 4, 5, 8, 63, 64, 65, 69]
+const OUTPUTS = [1, 7, 8, 9, 16, 17, 24, 40]
+const INSET = 3
+
+async function compareAll(spec: OpSpec, batches: readonly (readonly Segment[])[], limits: { tolerance: number, size?: number, place: string }): Promise<number> {
+  const [reference, scalar, simd] = await Promise.all((['reference', ...BUILDS] as const).map((kind) => createRig(kind, spec)))
+  let error = 0
+  for (const segments of batches) {
+    const [want, fromScalar, fromSimd] = [await reference.run(segments), await scalar.run(segments), await simd.run(segments)]
+    const place = `${limits.place}, ${segments[0].nRows} rows`
+    error = Math.max(error, compareSnapshots(fromScalar, want, { ...limits, place: `${place}, scalar` }))
+    expectSameSnapshot(fromSimd, fromScalar, `${place}, simd beside scalar`)
+  }
+  return error
+}
+
+const batches = ROWS.map((nRows) => [segment(0, 0, nRows)])
+
+interface LinearForm {
+  readonly format: WeightFormat
+  readonly nOut: number
+  readonly nIn: number
+  readonly hasBias: boolean
+  readonly accumulate: boolean
+}
+
+function linearSpec({ format, nOut, nIn, hasBias, accumulate }: LinearForm, fill?: NonNullable<OpSpec['fills']>[string]): OpSpec {
+  const x = (builder: ProgramBuilder): View => columns(builder.buffer('x', INSET + nIn + 2), INSET, nIn)
+  return {
+    seed: 100 * nOut + nIn, format, capacity: { maxRows: 72, maxLogitRows: 72, nSlots: 1 },
+    ...(fill ? { fills: { x: fill } } : {}),
+    build: (builder) => ({
+      kind: 'linear', accumulate, x: x(builder), weight: builder.parameter('weight', [nOut, nIn]),
+      bias: hasBias ? builder.parameter('bias', [nOut]) : null, out: builder.buffer('out', nOut)
+    })
+  }
+}
+
+const FLAGS = [[false, false], [true, true]] as const
+
+describe.each(DENSE)('linear, %s', (format) => {
+  test.each(OUTPUTS)('%i outputs', async (nOut) => {
+    let error = 0
+    // Odd numbers of inputs are kept in f32: the formats keep pairs together.
+    for (const nIn of [1, 2, 3, 6, 8, 34]) {
+      for (const [hasBias, accumulate] of FLAGS) {
+        const place = `${nIn} inputs, bias and accumulate ${hasBias}`
+        error = Math.max(error, await compareAll(linearSpec({ format, nOut, nIn, hasBias, accumulate }), batches, { tolerance: 1e-6, size: 1, place }))
+      }
+    }
+    console.log(`linear ${format} ${nOut}: largest error ${error.toExponential(1)}`)
+  })
+})
+
+/** Multiples of 2^-15 with one of ±32767 · 2^-15 in each block of 32: quantized to 16 bits they are what they were. */
+const exactInputs: NonNullable<OpSpec['fills']>[string] = (numbers, _row, column) => {
+  const k = (column - INSET + 32) % 32
+  return (k === 7 ? (numbers.integer(0, 1) * 2 - 1) * 32_767 : numbers.integer(-32_767, 32_767)) / 32_768
+}
+
+describe.each(QUANTIZED)('linear, %s', (format) => {
+  test.each(OUTPUTS)('%i outputs, inputs that 16 bits hold', async (nOut) => {
+    let error = 0
+    // 33 inputs are no whole blocks: f32.
+    for (const nIn of [32, 33, 96]) {
+      for (const [hasBias, accumulate] of FLAGS) {
+        const place = `${nIn} inputs, bias and accumulate ${hasBias}`
+        error = Math.max(error, await compareAll(linearSpec({ format, nOut, nIn, hasBias, accumulate }, exactInputs), batches, { tolerance: 1e-6, size: 1, place }))
+      }
+    }
+    console.log(`linear ${format} ${nOut}: largest error ${error.toExponential(1)}`)
+  })
+
+  test('any inputs: half a step of 16 bits in each', async () => {
+    // 96 terms, each off by at most 2^-16 of the largest input of 1, times a weight below 1; they seldom agree in sign.
+    const error = await compareAll(linearSpec({ format, nOut: 24, nIn: 96, hasBias: false, accumulate: false }), batches, { tolerance: 1e-4, size: 1, place: '96 inputs' })
+    console.log(`linear ${format}, any inputs: largest error ${error.toExponential(1)}`)
+    // The inputs are quantized indeed: the test of exact ones means something.
+    expect(error).toBeGreaterThan(1e-6)
+  })
+
+  test('inputs of zero, and tiny and large ones', async () => {
+    for (const [name, size, tolerance] of [['zero', 0, 0], ['tiny', 1e-20, 1e-4], ['large', 1e20, 1e-4], ['beyond the smallest', 1e-36, 1e-4]] as const) {
+      const spec = linearSpec({ format, nOut: 9, nIn: 64, hasBias: false, accumulate: false }, (numbers) => size * numbers.float(-1, 1))
+      // Below 1e-30 a block counts as zero: nothing larger than its products may come of it.
+      await compareAll(spec, [[segment(0, 0, 5)]], { tolerance, size: name === 'beyond the smallest' ? 1e-28 : 1e-30, place: name })
+    }
+  })
+})
+
+describe.each([...DENSE, ...QUANTIZED])('embed, %s', (format) => {
+  test.each([1, 7, 8, 9, 20])('%i ids', async (vocabSize) => {
+    for (const width of [1, 2, 6, 32, 64, 96]) {
+      if (width % 32 !== 0 && format.startsWith('q')) continue
+      const spec: OpSpec = {
+        seed: width, format, vocabSize, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 1 },
+        build: (builder) => ({ kind: 'embed', weight: builder.parameter('weight', [vocabSize, width]), out: builder.buffer('out', width) })
+      }
+      expect(await compareAll(spec, [[segment(0, 0, 1)], [segment(0, 0, 19)]], { tolerance: 0, place: `width ${width}` })).toBe(0)
+    }
+  })
+})
