@@ -1,6 +1,6 @@
 /** Runs a suite: makes its groups one after the other, measures the lines of each in turns with the limits, and works the figures out. */
 
-import { createLimitKernels, type LimitKernel, type Limits } from '../src/profile.ts'
+import { bestOf, createLimitKernels, type LimitKernel } from '../src/profile.ts'
 import { type Effort, measure, type Task } from './measure.ts'
 import { type Beside, type Measured, type Result, resultOf } from './results.ts'
 import type { Core, Group, Line, Suite, SuiteContext } from './suite.ts'
@@ -46,21 +46,10 @@ async function runGroup(suite: string, group: Group, twin: Group | undefined, ke
   const tasks: Task[] = [...pairs.flat(), ...used.map(({ name, run }) => ({ name, run }))]
   const seconds = await measure(tasks, effort)
   const measured = (line: Line): Measured => ({ line, seconds: seconds[tasks.indexOf(line)] })
-  const limits = limitsByRound(used, seconds.slice(tasks.length - used.length))
+  const ofKernels = seconds.slice(tasks.length - used.length)
+  const limits = seconds[0].map((_, round) => bestOf(used, used.map(({ amount }, i) => amount / ofKernels[i][round])))
   return pairs.map(([line, other]) => {
     const beside: Beside = { limits, others: group.lines.map(measured), twin: other === undefined ? undefined : measured(other) }
     return resultOf(measured(line), { suite, group: group.name }, beside)
-  })
-}
-
-/** Of each limit the best kernel; a limit that no line of the group asks for has no bound. */
-function limitsByRound(kernels: readonly LimitKernel[], seconds: readonly (readonly number[])[]): Limits[] {
-  const nRounds = seconds[0]?.length ?? 0
-  return Array.from({ length: nRounds }, (_, round) => {
-    const rate = (limit: keyof Limits): number => {
-      const rates = kernels.map((kernel, i) => (kernel.limit === limit ? kernel.amount / seconds[i][round] : 0))
-      return Math.max(...rates) || Infinity
-    }
-    return { flop: rate('flop'), intOp: rate('intOp'), byte: rate('byte'), exp2: rate('exp2') }
   })
 }

@@ -11,7 +11,7 @@ import { buildModel, type ModelConfig, readModelConfig } from './model/architect
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { opCost, type Parameter, type Program, type RowSpace } from './program/ops.ts'
-import { hostHasSharedMemory, hostHasSimd } from './host.ts'
+import { hostHasRelaxedSimd, hostHasSharedMemory, hostHasSimd } from './host.ts'
 import { platform } from '#platform'
 
 export interface LoadProgress {
@@ -39,6 +39,8 @@ export interface EngineOptions {
   readonly backend?: 'auto' | 'wasm' | 'reference' | undefined
   /** Build of the compute core; 'auto' takes SIMD where the host has it. Both give the same bits. Default 'auto'. */
   readonly build?: 'auto' | 'scalar' | 'simd' | undefined
+  /** Fused multiply-and-add where the host has it: faster, but results may differ from machine to machine in the last digits. Default false. */
+  readonly relaxed?: boolean | undefined
   /** Sequences whose state stays in the engine's memory; further ones are moved in and out. Default 4. */
   readonly maxBatch?: number | undefined
   readonly signal?: AbortSignal | undefined
@@ -123,22 +125,40 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */
 const COST_PER_THREAD = 2e7
 
-function chooseBuild(program: Program, { build = 'auto', threads = 'auto' }: EngineOptions): { build: WasmBuild; nThreads: number; reason: string } {
-  const hasSimd = hostHasSimd()
-  const hasThreads = hasSimd && build !== 'scalar' && platform.nCores > 1
-  if (threads !== 'auto' && threads > 1) {
-    if (!hostHasSharedMemory() || build === 'scalar') {
-      throw new UnsupportedError({ place: 'threads', expected: '1, without shared memory and with the scalar build', got: `${threads}` })
-    }
-    return { build: 'simd-threads', nThreads: threads, reason: `${threads} threads asked for` }
+interface Choice {
+  readonly build: WasmBuild
+  readonly nThreads: number
+  readonly reason: string
+}
+
+/** What the options ask for, or UnsupportedError where the host has it not; 'auto' takes the best that is there. */
+function chooseBuild(program: Program, { build = 'auto', threads = 'auto', relaxed = false }: EngineOptions): Choice {
+  const isSimd = build === 'auto' ? hostHasSimd() : build === 'simd'
+  if (!isSimd && (relaxed || (threads !== 'auto' && threads > 1))) {
+    throw new UnsupportedError({ place: relaxed ? 'relaxed' : 'threads', expected: 'a build with SIMD', got: 'the scalar build' })
   }
-  const chosen = build === 'auto' ? (hasSimd ? 'simd' : 'scalar') : build
-  const buildReason = build === 'auto' ? `this host has ${hasSimd ? '' : 'no '}WebAssembly SIMD` : `build ${build} asked for`
-  if (threads === 1) return { build: chosen, nThreads: 1, reason: `${buildReason}; 1 thread asked for` }
-  if (!hasThreads || !hostHasSharedMemory()) return { build: chosen, nThreads: 1, reason: `${buildReason}; 1 thread: ${platform.nCores > 1 ? 'no shared memory' : 'one core'}` }
-  const useful = Math.max(1, Math.min(platform.nCores, Math.floor(program.ops.reduce((sum, op) => sum + opCost(op), 0) / COST_PER_THREAD)))
-  if (useful === 1) return { build: chosen, nThreads: 1, reason: `${buildReason}; 1 thread: the model is too small to gain by more` }
-  return { build: 'simd-threads', nThreads: useful, reason: `${buildReason} and threads; ${useful} of ${platform.nCores} cores` }
+  if (relaxed && !hostHasRelaxedSimd()) {
+    throw new UnsupportedError({ place: 'relaxed', expected: 'a host with relaxed SIMD', got: 'one without' })
+  }
+  const { nThreads, reason } = chooseThreads(program, isSimd, threads)
+  const buildReason = build === 'auto' ? `this host has ${isSimd ? '' : 'no '}WebAssembly SIMD` : `build ${build} asked for`
+  if (!isSimd) return { build: 'scalar', nThreads, reason: `${buildReason}; ${reason}` }
+  const name = nThreads > 1 ? 'simd-threads' : 'simd'
+  return { build: relaxed ? `${name}-relaxed` : name, nThreads, reason: `${buildReason}${relaxed ? ', relaxed asked for' : ''}; ${reason}` }
+}
+
+function chooseThreads(program: Program, isSimd: boolean, threads: number | 'auto'): Omit<Choice, 'build'> {
+  const nThreadsOf = (nThreads: number, reason: string): Omit<Choice, 'build'> => ({ nThreads, reason: `${nThreads} ${nThreads > 1 ? 'threads' : 'thread'}: ${reason}` })
+  if (threads === 1) return nThreadsOf(1, 'asked for')
+  if (!hostHasSharedMemory()) {
+    if (threads === 'auto') return nThreadsOf(1, 'this host has no shared memory')
+    throw new UnsupportedError({ place: 'threads', expected: '1 on a host without shared memory', got: `${threads}` })
+  }
+  if (threads !== 'auto') return nThreadsOf(threads, 'asked for')
+  if (!isSimd) return nThreadsOf(1, 'the scalar build has no more')
+  const cost = program.ops.reduce((sum, op) => sum + opCost(op), 0)
+  const useful = Math.max(1, Math.min(platform.nCores, Math.floor(cost / COST_PER_THREAD)))
+  return nThreadsOf(useful, useful < platform.nCores ? 'the model is too small to gain by more' : `of ${platform.nCores} cores`)
 }
 
 /** The largest op of a chunk: 30 ms on a core of 20 GFLOP/s, so that it ends within the 50 ms between two turns of the event loop. */

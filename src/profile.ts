@@ -5,6 +5,7 @@
 
 import { FUNCTION_EXP2 } from '../assembly/abi.ts'
 import { logitRows, type Batch, type SteppingBackend } from './backend/backend.ts'
+import { createPace } from './backend/pace.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { elementsOf, type Op, type OpKind, type OpOf, type Parameter } from './program/ops.ts'
 
@@ -87,44 +88,71 @@ export interface Profile {
   readonly lines: readonly ProfileLine[]
   /** The lines' sum. */
   readonly totalMs: number
-  /** Median of the batch in one call, without a stop after each op. */
+  /** Median of the batch in one go, without a stop after each op. */
   readonly wholeMs: number
+  /** Of one core, in a second; null where none were asked for. */
+  readonly limits: Limits | null
+}
+
+export interface ProfileOptions {
+  /** Times that all is measured, after one that does not count. Default 5. */
+  readonly repeats?: number | undefined
+  /** Measured between the repeats, so that they meet the same moments of a machine that others use too. */
+  readonly limits?: readonly LimitKernel[] | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 /**
- * Runs a batch op by op, and in one call, `repeats` times each (default 5) after one that does not count.
- * The states of the batch's slots go on; with many threads each op ends with a barrier that a whole run may do without.
+ * Runs a batch op by op, and in one go. The states of the batch's slots go on; with many threads each op ends with a barrier
+ * that a whole run may do without. Throws the signal's reason when aborted.
  */
-export function profile(backend: SteppingBackend, batch: Batch, { repeats = 5 }: { readonly repeats?: number | undefined } = {}): Profile {
+export async function profile(backend: SteppingBackend, batch: Batch, { repeats = 5, limits = [], signal }: ProfileOptions = {}): Promise<Profile> {
   const { ops } = backend.program
-  const names = ops.map((op) => nameOf(op, (parameter) => backend.formatOf(parameter)))
-  const opWorks = worksOf({ program: backend.program, formatOf: (parameter) => backend.formatOf(parameter) }, batch)
+  const formatOf: FormatOf = (parameter) => backend.formatOf(parameter)
+  const names = ops.map((op) => nameOf(op, formatOf))
+  const works = worksOf({ program: backend.program, formatOf }, batch)
   const samplesMs = new Map(names.map((name) => [name, [] as number[]]))
   const wholeMs: number[] = []
+  const rates = limits.map((): number[] => [])
+  const logits = new Float32Array(logitRows(batch).length * (backend.program.logits?.width ?? 0))
   for (let repeat = 0; repeat <= repeats; repeat++) {
-    const elapsedMs = new Map<string, number>()
-    backend.begin(batch)
-    for (let i = 0; i < ops.length; i++) {
-      const startMs = performance.now()
-      backend.run(i, i + 1)
-      elapsedMs.set(names[i], (elapsedMs.get(names[i]) ?? 0) + performance.now() - startMs)
-    }
-    backend.begin(batch)
+    for (const [i, kernel] of limits.entries()) rates[i].push(rateOf(kernel))
+    // What the limits drove out of the caches comes back.
+    await backend.forward(batch, logits)
+    const elapsedMs = await runByOp(backend, batch, { names, signal })
     const startMs = performance.now()
-    backend.run(0, ops.length)
+    await backend.forward(batch, logits)
     if (repeat === 0) continue
     wholeMs.push(performance.now() - startMs)
     for (const [name, ms] of elapsedMs) samplesMs.get(name)?.push(ms)
   }
-  const totalMs = [...samplesMs.values()].reduce((sum, samples) => sum + median(samples), 0)
-  const lines = [...samplesMs].map(([name, samples]) => {
+  const medians = [...samplesMs].map(([name, samples]) => [name, median(samples)] as const)
+  const totalMs = medians.reduce((sum, [, ms]) => sum + ms, 0)
+  const lines = medians.map(([name, elapsedMs]) => {
     const isOwn = (_: unknown, i: number): boolean => names[i] === name
-    const elapsedMs = median(samples)
     const own = ops.filter(isOwn)
-    return { name, kind: own[0].kind, nOps: own.length, elapsedMs, share: elapsedMs / totalMs, works: opWorks.filter(isOwn) }
+    return { name, kind: own[0].kind, nOps: own.length, elapsedMs, share: elapsedMs / totalMs, works: works.filter(isOwn) }
   })
   lines.sort((a, b) => b.elapsedMs - a.elapsedMs)
-  return { nTokens: batch.tokens.length, threads: backend.info.threads, lines, totalMs, wholeMs: median(wholeMs) }
+  return {
+    nTokens: batch.tokens.length, threads: backend.info.threads, lines, totalMs, wholeMs: median(wholeMs),
+    limits: limits.length === 0 ? null : bestOf(limits, rates.map((samples) => median(samples.slice(1))))
+  }
+}
+
+/** Milliseconds of each name's ops. */
+async function runByOp(backend: SteppingBackend, batch: Batch, { names, signal }: { names: readonly string[]; signal: AbortSignal | undefined }): Promise<Map<string, number>> {
+  const elapsedMs = new Map<string, number>()
+  const pace = createPace()
+  backend.begin(batch)
+  for (let i = 0; i < names.length; i++) {
+    const startMs = performance.now()
+    backend.run(i, i + 1)
+    elapsedMs.set(names[i], (elapsedMs.get(names[i]) ?? 0) + performance.now() - startMs)
+    await pace.pause()
+    signal?.throwIfAborted()
+  }
+  return elapsedMs
 }
 
 function nameOf(op: Op, formatOf: FormatOf): string {
@@ -176,28 +204,20 @@ export function createLimitKernels(core: WebAssembly.Module, { isShared }: { rea
   ]
 }
 
-/** Measures the limits in half a second: of each the best kernel's median. */
-export function measureLimits(core: WebAssembly.Module, options: { readonly isShared: boolean }): Limits {
-  const limits = { flop: 0, intOp: 0, byte: 0, exp2: 0 }
-  for (const { limit, amount, run } of createLimitKernels(core, options)) {
-    limits[limit] = Math.max(limits[limit], amount / secondsOf(run))
+/** Amount in a second, over some 3 ms. */
+function rateOf({ amount, run }: LimitKernel): number {
+  const startMs = performance.now()
+  for (let nRuns = 1; ; nRuns++) {
+    run()
+    const elapsedMs = performance.now() - startMs
+    if (elapsedMs >= 3) return (1000 * nRuns * amount) / elapsedMs
   }
-  return limits
 }
 
-/** Median over samples of some 5 ms, after a first one in which V8 compiles. */
-function secondsOf(run: () => void): number {
-  const samples = Array.from({ length: 9 }, () => {
-    let nRuns = 0
-    const startMs = performance.now()
-    let elapsedMs = 0
-    for (; elapsedMs < 5; elapsedMs = performance.now() - startMs) {
-      run()
-      nRuns++
-    }
-    return elapsedMs / 1000 / nRuns
-  })
-  return median(samples.slice(1))
+/** Of each limit the best kernel's rate; no bound where there is no kernel. */
+export function bestOf(kernels: readonly LimitKernel[], rates: readonly number[]): Limits {
+  const best = (limit: keyof Limits): number => Math.max(...kernels.map((kernel, i) => (kernel.limit === limit ? rates[i] : 0))) || Infinity
+  return { flop: best('flop'), intOp: best('intOp'), byte: best('byte'), exp2: best('exp2') }
 }
 
 // A small assembler: the kernels are (a: i32, b: i32) → i32 of one loop, whose result depends on all that it did.

@@ -59,7 +59,7 @@ describe('the reader of imports', () => {
 })
 
 /** What everybody may import: none of it imports more than the platform's interface. */
-const BASE = ['src/errors', 'src/elementary', 'src/pace']
+const BASE = ['src/errors', 'src/elementary']
 
 test('program imports nothing above it', () => expectOnly('src/program', ...BASE))
 test('model imports program, and the readers of a checkpoint’s config', () => expectOnly('src/model', 'src/program', 'src/checkpoint/json', ...BASE))

@@ -10,6 +10,8 @@
  *   silu      [-80, 80]     2.4
  */
 
+import { multiplyAdd } from './multiply-add'
+
 /** 2^f − 1 = f · (E1 + f · (E2 + …)) on [-1/2, 1/2]: minimax, 2.0e-9. */
 const E1: f32 = 0.6931471824645996
 const E2: f32 = 0.24022647738456726
@@ -146,10 +148,10 @@ export function softplusLanes(x: v128): v128 {
   const u = expLanes(f32x4.neg(f32x4.abs(x)))
   const s = f32x4.div(u, f32x4.add(u, constant(TWO)))
   const s2 = f32x4.mul(s, s)
-  let q = f32x4.add(f32x4.mul(s2, constant(D4)), constant(D3))
-  q = f32x4.add(f32x4.mul(s2, q), constant(D2))
-  q = f32x4.add(f32x4.mul(s2, q), constant(D1))
-  q = f32x4.add(f32x4.mul(s2, q), constant(ONE))
+  let q = multiplyAdd(s2, constant(D4), constant(D3))
+  q = multiplyAdd(s2, q, constant(D2))
+  q = multiplyAdd(s2, q, constant(D1))
+  q = multiplyAdd(s2, q, constant(ONE))
   return f32x4.add(f32x4.pmax(x, f32x4.splat(0)), f32x4.mul(f32x4.add(s, s), q))
 }
 
@@ -179,12 +181,12 @@ export function silu(x: f32): f32 {
 // @ts-ignore: decorator
 @inline
 function polynomialLanes(f: v128): v128 {
-  let p = f32x4.add(f32x4.mul(f, constant(C6)), constant(C5))
-  p = f32x4.add(f32x4.mul(f, p), constant(C4))
-  p = f32x4.add(f32x4.mul(f, p), constant(C3))
-  p = f32x4.add(f32x4.mul(f, p), constant(C2))
-  p = f32x4.add(f32x4.mul(f, p), constant(C1))
-  return f32x4.add(f32x4.mul(f, p), constant(ONE))
+  let p = multiplyAdd(f, constant(C6), constant(C5))
+  p = multiplyAdd(f, p, constant(C4))
+  p = multiplyAdd(f, p, constant(C3))
+  p = multiplyAdd(f, p, constant(C2))
+  p = multiplyAdd(f, p, constant(C1))
+  return multiplyAdd(f, p, constant(ONE))
 }
 
 // @ts-ignore: decorator

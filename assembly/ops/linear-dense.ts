@@ -3,6 +3,7 @@
 import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS } from '../abi'
 import { at, pointer, word } from '../control'
 import { densePanelBytes, denseWeight, evenWeights, F32, isF32, oddWeights } from '../formats/dense'
+import { multiplyAdd } from '../math/multiply-add'
 import { storeOutput, storePanel } from './linear-panel'
 
 // @ts-ignore: decorator
@@ -42,13 +43,6 @@ function highOdd<F>(weights: usize): v128 {
   return isF32<F>() ? v128.load(weights, 48) : oddWeights<F>(v128.load(weights, 16))
 }
 
-/** sum + x · w. */
-// @ts-ignore: decorator
-@inline
-function addProduct(sum: v128, x: v128, w: v128): v128 {
-  return f32x4.add(sum, f32x4.mul(x, w))
-}
-
 /** One row times panels [first, end), taken in pairs half the range apart: two streams that the prefetcher follows. */
 export function oneRowDense<F>(op: usize, row: i32, first: i32, end: i32): void {
   const nIn = word(op, LINEAR_N_IN)
@@ -64,24 +58,24 @@ export function oneRowDense<F>(op: usize, row: i32, first: i32, end: i32): void 
     let k = x
     for (const stop = at(x, nIn & ~1); k < stop; k += 8) {
       const even = v128.load32_splat(k)
-      a0 = addProduct(a0, even, lowEven<F>(near))
-      a1 = addProduct(a1, even, highEven<F>(near))
-      b0 = addProduct(b0, even, lowEven<F>(far))
-      b1 = addProduct(b1, even, highEven<F>(far))
+      a0 = multiplyAdd(even, lowEven<F>(near), a0)
+      a1 = multiplyAdd(even, highEven<F>(near), a1)
+      b0 = multiplyAdd(even, lowEven<F>(far), b0)
+      b1 = multiplyAdd(even, highEven<F>(far), b1)
       const odd = v128.load32_splat(k, 4)
-      a0 = addProduct(a0, odd, lowOdd<F>(near))
-      a1 = addProduct(a1, odd, highOdd<F>(near))
-      b0 = addProduct(b0, odd, lowOdd<F>(far))
-      b1 = addProduct(b1, odd, highOdd<F>(far))
+      a0 = multiplyAdd(odd, lowOdd<F>(near), a0)
+      a1 = multiplyAdd(odd, highOdd<F>(near), a1)
+      b0 = multiplyAdd(odd, lowOdd<F>(far), b0)
+      b1 = multiplyAdd(odd, highOdd<F>(far), b1)
       near += pairBytes<F>()
       far += pairBytes<F>()
     }
     if (nIn & 1) {
       const even = v128.load32_splat(k)
-      a0 = addProduct(a0, even, lowEven<F>(near))
-      a1 = addProduct(a1, even, highEven<F>(near))
-      b0 = addProduct(b0, even, lowEven<F>(far))
-      b1 = addProduct(b1, even, highEven<F>(far))
+      a0 = multiplyAdd(even, lowEven<F>(near), a0)
+      a1 = multiplyAdd(even, highEven<F>(near), a1)
+      b0 = multiplyAdd(even, lowEven<F>(far), b0)
+      b1 = multiplyAdd(even, highEven<F>(far), b1)
     }
     storePanel(op, row, panel, a0, a1)
     storePanel(op, row, panel + half, b0, b1)
@@ -98,14 +92,14 @@ function onePanel<F>(op: usize, row: i32, panel: i32): void {
   for (const stop = at(x, nIn & ~1); x < stop; x += 8) {
     const even = v128.load32_splat(x)
     const odd = v128.load32_splat(x, 4)
-    a0 = addProduct(addProduct(a0, even, lowEven<F>(weights)), odd, lowOdd<F>(weights))
-    a1 = addProduct(addProduct(a1, even, highEven<F>(weights)), odd, highOdd<F>(weights))
+    a0 = multiplyAdd(odd, lowOdd<F>(weights), multiplyAdd(even, lowEven<F>(weights), a0))
+    a1 = multiplyAdd(odd, highOdd<F>(weights), multiplyAdd(even, highEven<F>(weights), a1))
     weights += pairBytes<F>()
   }
   if (nIn & 1) {
     const even = v128.load32_splat(x)
-    a0 = addProduct(a0, even, lowEven<F>(weights))
-    a1 = addProduct(a1, even, highEven<F>(weights))
+    a0 = multiplyAdd(even, lowEven<F>(weights), a0)
+    a1 = multiplyAdd(even, highEven<F>(weights), a1)
   }
   storePanel(op, row, panel, a0, a1)
 }
@@ -147,32 +141,32 @@ export function fourRowsDense(op: usize, row: i32, panel: i32, weights: usize): 
     let w0 = lowEven<F32>(weights)
     let w1 = highEven<F32>(weights)
     let x = v128.load32_splat(x0)
-    a0 = addProduct(a0, x, w0)
-    a1 = addProduct(a1, x, w1)
+    a0 = multiplyAdd(x, w0, a0)
+    a1 = multiplyAdd(x, w1, a1)
     x = v128.load32_splat(x1)
-    b0 = addProduct(b0, x, w0)
-    b1 = addProduct(b1, x, w1)
+    b0 = multiplyAdd(x, w0, b0)
+    b1 = multiplyAdd(x, w1, b1)
     x = v128.load32_splat(x2)
-    c0 = addProduct(c0, x, w0)
-    c1 = addProduct(c1, x, w1)
+    c0 = multiplyAdd(x, w0, c0)
+    c1 = multiplyAdd(x, w1, c1)
     x = v128.load32_splat(x3)
-    d0 = addProduct(d0, x, w0)
-    d1 = addProduct(d1, x, w1)
+    d0 = multiplyAdd(x, w0, d0)
+    d1 = multiplyAdd(x, w1, d1)
     if (x0 + 4 >= stop) break
     w0 = lowOdd<F32>(weights)
     w1 = highOdd<F32>(weights)
     x = v128.load32_splat(x0, 4)
-    a0 = addProduct(a0, x, w0)
-    a1 = addProduct(a1, x, w1)
+    a0 = multiplyAdd(x, w0, a0)
+    a1 = multiplyAdd(x, w1, a1)
     x = v128.load32_splat(x1, 4)
-    b0 = addProduct(b0, x, w0)
-    b1 = addProduct(b1, x, w1)
+    b0 = multiplyAdd(x, w0, b0)
+    b1 = multiplyAdd(x, w1, b1)
     x = v128.load32_splat(x2, 4)
-    c0 = addProduct(c0, x, w0)
-    c1 = addProduct(c1, x, w1)
+    c0 = multiplyAdd(x, w0, c0)
+    c1 = multiplyAdd(x, w1, c1)
     x = v128.load32_splat(x3, 4)
-    d0 = addProduct(d0, x, w0)
-    d1 = addProduct(d1, x, w1)
+    d0 = multiplyAdd(x, w0, d0)
+    d1 = multiplyAdd(x, w1, d1)
     x0 += 8
     x1 += 8
     x2 += 8

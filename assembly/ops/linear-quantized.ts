@@ -8,6 +8,7 @@ import {
 } from '../abi'
 import { at, pointer, scratchOf, word } from '../control'
 import { blockBytes, blockPanelBytes, isQ8, quantizeRows, scaleLanes, scaleOf, storedWeight, weightsOf } from '../formats/blocks'
+import { multiplyAdd } from '../math/multiply-add'
 import { storeOutput, storePanel } from './linear-panel'
 
 /** Quantizes rows [block, block + count) into the thread's scratch and returns its address: see quantizeRows. */
@@ -98,7 +99,7 @@ function addDot(sum: v128, x: v128, w: v128): v128 {
 // @ts-ignore: decorator
 @inline
 function addScaled(total: v128, sum: v128, scale: v128): v128 {
-  return f32x4.add(total, f32x4.mul(f32x4.convert_i32x4_s(sum), scale))
+  return multiplyAdd(f32x4.convert_i32x4_s(sum), scale, total)
 }
 
 /** One row times panels [first, end), taken in pairs half the range apart: two streams that the prefetcher follows. */

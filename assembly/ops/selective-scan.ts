@@ -20,6 +20,7 @@ import {
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
 import { exp2, exp2Lanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
+import { multiplyAdd } from '../math/multiply-add'
 
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
@@ -116,7 +117,7 @@ function discretize(op: usize, row: i32, channel: i32, count: i32, scratch: usiz
 function step(h: v128, dt: v128, dtx: v128, A: v128, B: usize): v128 {
   const decayed = f32x4.mul(exp2Lanes(f32x4.mul(dt, A)), h)
   const flush = v128.load(FLUSH_LANES)
-  return f32x4.sub(f32x4.add(f32x4.add(decayed, f32x4.mul(dtx, v128.load32_splat(B))), flush), flush)
+  return f32x4.sub(f32x4.add(multiplyAdd(dtx, v128.load32_splat(B), decayed), flush), flush)
 }
 
 /** h and y over a block, for states n to n + 3. */
@@ -137,13 +138,13 @@ function fourStates(scratch: usize, count: i32, A: usize, B: usize, C: usize, BS
     const dtx = v128.load(vector + BLOCK_BYTES)
     let y = v128.load(vector + 2 * BLOCK_BYTES)
     h0 = step(h0, dt, dtx, A0, B)
-    y = f32x4.add(y, f32x4.mul(h0, v128.load32_splat(C)))
+    y = multiplyAdd(h0, v128.load32_splat(C), y)
     h1 = step(h1, dt, dtx, A1, B + 4)
-    y = f32x4.add(y, f32x4.mul(h1, v128.load32_splat(C + 4)))
+    y = multiplyAdd(h1, v128.load32_splat(C + 4), y)
     h2 = step(h2, dt, dtx, A2, B + 8)
-    y = f32x4.add(y, f32x4.mul(h2, v128.load32_splat(C + 8)))
+    y = multiplyAdd(h2, v128.load32_splat(C + 8), y)
     h3 = step(h3, dt, dtx, A3, B + 12)
-    y = f32x4.add(y, f32x4.mul(h3, v128.load32_splat(C + 12)))
+    y = multiplyAdd(h3, v128.load32_splat(C + 12), y)
     v128.store(vector + 2 * BLOCK_BYTES, y)
     B = at(B, BStride)
     C = at(C, CStride)

@@ -101,27 +101,11 @@ export function takeString(cursor: Cursor, what: string): string | undefined {
   return takeText(cursor, byteLength, what)
 }
 
-/** Most tokens are short, of ASCII and of GPT-2's stand-ins for bytes, which take two: TextDecoder would need several times as long for them. */
-const SHORT_BYTES = 24
-
 function takeText(cursor: Cursor, byteLength: number, what: string): string {
   const { bytes, at } = cursor
-  const end = at + byteLength
-  cursor.at = end
-  if (byteLength <= SHORT_BYTES) {
-    let text = ''
-    let i = at
-    while (i < end) {
-      const lead = bytes[i]
-      if (lead < 0x80) i++
-      else if (lead >= 0xc2 && lead < 0xe0 && i + 1 < end && (bytes[i + 1] & 0xc0) === 0x80) i += 2
-      else break
-      text += String.fromCharCode(lead < 0x80 ? lead : ((lead & 0x1f) << 6) | (bytes[i - 1] & 0x3f))
-    }
-    if (i === end) return text
-  }
+  cursor.at += byteLength
   try {
-    return decoder.decode(bytes.subarray(at, end))
+    return decoder.decode(bytes.subarray(at, at + byteLength))
   } catch (cause) {
     const place = `${cursor.source.name}, ${what}`
     throw new CheckpointError({ place, expected: `text in UTF-8 at offset ${cursor.pieceStart + at}`, got: 'other bytes' }, { cause })

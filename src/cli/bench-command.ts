@@ -4,7 +4,7 @@ import type { Backend, Batch, SteppingBackend } from '../backend/backend.ts'
 import { createEngine, type Engine } from '../engine.ts'
 import { messageOf } from '../errors.ts'
 import { type LoadProgress, loadFrom } from '../load.ts'
-import { leastSeconds, type Limits, limitsOfThreads, measureLimits, type Profile, profile, type ProfileLine, type Work } from '../profile.ts'
+import { createLimitKernels, leastSeconds, type Limits, limitsOfThreads, type Profile, profile, type ProfileLine, type Work } from '../profile.ts'
 import { resolveSource } from '../source.ts'
 import { type Context, defineCommand } from './command.ts'
 import { formatCount, formatRate, formatTable } from './format.ts'
@@ -43,7 +43,7 @@ export const benchCommand = defineCommand({
     const engine = createEngine(backend)
     try {
       const speeds = await measureSpeeds(context, engine, values)
-      const details = values.profile ? await measureProfiles(backend) : null
+      const details = values.profile ? await measureProfiles(backend, context.signal) : null
       const report = { backend: backend.info, ...speeds, profile: details }
       await context.terminal.print(values.json ? `${JSON.stringify(report)}\n` : textOf(backend, speeds, details))
     } finally {
@@ -94,7 +94,7 @@ async function measureSpeeds({ terminal, signal }: Context, engine: Engine, { to
     for (let i = 0; i < ids.length; i++) await engine.run(sequence, ids.subarray(i, i + 1), 'last', options)
     const endMs = performance.now()
     await engine.release(sequence)
-    if (!quiet) terminal.progress({ label: 'measuring', done: repeat + 1, total: repeats + 1, unit: 'repeats' })
+    if (!quiet) terminal.progress({ label: 'measuring', done: (repeat + 1) * (tokens + steps), total: (repeats + 1) * (tokens + steps), unit: 'tokens' })
     if (repeat === 0) continue
     samplesMs.prefill.push(readMs - startMs)
     samplesMs.decode.push(endMs - readMs)
@@ -113,18 +113,17 @@ function randomIds({ program }: Backend, count: number): Int32Array {
 }
 
 interface Details {
-  /** Of one core, in a second. */
-  readonly limits: Limits
   readonly chunk: Profile
   readonly token: Profile
 }
 
-async function measureProfiles(backend: Backend): Promise<Details> {
+async function measureProfiles(backend: Backend, signal: AbortSignal): Promise<Details> {
   if (!isStepping(backend)) throw new TypeError(messageOf({ place: backend.info.name, expected: 'a backend that runs op by op', got: 'another' }))
   const isShared = backend.info.build === 'simd-threads'
-  const limits = measureLimits(await platform.wasmModule(isShared ? 'simd-threads' : 'simd'), { isShared })
+  const limits = createLimitKernels(await platform.wasmModule(isShared ? 'simd-threads' : 'simd'), { isShared })
   const batch = (nRows: number): Batch => ({ tokens: randomIds(backend, nRows), segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits: 'last' }] })
-  return { limits, chunk: profile(backend, batch(backend.capacity.maxRows)), token: profile(backend, batch(1), { repeats: 25 }) }
+  const chunk = await profile(backend, batch(backend.capacity.maxRows), { limits, signal })
+  return { chunk, token: await profile(backend, batch(1), { limits, signal, repeats: 15 }) }
 }
 
 function isStepping(backend: Backend): backend is SteppingBackend {
@@ -139,13 +138,12 @@ function textOf({ info }: Backend, { prefill, decode }: Speeds, details: Details
     ['one token at a time', `${formatRate(decode.tokensPerSecond)} tokens/s, ${(decode.medianMs / decode.nTokens).toFixed(3)} ms each`]
   ])
   if (details === null) return speeds
-  const { limits, chunk, token } = details
-  const limitText = `limits of one core: ${giga(limits.flop)} GFLOP/s in f32, ${giga(limits.intOp)} GOP/s in 16 bits, ${giga(limits.byte)} GB/s read, ${giga(limits.exp2)} G exp2/s`
-  const threadText = threads === 1 ? '' : `Op by op each op ends with a barrier, which a whole run often does without. Limits are ${threads} times those of one core, which memory may not reach.\n`
-  return [speeds, `${limitText}\n${threadText}`, profileText(chunk, limits), profileText(token, limits)].join('\n')
+  const threadText = threads === 1 ? '' : `Op by op each op ends with a barrier, which a whole run often does without. The limits are ${threads} times those of one core, which memory may not reach.\n\n`
+  return `${speeds}\n${threadText}${profileText(details.chunk)}\n${profileText(details.token)}`
 }
 
-function profileText({ nTokens, threads, lines, totalMs, wholeMs }: Profile, limits: Limits): string {
+function profileText({ nTokens, threads, lines, totalMs, wholeMs, limits }: Profile): string {
+  if (limits === null) throw new TypeError('a profile without limits')
   const all = limitsOfThreads(limits, threads)
   const rows = lines.map((line) => [
     `  ${line.name}`, `${line.nOps}`, line.elapsedMs.toFixed(3), percent(line.share), ...ratesOf(line), percent(leastOf(line.works, all) / (line.elapsedMs / 1000))
@@ -153,10 +151,10 @@ function profileText({ nTokens, threads, lines, totalMs, wholeMs }: Profile, lim
   const rest = lines.filter(({ kind }) => kind !== 'linear' && kind !== 'selectiveScan').reduce((sum, { share }) => sum + share, 0)
   const least = lines.reduce((sum, { works }) => sum + leastOf(works, all), 0)
   return [
-    `${formatCount(nTokens)} ${nTokens === 1 ? 'token' : 'tokens'}: ${totalMs.toFixed(3)} ms op by op, ${wholeMs.toFixed(3)} ms in one go (${formatRate((1000 * nTokens) / wholeMs)} tokens/s), ` +
-      `${percent(least / (wholeMs / 1000))} of the limits`,
+    `${formatCount(nTokens)} ${nTokens === 1 ? 'token' : 'tokens'}: ${totalMs.toFixed(3)} ms op by op, ${wholeMs.toFixed(3)} ms in one go (${formatRate((1000 * nTokens) / wholeMs)} tokens/s)`,
+    `  one core: ${giga(limits.flop)} GFLOP/s in f32, ${giga(limits.intOp)} GOP/s in 16 bits, ${giga(limits.byte)} GB/s read, ${giga(limits.exp2)} G exp2/s`,
     formatTable([['  op', 'ops', 'ms', 'share', 'rate', '', 'of limit'], ...rows], [1, 2, 3, 4, 5, 6]).trimEnd(),
-    `  outside linear and scan: ${percent(rest)}\n`
+    `  outside linear and scan: ${percent(rest)}; in one go: ${percent(least / (wholeMs / 1000))} of the limits\n`
   ].join('\n')
 }
 

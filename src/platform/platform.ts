@@ -4,7 +4,7 @@ import type { FileSet } from '../checkpoint/byte-source.ts'
 import type { FileCache } from '../checkpoint/file-cache.ts'
 
 /** Builds of the compute core. */
-export type WasmBuild = 'scalar' | 'simd' | 'simd-threads'
+export type WasmBuild = 'scalar' | 'simd' | 'simd-threads' | 'simd-relaxed' | 'simd-threads-relaxed'
 
 /** What a worker of the compute core runs: thread `thread` on the control block at address `control`. */
 export interface WorkerTask {

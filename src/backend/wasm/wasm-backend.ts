@@ -24,7 +24,7 @@ const SLICE_COST = 2e8
 export interface Core {
   readonly module: WebAssembly.Module
   readonly build: WasmBuild
-  /** Above 1 with the build 'simd-threads' alone. */
+  /** Above 1 with the threaded builds alone. */
   readonly nThreads: number
   readonly reason: string
   /** The format of each matrix; f32 by default. */
@@ -36,7 +36,7 @@ const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop(
 
 /** Throws a RangeError for a program beyond 4 GiB. */
 export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
-  const isShared = core.build === 'simd-threads'
+  const isShared = core.build.startsWith('simd-threads')
   const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32') })
   const memory = new WebAssembly.Memory({ initial: map.pages, maximum: map.pages, shared: isShared })
   const { exports } = instantiateSync<CoreExports>(core.module, { env: { memory } })
