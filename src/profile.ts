@@ -3,9 +3,9 @@
  * The limits are measured in WebAssembly too, by kernels that do nothing else: multiply and add, read memory (assembled below).
  */
 
-import { FUNCTION_EXP2 } from '../assembly/abi.ts'
 import { logitRows, type Batch, type SteppingBackend } from './backend/backend.ts'
-import { createPace } from './backend/pace.ts'
+import { messageOf } from './errors.ts'
+import { createPace } from './pace.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { elementsOf, type Op, type OpKind, type OpOf, type Parameter } from './program/ops.ts'
 
@@ -104,7 +104,8 @@ export interface ProfileOptions {
 
 /**
  * Runs a batch op by op, and in one go. The states of the batch's slots go on; with many threads each op ends with a barrier
- * that a whole run may do without. Throws the signal's reason when aborted.
+ * that a whole run may do without. RangeError for a batch that asks for more logits than the backend makes at a time; throws the
+ * signal's reason when aborted.
  */
 export async function profile(backend: SteppingBackend, batch: Batch, { repeats = 5, limits = [], signal }: ProfileOptions = {}): Promise<Profile> {
   const { ops } = backend.program
@@ -114,7 +115,11 @@ export async function profile(backend: SteppingBackend, batch: Batch, { repeats 
   const samplesMs = new Map(names.map((name) => [name, [] as number[]]))
   const wholeMs: number[] = []
   const rates = limits.map((): number[] => [])
-  const logits = new Float32Array(logitRows(batch).length * (backend.program.logits?.width ?? 0))
+  const nLogitRows = logitRows(batch).length
+  if (nLogitRows > backend.capacity.maxLogitRows) {
+    throw new RangeError(messageOf({ place: 'profile', expected: `a batch with logits of ${backend.capacity.maxLogitRows} rows at most`, got: `${nLogitRows}` }))
+  }
+  const logits = new Float32Array(nLogitRows * (backend.program.logits?.width ?? 0))
   for (let repeat = 0; repeat <= repeats; repeat++) {
     for (const [i, kernel] of limits.entries()) rates[i].push(rateOf(kernel))
     // What the limits drove out of the caches comes back.
@@ -159,10 +164,9 @@ function nameOf(op: Op, formatOf: FormatOf): string {
   return op.kind === 'linear' ? `linear ${op.x.width} × ${op.out.width} ${formatOf(op.weight)}` : op.kind
 }
 
+/** The upper one of two. */
 function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+  return values.toSorted((a, b) => a - b)[values.length >> 1]
 }
 
 /** A kernel that does one thing as often as it can. */
@@ -181,6 +185,8 @@ const STREAMS = [1, 2, 4]
 /** Turns of the arithmetic loops in one run: some 0.1 ms. */
 const TURNS = 2048
 const PAGE_BYTES = 65536
+/** FUNCTION_EXP2 of assembly/abi.ts, which only the backend may import; a test compares them. */
+export const EXP2_CODE = 3
 
 /** The kernels of the limits of one core; `core` is the module of a build with SIMD. Holds 96 MB while it is in use. */
 export function createLimitKernels(core: WebAssembly.Module, { isShared }: { readonly isShared: boolean }): LimitKernel[] {
@@ -200,18 +206,16 @@ export function createLimitKernels(core: WebAssembly.Module, { isShared }: { rea
     ...STREAMS.map((n): LimitKernel => ({
       limit: 'byte', name: `read, ${n} ${n === 1 ? 'stream' : 'streams'}`, amount: READ_BYTES, run: () => void call[`read${n}`](0, READ_BYTES / n)
     })),
-    { limit: 'exp2', name: 'exp2', amount: count, run: () => evaluate(FUNCTION_EXP2, PAGE_BYTES, PAGE_BYTES + 4 * count, count) }
+    { limit: 'exp2', name: 'exp2', amount: count, run: () => evaluate(EXP2_CODE, PAGE_BYTES, PAGE_BYTES + 4 * count, count) }
   ]
 }
 
 /** Amount in a second, over some 3 ms. */
 function rateOf({ amount, run }: LimitKernel): number {
   const startMs = performance.now()
-  for (let nRuns = 1; ; nRuns++) {
-    run()
-    const elapsedMs = performance.now() - startMs
-    if (elapsedMs >= 3) return (1000 * nRuns * amount) / elapsedMs
-  }
+  let nRuns = 0
+  for (; performance.now() - startMs < 3; nRuns++) run()
+  return (1000 * nRuns * amount) / (performance.now() - startMs)
 }
 
 /** Of each limit the best kernel's rate; no bound where there is no kernel. */
@@ -265,7 +269,7 @@ function limitModule(): Uint8Array<ArrayBuffer> {
     dot: arithmetic(simd(I16_SPLAT), (sum) => [...get(sum), ...get(sum), ...get(OPERAND), ...simd(DOT), ...simd(I32_ADD), ...set(sum)]),
     ...Object.fromEntries(STREAMS.map((n) => [`read${n}`, read(n)]))
   }
-  const bodies = Object.values(kernels).map((code) => sized([...list([[...unsigned(SUMS + 1), 0x7b]]), ...code, 0x0b]))
+  const bodies = Object.values(kernels).map((code) => sized([1, SUMS + 1, 0x7b, ...code, 0x0b]))
   return Uint8Array.from([
     0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
     ...section(1, [[0x60, 2, 0x7f, 0x7f, 1, 0x7f]]),
@@ -277,11 +281,7 @@ function limitModule(): Uint8Array<ArrayBuffer> {
 }
 
 function section(id: number, items: readonly (readonly number[])[]): number[] {
-  return [id, ...sized(list(items))]
-}
-
-function list(items: readonly (readonly number[])[]): number[] {
-  return [...unsigned(items.length), ...items.flat()]
+  return [id, ...sized([...unsigned(items.length), ...items.flat()])]
 }
 
 function text(value: string): number[] {

@@ -68,16 +68,16 @@ describe('writeGguf', () => {
       }
     })
     const contents = { metadata: new Map(), tensors: [piecewise('a'), piecewise('b')] }
-    expect(ggufByteLength(contents)).toBe(128 + 192)
+    expect(ggufByteLength(contents)).toBe(96 + 192)
     expect(log).toEqual([])
     let written = 0
     const sink = { async write(bytes: Uint8Array) {
       log.push(String(bytes.byteLength))
       written += bytes.byteLength
     } }
-    expect(await writeGguf({ ...contents, sink })).toBe(320)
-    expect(written).toBe(320)
-    expect(log).toEqual(['128', 'a0', '32', 'a1', '32', 'a2', '32', 'b0', '32', 'b1', '32', 'b2', '32'])
+    expect(await writeGguf({ ...contents, sink })).toBe(288)
+    expect(written).toBe(288)
+    expect(log).toEqual(['96', 'a0', '32', 'a1', '32', 'a2', '32', 'b0', '32', 'b1', '32', 'b2', '32'])
   })
 
   test.each<[string, GgufTensor[], string]>([
@@ -172,7 +172,7 @@ describe('createMetadataReader', () => {
     expect([reader.text('text'), reader.texts('texts'), reader.integers('ids'), reader.integers('bigs')]).toEqual(['\ufeffnaïve 日本 😀\u0000', ['a', '', 'ĠĀ'], [-2, 3], [5]])
   })
 
-  test.each([1e-5, 1e-6, 0.1, 1.1e-5, 3.0517578125e-5, 123456.7, 1])('knows the float32 of %d again', (value) => {
+  test.each([1e-5, 1e-6, 0.1, 1.1e-5, 123456.7, 1])('knows the float32 of %d again', (value) => {
     const metadata = new Map<string, GgufValue>([['eps', { type: 'float32', value: Math.fround(value) }], ['double', { type: 'float64', value }]])
     const reader = createMetadataReader({ name: 'm.gguf', metadata })
     expect([reader.positive('eps'), reader.positive('double')]).toEqual([value, value])
