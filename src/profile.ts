@@ -21,7 +21,6 @@ export interface Limits {
   readonly exp2: number
 }
 
-/** Work in the terms of the limits. */
 export type Work = Readonly<Partial<Record<keyof Limits, number>>>
 
 /** The least seconds that work may take: those of the limit that it meets first. */
@@ -184,6 +183,8 @@ const READ_BYTES = 96 * 2 ** 20
 const STREAMS = [1, 2, 4]
 /** Turns of the arithmetic loops in one run: some 0.1 ms. */
 const TURNS = 2048
+/** The bits of 0.5: sums that go to 1. */
+const HALF = 0x3f000000
 const PAGE_BYTES = 65536
 /** FUNCTION_EXP2 of assembly/abi.ts, which only the backend may import; a test compares them. */
 export const EXP2_CODE = 3
@@ -199,9 +200,8 @@ export function createLimitKernels(core: WebAssembly.Module, { isShared }: { rea
   // The second page is free: the core's static data takes a part of the first.
   const count = PAGE_BYTES / 8
   new Float32Array(coreMemory.buffer, PAGE_BYTES, count).fill(-1.7)
-  const half = 0x3f000000
   return [
-    { limit: 'flop', name: 'f32x4 mul, add', amount: TURNS * UNROLL * SUMS * 8, run: () => void call['multiplyAdd'](TURNS, half) },
+    { limit: 'flop', name: 'f32x4 mul, add', amount: TURNS * UNROLL * SUMS * 8, run: () => void call['multiplyAdd'](TURNS, HALF) },
     { limit: 'intOp', name: 'i32x4 dot_i16x8, add', amount: TURNS * UNROLL * SUMS * 16, run: () => void call['dot'](TURNS, 3) },
     ...STREAMS.map((n): LimitKernel => ({
       limit: 'byte', name: `read, ${n} ${n === 1 ? 'stream' : 'streams'}`, amount: READ_BYTES, run: () => void call[`read${n}`](0, READ_BYTES / n)
@@ -220,12 +220,11 @@ function rateOf({ amount, run }: LimitKernel): number {
 
 /** Of each limit the best kernel's rate; no bound where there is no kernel. */
 export function bestOf(kernels: readonly LimitKernel[], rates: readonly number[]): Limits {
-  const best = (limit: keyof Limits): number => Math.max(...kernels.map((kernel, i) => (kernel.limit === limit ? rates[i] : 0))) || Infinity
+  const best = (limit: keyof Limits): number => Math.max(0, ...kernels.map((kernel, i) => (kernel.limit === limit ? rates[i] : 0))) || Infinity
   return { flop: best('flop'), intOp: best('intOp'), byte: best('byte'), exp2: best('exp2') }
 }
 
 // A small assembler: the kernels are (a: i32, b: i32) → i32 of one loop, whose result depends on all that it did.
-
 /** Independent sums: with two operands they fill the 15 registers that V8 gives to vectors, and hide the latency of a product and a sum. */
 const SUMS = 12
 const UNROLL = 8

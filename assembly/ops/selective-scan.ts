@@ -25,7 +25,7 @@ import { multiplyAdd } from '../math/multiply-add'
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
 
-/** (h + FLUSH) − FLUSH is h above 2^-77 and a multiple of 2^-124 below: a state that fades ends at zero, not among the slow subnormals. */
+/** (h + FLUSH) − FLUSH is h from 2^-75 on and a multiple of 2^-123 or less below: a state that fades ends at zero, not among the slow subnormals. */
 const FLUSH: f32 = 7.888609052210118e-31
 const FLUSH_LANES: usize = memory.data<f32>([FLUSH, FLUSH, FLUSH, FLUSH], 16)
 

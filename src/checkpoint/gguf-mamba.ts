@@ -107,6 +107,9 @@ export interface MambaFacts {
   readonly tieEmbeddings: boolean
   readonly useBias: boolean
   readonly useConvBias: boolean
+  readonly bosTokenId: number | null
+  /** A GGUF file has place for two: the end of a text and the end of a turn. */
+  readonly eosTokenIds: readonly number[]
 }
 
 export interface ConvertOptions {
@@ -154,9 +157,15 @@ export function mambaToGguf(options: ConvertOptions): GgufContents {
     ['mamba.vocab_size', uint32Value(config.vocabSize)],
     ['general.file_type', uint32Value(FILE_TYPES[type])],
     ['general.quantization_version', uint32Value(QUANTIZATION_VERSION)],
-    ...(tokenizer ?? [['tokenizer.ggml.model', textValue('none')] as const])
+    ...(tokenizer ?? tokenIds(config))
   ])
   return { metadata, tensors: tensorsOf(options) }
+}
+
+/** In place of a tokenizer: that there is none, and the ids that the config knows all the same. */
+function tokenIds({ bosTokenId, eosTokenIds: [eos, eot] }: MambaFacts): (readonly [string, GgufValue])[] {
+  const ids = [['bos', bosTokenId ?? undefined], ['eos', eos], ['eot', eot]] as const
+  return [['tokenizer.ggml.model', textValue('none')], ...ids.flatMap(([name, id]) => (id === undefined ? [] : [[`tokenizer.ggml.${name}_token_id`, uint32Value(id)] as const]))]
 }
 
 function tensorsOf(options: ConvertOptions): readonly GgufTensor[] {

@@ -13,6 +13,8 @@ import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { readModelConfig } from '../../src/model/architectures.ts'
 import { modelSet } from './helpers.ts'
 
+const u32 = (value: number): GgufValue => ({ type: 'uint32', value })
+
 const TYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'] as const
 
 async function converted(model: string, type: EncodedType, change: { typeOf?: (name: string, type: EncodedType) => EncodedType } = {}) {
@@ -84,13 +86,13 @@ describe('types', () => {
 
 test('the metadata is what llama.cpp asks for', async () => {
   const { header } = await converted('mamba', 'Q8_0')
-  const u32 = (value: number): GgufValue => ({ type: 'uint32', value })
   expect([...header.metadata]).toEqual([
     ['general.architecture', { type: 'string', value: 'mamba' }], ['general.type', { type: 'string', value: 'model' }], ['general.name', { type: 'string', value: 'a model' }],
     ['mamba.context_length', u32(2 ** 20)], ['mamba.embedding_length', u32(32)], ['mamba.feed_forward_length', u32(0)], ['mamba.attention.head_count', u32(0)], ['mamba.block_count', u32(3)],
     ['mamba.ssm.conv_kernel', u32(4)], ['mamba.ssm.inner_size', u32(64)], ['mamba.ssm.state_size', u32(16)], ['mamba.ssm.time_step_rank', u32(2)],
     ['mamba.attention.layer_norm_rms_epsilon', { type: 'float32', value: Math.fround(1e-5) }], ['mamba.ssm.dt_b_c_rms', { type: 'bool', value: false }], ['mamba.vocab_size', u32(160)],
-    ['general.file_type', u32(7)], ['general.quantization_version', u32(2)], ['tokenizer.ggml.model', { type: 'string', value: 'none' }]
+    ['general.file_type', u32(7)], ['general.quantization_version', u32(2)], ['tokenizer.ggml.model', { type: 'string', value: 'none' }],
+    ['tokenizer.ggml.bos_token_id', u32(1)], ['tokenizer.ggml.eos_token_id', u32(2)]
   ])
   const shapes = new Map(header.tensors.map(({ name, shape }) => [name, shape]))
   expect([shapes.get('blk.0.ssm_conv1d.weight'), shapes.get('blk.0.ssm_a'), shapes.get('blk.0.ssm_d')]).toEqual([[64, 4], [64, 16], [64]])
@@ -102,7 +104,7 @@ test('a head of its own, no bias in the convolution: zeros, as llama.cpp wants o
   const options = { tensors: checkpoint.tensors, type: 'F32', name: 'm', tokenizer: null, place: 'folder' } as const
   expect(() => mambaToGguf({ ...options, config: readModelConfig(checkpoint.config) })).toThrow(new UnsupportedError({ place: 'folder: use_bias', expected: "false, as in llama.cpp's mamba", got: 'true' }))
   const { config: read, tensors } = ggufMambaModel(await readGgufHeader(bytesSource(await ggufBytes(mambaToGguf({ ...options, config })))))
-  expect(readModelConfig(read)).toEqual({ ...config, useConvBias: true, bosTokenId: null, eosTokenIds: [] })
+  expect(readModelConfig(read)).toEqual({ ...config, useConvBias: true })
   const named = new Map(tensors.map((entry) => [entry.name, entry]))
   expect(await readWholeTensor(named.get('backbone.layers.1.mixer.conv1d.bias')!)).toEqual(new Float32Array(80))
   expect(await readWholeTensor(named.get('lm_head.weight')!)).toEqual(await readWholeTensor(checkpoint.tensors.get('lm_head.weight')!))
@@ -153,7 +155,7 @@ describe('a file that is none', async () => {
   })
 
   test('ends of texts and of turns are the config\'s', async () => {
-    const ids: [string, GgufValue][] = (['bos', 'eos', 'eot'] as const).map((name, id) => [`tokenizer.ggml.${name}_token_id`, { type: 'uint32', value: id + 3 }])
+    const ids: [string, GgufValue][] = (['bos', 'eos', 'eot'] as const).map((name, id) => [`tokenizer.ggml.${name}_token_id`, u32(id + 3)])
     expect(readModelConfig((await changed({ set: ids })).config)).toMatchObject({ bosTokenId: 3, eosTokenIds: [4, 5] })
   })
 })

@@ -37,6 +37,8 @@ function join(pieces: readonly Piece[]): Uint8Array<ArrayBuffer> {
   return whole
 }
 
+const fromHex = (hex: string): Uint8Array => Uint8Array.from(hex.match(/[0-9a-f]{2}/g) ?? [], (digits) => Number.parseInt(digits, 16))
+
 interface RawTensor { readonly name: string, readonly dimensions: readonly (number | bigint)[], readonly type?: number, readonly offset?: number | bigint }
 
 interface RawFile {
@@ -63,15 +65,18 @@ const read = (bytes: Uint8Array) => readGgufHeader(bytesSource(bytes, 'm.gguf'))
 const readRaw = (file: RawFile) => read(rawGguf(file))
 const typeId = (name: (typeof VALUE_TYPES)[number]): number => VALUE_TYPES.indexOf(name)
 
+const array = (type: (typeof VALUE_TYPES)[number], length: number, items: Piece): Piece => join([u32(typeId(type)), u64(length), items])
+
 describe('valid files', () => {
   test('byte by byte: one key, two tensors', async () => {
-    const file = Uint8Array.from([
-      ...[0x47, 0x47, 0x55, 0x46], ...[3, 0, 0, 0], ...[2, 0, 0, 0, 0, 0, 0, 0], ...[1, 0, 0, 0, 0, 0, 0, 0],
-      ...[1, 0, 0, 0, 0, 0, 0, 0, 0x6b], ...[4, 0, 0, 0], ...[0x2a, 1, 0, 0],
-      ...[1, 0, 0, 0, 0, 0, 0, 0, 0x62], ...[1, 0, 0, 0], ...[1, 0, 0, 0, 0, 0, 0, 0], ...[0, 0, 0, 0], ...[32, 0, 0, 0, 0, 0, 0, 0],
-      ...[1, 0, 0, 0, 0, 0, 0, 0, 0x61], ...[2, 0, 0, 0], ...[3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0], ...[0, 0, 0, 0], ...[0, 0, 0, 0, 0, 0, 0, 0],
-      ...Array(128 - 115).fill(0xee), ...[0, 0, 0x80, 0x3f, ...Array(20).fill(0)], ...Array(8).fill(0), ...[0, 0, 0, 0x40]
-    ])
+    const file = fromHex(`
+      47475546 03000000 0200000000000000 0100000000000000
+      0100000000000000 6b 04000000 2a010000
+      0100000000000000 62 01000000 0100000000000000 00000000 2000000000000000
+      0100000000000000 61 02000000 0300000000000000 0200000000000000 00000000 0000000000000000
+      eeeeeeeeeeeeeeeeeeeeeeeeee
+      0000803f 0000000000000000000000000000000000000000 0000000000000000
+      00000040`)
     const { version, metadata, tensors } = await read(file)
     expect(version).toBe(3)
     expect([...metadata]).toEqual([['k', { type: 'uint32', value: 298 }]])
@@ -110,7 +115,6 @@ describe('valid files', () => {
   })
 
   test('arrays of every type', async () => {
-    const array = (type: (typeof VALUE_TYPES)[number], length: number, items: Piece): Piece => join([u32(typeId(type)), u64(length), items])
     for (const [type, { bytes, array: make }] of Object.entries(NUMBER_TYPES)) {
       const items = Uint8Array.from({ length: 3 * bytes }, (_, i) => i + 1)
       const { metadata } = await readRaw({ pairs: [['k', 9, array(type as never, 3, items)]] })
@@ -142,14 +146,14 @@ describe('valid files', () => {
   })
 })
 
-describe('pieces', () => {
-  /** Counts what is read. */
-  function counted(bytes: Uint8Array): { source: ByteSource, reads: [number, number][] } {
-    const inner = bytesSource(bytes, 'm.gguf')
-    const reads: [number, number][] = []
-    return { reads, source: { ...inner, read: (start, end, signal) => (reads.push([start, end]), inner.read(start, end, signal)) } }
-  }
+/** Counts what is read. */
+function counted(bytes: Uint8Array): { source: ByteSource, reads: [number, number][] } {
+  const inner = bytesSource(bytes, 'm.gguf')
+  const reads: [number, number][] = []
+  return { reads, source: { ...inner, read: (start, end, signal) => (reads.push([start, end]), inner.read(start, end, signal)) } }
+}
 
+describe('pieces', () => {
   test('a small header costs one read, whatever the size of the data', async () => {
     const { source, reads } = counted(rawGguf({ tensors: [{ name: 'w', dimensions: [2 ** 20] }], dataBytes: 2 ** 22 }))
     await readGgufHeader(source)
@@ -266,49 +270,71 @@ describe('refused', () => {
   })
 })
 
+const splitKeys = (no: number, count: number, total = 2): Map<string, GgufValue> => new Map<string, GgufValue>([
+  ['split.no', { type: 'uint16', value: no }], ['split.count', { type: 'uint16', value: count }], ['split.tensors.count', { type: 'int32', value: total }]
+])
+const scalar = (name: string, value: number): GgufTensor => ({ name, dtype: 'F32', shape: [1], async *bytes() { yield new Uint8Array(Float32Array.of(value).buffer) } })
+const part = (no: number, count: number, tensors: GgufTensor[], total = 2) => ggufBytes({ metadata: splitKeys(no, count, total), tensors })
+
+async function openParts(files: Record<string, Uint8Array>, fileName = 'm-00001-of-00003.gguf') {
+  const opened = (name: string): ByteSource | undefined => (files[name] === undefined ? undefined : bytesSource(files[name], name))
+  return readGgufModel(bytesSource(files[fileName], fileName), { fileName, open: async (name) => opened(name) })
+}
+
+const threeParts = async () => ({
+  'm-00001-of-00003.gguf': await part(0, 3, []),
+  'm-00002-of-00003.gguf': await part(1, 3, [scalar('a', 1)]),
+  'm-00003-of-00003.gguf': await part(2, 3, [scalar('b', 2)])
+})
+
 describe('split files', () => {
-  const split = (no: number, count: number, total = 2): Map<string, GgufValue> => new Map<string, GgufValue>([
-    ['split.no', { type: 'uint16', value: no }], ['split.count', { type: 'uint16', value: count }], ['split.tensors.count', { type: 'int32', value: total }]
-  ])
-  const tensor = (name: string, value: number): GgufTensor => ({ name, dtype: 'F32', shape: [1], async *bytes() { yield new Uint8Array(Float32Array.of(value).buffer) } })
-  const part = (no: number, count: number, tensors: GgufTensor[], total = 2) => ggufBytes({ metadata: split(no, count, total), tensors })
-
-  async function open(files: Record<string, Uint8Array>, fileName = 'm-00001-of-00003.gguf') {
-    const opened = (name: string): ByteSource | undefined => (files[name] === undefined ? undefined : bytesSource(files[name], name))
-    return readGgufModel(bytesSource(files[fileName], fileName), { fileName, open: async (name) => opened(name) })
-  }
-
-  const files = async () => ({
-    'm-00001-of-00003.gguf': await part(0, 3, []),
-    'm-00002-of-00003.gguf': await part(1, 3, [tensor('a', 1)]),
-    'm-00003-of-00003.gguf': await part(2, 3, [tensor('b', 2)])
-  })
-
   test('are one model', async () => {
-    const { tensors } = await open(await files())
+    const { tensors } = await openParts(await threeParts())
     expect(await Promise.all(tensors.map(async (entry) => [entry.name, ...(await readWholeTensor(entry))]))).toEqual([['a', 1], ['b', 2]])
   })
 
   test('one that is not split is what it is', async () => {
-    const { tensors } = await open({ 'm.gguf': await ggufBytes({ metadata: new Map(), tensors: [tensor('a', 1)] }) }, 'm.gguf')
+    const { tensors } = await openParts({ 'm.gguf': await ggufBytes({ metadata: new Map(), tensors: [scalar('a', 1)] }) }, 'm.gguf')
     expect(tensors.map(({ name }) => name)).toEqual(['a'])
   })
 
   test.each<[string, (files: Record<string, Uint8Array>) => Promise<Record<string, Uint8Array>>, string, string?]>([
-    ['a missing one', async ({ 'm-00003-of-00003.gguf': _, ...rest }) => rest, 'm-00001-of-00003.gguf: expected a file m-00003-of-00003.gguf beside it, got none'],
+    ['a missing one', async (files) => Object.fromEntries(Object.entries(files).slice(0, 2)), 'm-00001-of-00003.gguf: expected a file m-00003-of-00003.gguf beside it, got none'],
     ['two in the wrong order', async (files) => ({ ...files, 'm-00002-of-00003.gguf': files['m-00003-of-00003.gguf'] }), 'm-00002-of-00003.gguf: expected number 2 of 3, got number 3 of 3'],
     ['one of another model', async (files) => ({ ...files, 'm-00002-of-00003.gguf': await part(1, 2, []) }), 'm-00002-of-00003.gguf: expected number 2 of 3, got number 2 of 2'],
-    ['a tensor in two', async (files) => ({ ...files, 'm-00002-of-00003.gguf': await part(1, 3, [tensor('b', 1)]) }), 'm-00003-of-00003.gguf, b: expected each tensor in one file, got it again'],
+    ['a tensor in two', async (files) => ({ ...files, 'm-00002-of-00003.gguf': await part(1, 3, [scalar('b', 1)]) }), 'm-00003-of-00003.gguf, b: expected each tensor in one file, got it again'],
     ['too few tensors', async (files) => ({ ...files, 'm-00001-of-00003.gguf': await part(0, 3, [], 3) }), 'm-00001-of-00003.gguf, split.tensors.count: expected 2, as the files have, got 3'],
     ['the second first', async (files) => files, 'm-00002-of-00003.gguf: expected the first of 3 files, with -00001-of-00003.gguf at the end of its name, got number 2, "m-00002-of-00003.gguf"', 'm-00002-of-00003.gguf'],
     ['a name that does not count', async (files) => ({ 'x.gguf': files['m-00001-of-00003.gguf'] }), 'x.gguf: expected the first of 3 files, with -00001-of-00003.gguf at the end of its name, got number 1, "x.gguf"', 'x.gguf'],
     ['a count beyond names', async () => ({ 'x.gguf': await ggufBytes({ metadata: new Map([['split.count', { type: 'uint32', value: 100_000 }]]), tensors: [] }) }), 'x.gguf, split.count: expected at most 99999, got 100000', 'x.gguf']
   ])('%s is refused', async (_, change, message, first) => {
-    const changed = await change(await files())
-    await expect(open(changed, first)).rejects.toThrow(CheckpointError)
-    await expect(open(changed, first)).rejects.toThrow(message)
+    const changed = await change(await threeParts())
+    await expect(openParts(changed, first)).rejects.toThrow(CheckpointError)
+    await expect(openParts(changed, first)).rejects.toThrow(message)
   })
 })
+
+type Damage = (file: Uint8Array<ArrayBuffer>, headerBytes: number) => Uint8Array<ArrayBuffer>
+const fraction = fc.double({ min: 0, max: 0.999999, noNaN: true })
+const setBytes = (at: number, bytes: ArrayLike<number>, inHeader: boolean): Damage => (file, headerBytes) => {
+  const copy = file.slice()
+  const start = Math.floor(at * (inHeader ? Math.min(headerBytes, copy.length) : copy.length))
+  for (let i = 0; i < bytes.length && start + i < copy.length; i++) copy[start + i] = bytes[i]
+  return copy
+}
+async function outcomeOf(file: Uint8Array): Promise<'read' | 'refused'> {
+  try {
+    const header = await read(file)
+    const { config, tensors } = ggufMambaModel(header)
+    readModelConfig(config)
+    readGgufTokenizer(createMetadataReader(header))
+    for (const entry of tensors) await readWholeTensor(entry)
+    return 'read'
+  } catch (error) {
+    if (error instanceof CheckpointError || error instanceof UnsupportedError) return 'refused'
+    throw error
+  }
+}
 
 describe('damage', async () => {
   const checkpoint = await openCheckpoint(modelSet('mamba'))
@@ -324,14 +350,6 @@ describe('damage', async () => {
   const files = await Promise.all((['F32', 'BF16', 'Q8_0', 'Q4_0'] as const).map((type) => ggufBytes(mambaToGguf({ config, tensors: checkpoint.tensors, type, name: 'm', tokenizer, place: 'm' }))))
   const headerBytes = await Promise.all(files.map(async (file) => (await read(file)).tensors[0].start))
 
-  type Damage = (file: Uint8Array<ArrayBuffer>, headerBytes: number) => Uint8Array<ArrayBuffer>
-  const fraction = fc.double({ min: 0, max: 0.999999, noNaN: true })
-  const setBytes = (at: number, bytes: ArrayLike<number>, inHeader: boolean): Damage => (file, headerBytes) => {
-    const copy = file.slice()
-    const start = Math.floor(at * (inHeader ? Math.min(headerBytes, copy.length) : copy.length))
-    for (let i = 0; i < bytes.length && start + i < copy.length; i++) copy[start + i] = bytes[i]
-    return copy
-  }
   const damage: fc.Arbitrary<Damage> = fc.oneof(
     fc.tuple(fraction, fc.nat(255)).map(([at, byte]) => setBytes(at, [byte], true)),
     // The counts of the header, and its first keys.
@@ -350,20 +368,6 @@ describe('damage', async () => {
       return join([file.subarray(0, offset), bytes, file.subarray(offset)])
     })
   )
-
-  async function outcomeOf(file: Uint8Array): Promise<'read' | 'refused'> {
-    try {
-      const header = await read(file)
-      const { config, tensors } = ggufMambaModel(header)
-      readModelConfig(config)
-      readGgufTokenizer(createMetadataReader(header))
-      for (const entry of tensors) await readWholeTensor(entry)
-      return 'read'
-    } catch (error) {
-      if (error instanceof CheckpointError || error instanceof UnsupportedError) return 'refused'
-      throw error
-    }
-  }
 
   test('the files as they are', async () => {
     for (const file of files) expect(await outcomeOf(file)).toBe('read')

@@ -69,7 +69,7 @@ describe('half floats', () => {
   )
 
   test('any float32 is the nearest half', () => {
-    fc.assert(fc.property(anyFloat, (value) => void expect(f16Bits(value) & (Number.isNaN(value) ? 0x7fff : 0xffff)).toBe(nearest(value))), { numRuns: 20_000 })
+    fc.assert(fc.property(anyFloat, (value) => (f16Bits(value) & (Number.isNaN(value) ? 0x7fff : 0xffff)) === nearest(value)), { numRuns: 20_000 })
   })
 })
 
@@ -122,6 +122,11 @@ function reciprocal(d: number): number {
   return Math.abs(d) <= 2 ** -128 ? 0 : fround(1 / d)
 }
 
+/** C's: ties away from zero. */
+function roundf(x: number): number {
+  return Math.sign(x) * Math.floor(Math.abs(x) + 0.5)
+}
+
 /** ggml's quantize_row_q8_0_ref for one block, every step of it in float32. */
 function plainQ80(values: Float32Array): number[] {
   let amax = fround(0)
@@ -129,7 +134,6 @@ function plainQ80(values: Float32Array): number[] {
   const d = fround(amax / 127)
   const id = reciprocal(d)
   const scale = f16Bits(d)
-  const roundf = (x: number): number => Math.sign(x) * Math.floor(Math.abs(x) + 0.5)
   return [scale & 255, scale >> 8, ...Array.from(values, (v) => roundf(fround(v * id)) & 255)]
 }
 

@@ -4,7 +4,7 @@ import { Mamba } from '../../src/mamba.ts'
 import { BUILDS } from '../support/backends.ts'
 import { relativeError, scientific } from '../support/compare.ts'
 import { idsOf, readGolden, repositoryPath } from '../support/fixtures.ts'
-import { createNumbers } from '../support/numbers.ts'
+import { inductionExample, indexOfLargest } from '../support/induction.ts'
 
 const folderOf = (name: string): string => repositoryPath(`test/models/${name}`)
 
@@ -28,28 +28,6 @@ describe.each(['induction', 'dna'])('%s', (name) => {
     expect(largest).toBeLessThanOrEqual(1e-5)
   })
 })
-
-const SPECIAL = 0
-const VOCAB_SIZE = 16
-
-interface Example {
-  readonly ids: Int32Array
-  readonly answer: number
-}
-
-/** Random tokens; the special one comes once, followed by the answer, and again as the last. */
-function inductionExample(length: number, seed: number): Example {
-  const numbers = createNumbers(seed)
-  const ids = Int32Array.from({ length }, () => numbers.integer(1, VOCAB_SIZE - 1))
-  const place = numbers.integer(0, length - 3)
-  ids[place] = SPECIAL
-  ids[length - 1] = SPECIAL
-  return { ids, answer: ids[place + 1] }
-}
-
-function indexOfLargest(values: Float32Array): number {
-  return values.reduce((best, value, i) => (value > values[best] ? i : best), 0)
-}
 
 test.each([64, 128, 256, 512, 1024, 2048, 4096])('induction heads at length %i', async (length) => {
   await using mamba = await Mamba.load(folderOf('induction'))
