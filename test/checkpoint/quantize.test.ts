@@ -47,7 +47,8 @@ describe('half floats', () => {
   }
 
   test('every half is itself', () => {
-    for (let bits = 0; bits < 65536; bits++) if ((bits & 0x7fff) <= 0x7c00) expect(f16Bits(F16_VALUES[bits])).toBe(bits)
+    const others = Array.from(F16_VALUES.keys()).filter((bits) => (bits & 0x7fff) <= 0x7c00 && f16Bits(F16_VALUES[bits]) !== bits)
+    expect(others).toEqual([])
   })
 
   test('halfway between two neighbours is the even one, and a float32 to either side the nearer one', () => {
@@ -55,12 +56,13 @@ describe('half floats', () => {
     const value = new Float32Array(bits.buffer)
     for (let low = 0; low < 0x7bff; low++) {
       value[0] = (sizes[low] + sizes[low + 1]) / 2
-      expect(f16Bits(value[0])).toBe(low + (low % 2))
-      expect(f16Bits(-value[0])).toBe(0x8000 | (low + (low % 2)))
+      const found = [f16Bits(value[0]), f16Bits(-value[0])]
       bits[0]--
-      expect(f16Bits(value[0])).toBe(low)
+      found.push(f16Bits(value[0]))
       bits[0] += 2
-      expect(f16Bits(value[0])).toBe(low + 1)
+      found.push(f16Bits(value[0]))
+      const even = low + (low % 2)
+      if (String(found) !== String([even, 0x8000 | even, low, low + 1])) expect.fail(`after ${low}: ${found.join(', ')}`)
     }
   })
 

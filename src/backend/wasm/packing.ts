@@ -169,7 +169,7 @@ type Tiles = Extract<PackedLayout, { kind: 'tiles' }>
 
 function packTiles({ dState, groupChannels }: Tiles, target: Float32Array, values: WeightData, first: number): void {
   const groupTiles = Math.ceil(groupChannels / LANES)
-  const log2E = Math.fround(1.4426950408889634)
+  const log2E = Math.fround(Math.LOG2E)
   for (let i = 0; i < values.length; i++) {
     const channel = Math.floor((first + i) / dState)
     const n = (first + i) % dState
