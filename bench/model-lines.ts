@@ -7,6 +7,8 @@ import { createNumbers } from './numbers.ts'
 import { type Line, tokens } from './suite.ts'
 
 export interface ModelLines {
+  /** Of the weights in memory. */
+  readonly weightBytes: number
   /** Reads a prompt of `nTokens` from a fresh state, in chunks, and gives the last token's logits. */
   readonly prefill: (nTokens: number, name: string) => Line
   /** Reads `nSteps` tokens, one at a time, with logits; a few in one run for models so small that the clock would count. */
@@ -26,6 +28,7 @@ export function createModelLines(backend: Backend): ModelLines {
     worksOf(backend, { tokens: ids, segments: [{ slot: 0, position: 0, firstRow: 0, nRows: ids.length, logits: hasLogits ? 'last' : 'none' }] })
   const decoding = engine.sequence()
   return {
+    weightBytes: backend.info.memoryBytes.weights,
     prefill(nTokens, name) {
       const ids = randomIds(nTokens)
       const chunks = Array.from({ length: Math.ceil(nTokens / maxRows) }, (_, i) => ids.subarray(i * maxRows, (i + 1) * maxRows))

@@ -31,7 +31,8 @@ export interface RandomModel extends Model {
 /** State, convolution and dt rank are those of the reference: 16, 4, dModel / 16; dInner is 2 · dModel. */
 export function createRandomModel({ vocabSize, dModel, nLayers }: Shape, seed = 1): RandomModel {
   const config = readModelConfig({ model_type: 'mamba', vocab_size: vocabSize, hidden_size: dModel, num_hidden_layers: nLayers })
-  const model = buildModel(config, () => true)
+  // Names as transformers has them: A_log, not GGUF's A.
+  const model = buildModel(config, (name) => !name.endsWith('.mixer.A'))
   return {
     ...model,
     *values(parameter) {

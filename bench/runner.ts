@@ -1,6 +1,6 @@
 /** Runs a suite: makes its groups one after the other, measures the lines of each in turns with the limits, and works the figures out. */
 
-import { bestOf, createLimitKernels, type LimitKernel } from '../src/profile.ts'
+import { bestOf, createLimitKernels } from '../src/profile.ts'
 import { type Effort, measure, type Task } from './measure.ts'
 import { type Beside, type Measured, type Result, resultOf } from './results.ts'
 import type { Core, Group, Line, Suite, SuiteContext } from './suite.ts'
@@ -21,7 +21,6 @@ export interface RunnerOptions extends SuiteContext {
 
 export function createRunner(options: RunnerOptions): Runner {
   const { core, other, effort } = options
-  const kernels = createLimitKernels(core, { isShared: false })
   return {
     async *run(suite) {
       const factories = suite.groups(options)
@@ -30,7 +29,7 @@ export function createRunner(options: RunnerOptions): Runner {
         const group = await create(core)
         const twin = other === undefined || !suite.isKernel ? undefined : await create(other)
         try {
-          yield await runGroup(suite.name, group, twin, kernels, effort)
+          yield await runGroup(suite.name, group, twin, { core, effort })
         } finally {
           await group.dispose?.()
           await twin?.dispose?.()
@@ -40,8 +39,8 @@ export function createRunner(options: RunnerOptions): Runner {
   }
 }
 
-async function runGroup(suite: string, group: Group, twin: Group | undefined, kernels: readonly LimitKernel[], effort: Effort): Promise<Result[]> {
-  const used = kernels.filter(({ limit }) => group.lines.some(({ works = [] }) => works.some((work) => limit in work)))
+async function runGroup(suite: string, group: Group, twin: Group | undefined, { core, effort }: Pick<RunnerOptions, 'core' | 'effort'>): Promise<Result[]> {
+  const used = createLimitKernels({ core, isShared: false, workingBytes: group.workingBytes }).filter(({ limit }) => group.lines.some(({ works = [] }) => works.some((work) => limit in work)))
   const pairs = group.lines.map((line, i): readonly Line[] => (twin === undefined ? [line] : [line, twin.lines[i]]))
   const tasks: Task[] = [...pairs.flat(), ...used.map(({ name, run }) => ({ name, run }))]
   const seconds = await measure(tasks, effort)

@@ -24,6 +24,8 @@ export interface Line extends Task {
 export interface Group {
   readonly name: string
   readonly lines: readonly Line[]
+  /** What the lines read of memory, where it is more than a little: the limit of reading is taken with as much. */
+  readonly workingBytes?: number
   dispose?(): Promise<void>
 }
 

@@ -4,6 +4,7 @@ import type { Backend, Capacity } from './backend/backend.ts'
 import { createReferenceBackend } from './backend/reference/reference-backend.ts'
 import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
+import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { checkTensors, loadParameters } from './checkpoint/load-parameters.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
@@ -50,11 +51,13 @@ export interface EngineOptions {
 export interface LoadedModel {
   readonly config: ModelConfig
   readonly backend: Backend
+  /** A GGUF file's: the tokenizer is in it. */
+  readonly metadata: MetadataReader | null
 }
 
 /** Throws a CheckpointError, an UnsupportedError, a RangeError for a model beyond 4 GiB, or the signal's reason. */
 export async function loadModel(checkpoint: Checkpoint, options: EngineOptions): Promise<LoadedModel> {
-  const config = readModelConfig(checkpoint.config, `${checkpoint.name}: config.json`)
+  const config = readModelConfig(checkpoint.config, checkpoint.configPlace)
   const model = buildModel(config, (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)
@@ -66,7 +69,7 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
     formatOf: (parameter) => backend.formatOf(parameter),
     write: (parameter, values, first) => backend.write(parameter, values, first)
   })
-  return { config, backend }
+  return { config, backend, metadata: checkpoint.metadata }
 }
 
 /** Opens, loads and closes again. */

@@ -1,24 +1,18 @@
 /** The library's face: a loaded model and what it does. */
 
 import type { BackendInfo } from './backend/backend.ts'
-import type { FileSet } from './checkpoint/byte-source.ts'
-import { readText } from './checkpoint/byte-source.ts'
-import { parseJson } from './checkpoint/json.ts'
 import { createEngine, type Engine } from './engine.ts'
 import { messageOf } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
+import { loadTokenizer } from './load-tokenizer.ts'
 import { checkEngineOptions, type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
 import { type Score, type ScoreOptions, scoreTokens } from './score.ts'
 import { type ForwardOptions, Session, type SessionContext } from './session.ts'
 import { type ModelSource, resolveSource, type SourceOptions } from './source.ts'
 import { createTextModel, type Prompt, type TextModel } from './text.ts'
-import type { Tokenizer } from './tokenizer/tokenizer.ts'
 
 export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'>
-
-/** Real tokenizers have some 20 MB. */
-const MAX_TOKENIZER_BYTES = 200_000_000
 
 /** A loaded model. Calls from anywhere at once are fine: they take turns. */
 export class Mamba {
@@ -48,8 +42,8 @@ export class Mamba {
       ...options,
       onProgress: onProgress && ((progress) => onProgress({ phase: 'download', ...progress }))
     })
-    const { config, backend } = await loadFrom(files, options)
-    const tokenizer = await readTokenizer(files, options.signal)
+    const { config, backend, metadata } = await loadFrom(files, options)
+    const tokenizer = await loadTokenizer(files, metadata, options.signal)
     return new Mamba(config, createEngine(backend), createTextModel(tokenizer, config.vocabSize, files.name))
   }
 
@@ -134,21 +128,4 @@ export class Mamba {
       await session.dispose()
     }
   }
-}
-
-/** tokenizer.json and its config, where the folder has them. */
-async function readTokenizer(files: FileSet, signal: AbortSignal | undefined): Promise<Tokenizer | null> {
-  const readJson = async (fileName: string): Promise<unknown> => {
-    const file = await files.open(fileName, signal)
-    if (file === undefined) return undefined
-    try {
-      return parseJson(await readText(file, MAX_TOKENIZER_BYTES, signal), file.name)
-    } finally {
-      await file.close()
-    }
-  }
-  const tokenizerJson = await readJson('tokenizer.json')
-  if (tokenizerJson === undefined) return null
-  const { createTokenizer } = await import('./tokenizer/tokenizer.ts')
-  return createTokenizer(tokenizerJson, await readJson('tokenizer_config.json'), `${files.name}: tokenizer.json`)
 }

@@ -178,23 +178,32 @@ export interface LimitKernel {
   readonly run: () => void
 }
 
-/** Read in one run: more than the caches of a core hold. */
-const READ_BYTES = 96 * 2 ** 20
+/** Read in one run: at least more than the caches of a core hold, at most what no cache of a machine does. */
+const READ_BYTES = { least: 96 * 2 ** 20, most: 512 * 2 ** 20 }
 const STREAMS = [1, 2, 4]
 /** Turns of the arithmetic loops in one run: some 0.1 ms. */
 const TURNS = 2048
 /** The bits of 0.5: sums that go to 1. */
 const HALF = 0x3f000000
 const PAGE_BYTES = 65536
+const MEGABYTE = 2 ** 20
 /** FUNCTION_EXP2 of assembly/abi.ts, which only the backend may import; a test compares them. */
 export const EXP2_CODE = 3
 
-/** The kernels of the limits of one core; `core` is the module of a build with SIMD. Holds 96 MB while it is in use. */
-export function createLimitKernels(core: WebAssembly.Module, { isShared }: { readonly isShared: boolean }): LimitKernel[] {
-  const memory = new WebAssembly.Memory({ initial: READ_BYTES / PAGE_BYTES })
+export interface LimitOptions {
+  readonly core: WebAssembly.Module
+  readonly isShared: boolean
+  /** Of what is held against the limits: caches shared by cores hold a part of it, so as much is read here. From 96 MB to 512 MB. */
+  readonly workingBytes?: number | undefined
+}
+
+/** The kernels of the limits of one core; `core` is the module of a build with SIMD. */
+export function createLimitKernels({ core, isShared, workingBytes = 0 }: LimitOptions): LimitKernel[] {
+  const readBytes = Math.ceil(Math.min(READ_BYTES.most, Math.max(READ_BYTES.least, workingBytes)) / MEGABYTE) * MEGABYTE
+  const memory = new WebAssembly.Memory({ initial: readBytes / PAGE_BYTES })
   // Pages that were never written are all one and the same.
   new Uint8Array(memory.buffer).fill(1)
-  const call = new WebAssembly.Instance(new WebAssembly.Module(limitModule()), { env: { memory } }).exports as Record<string, (a: number, b: number) => number>
+  const call = new WebAssembly.Instance(new WebAssembly.Module(limitModule(readBytes)), { env: { memory } }).exports as Record<string, (a: number, b: number) => number>
   const coreMemory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared: isShared })
   const { evaluate } = new WebAssembly.Instance(core, { env: { memory: coreMemory } }).exports as { evaluate: (f: number, x: number, out: number, count: number) => void }
   // The second page is free: the core's static data takes a part of the first.
@@ -204,7 +213,7 @@ export function createLimitKernels(core: WebAssembly.Module, { isShared }: { rea
     { limit: 'flop', name: 'f32x4 mul, add', amount: TURNS * UNROLL * SUMS * 8, run: () => void call['multiplyAdd'](TURNS, HALF) },
     { limit: 'intOp', name: 'i32x4 dot_i16x8, add', amount: TURNS * UNROLL * SUMS * 16, run: () => void call['dot'](TURNS, 3) },
     ...STREAMS.map((n): LimitKernel => ({
-      limit: 'byte', name: `read, ${n} ${n === 1 ? 'stream' : 'streams'}`, amount: READ_BYTES, run: () => void call[`read${n}`](0, READ_BYTES / n)
+      limit: 'byte', name: `read, ${n} ${n === 1 ? 'stream' : 'streams'}`, amount: readBytes, run: () => void call[`read${n}`](0, readBytes / n)
     })),
     { limit: 'exp2', name: 'exp2', amount: count, run: () => evaluate(EXP2_CODE, PAGE_BYTES, PAGE_BYTES + 4 * count, count) }
   ]
@@ -231,6 +240,11 @@ const UNROLL = 8
 const [A, B, SUM] = [0, 1, 2]
 const OPERAND = SUM + SUMS
 
+const unsigned = (value: number): number[] => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)])
+const signed = (value: number): number[] => (value >= -64 && value < 64 ? [value & 0x7f] : [(value & 0x7f) | 0x80, ...signed(value >> 7)])
+const sized = (bytes: readonly number[]): number[] => [...unsigned(bytes.length), ...bytes]
+const text = (value: string): number[] => sized([...new TextEncoder().encode(value)])
+const section = (id: number, items: readonly (readonly number[])[]): number[] => [id, ...sized([...unsigned(items.length), ...items.flat()])]
 const get = (local: number): number[] => [0x20, local]
 const set = (local: number): number[] => [0x21, local]
 const constant = (value: number): number[] => [0x41, ...signed(value)]
@@ -247,11 +261,11 @@ function arithmetic(splat: readonly number[], step: (sum: number) => number[]): 
 }
 
 /** Addresses A to B in each of `nStreams` streams. */
-function read(nStreams: number): number[] {
+function read(nStreams: number, readBytes: number): number[] {
   const lineLoads = 16 / nStreams
   const loads = Array.from({ length: 16 }, (_, i) => {
     const sum = SUM + (i % SUMS)
-    const offset = Math.floor(i / lineLoads) * (READ_BYTES / nStreams) + 16 * (i % lineLoads)
+    const offset = Math.floor(i / lineLoads) * (readBytes / nStreams) + 16 * (i % lineLoads)
     return [...get(sum), ...get(A), ...simd(LOAD), 4, ...unsigned(offset), ...simd(XOR), ...set(sum)]
   })
   return loop([...loads.flat(), ...get(A), ...constant(16 * lineLoads), 0x6a, 0x22, A, ...get(B), 0x47])
@@ -262,11 +276,11 @@ function loop(body: readonly number[]): number[] {
   return [0x03, 0x40, ...body, 0x0d, 0, 0x0b, ...get(SUM), ...sums(SUMS - 1, (sum) => [...get(sum + 1), ...simd(XOR)]), ...simd(EXTRACT), 0]
 }
 
-function limitModule(): Uint8Array<ArrayBuffer> {
+function limitModule(readBytes: number): Uint8Array<ArrayBuffer> {
   const kernels = {
     multiplyAdd: arithmetic([0xbe, ...simd(F32_SPLAT)], (sum) => [...get(sum), ...get(OPERAND), ...simd(F32_MUL), ...get(OPERAND), ...simd(F32_ADD), ...set(sum)]),
     dot: arithmetic(simd(I16_SPLAT), (sum) => [...get(sum), ...get(sum), ...get(OPERAND), ...simd(DOT), ...simd(I32_ADD), ...set(sum)]),
-    ...Object.fromEntries(STREAMS.map((n) => [`read${n}`, read(n)]))
+    ...Object.fromEntries(STREAMS.map((n) => [`read${n}`, read(n, readBytes)]))
   }
   const bodies = Object.values(kernels).map((code) => sized([1, SUMS + 1, 0x7b, ...code, 0x0b]))
   return Uint8Array.from([
@@ -277,24 +291,4 @@ function limitModule(): Uint8Array<ArrayBuffer> {
     ...section(7, Object.keys(kernels).map((name, i) => [...text(name), 0, i])),
     ...section(10, bodies)
   ])
-}
-
-function section(id: number, items: readonly (readonly number[])[]): number[] {
-  return [id, ...sized([...unsigned(items.length), ...items.flat()])]
-}
-
-function text(value: string): number[] {
-  return sized([...new TextEncoder().encode(value)])
-}
-
-function sized(bytes: readonly number[]): number[] {
-  return [...unsigned(bytes.length), ...bytes]
-}
-
-function unsigned(value: number): number[] {
-  return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)]
-}
-
-function signed(value: number): number[] {
-  return value >= -64 && value < 64 ? [value & 0x7f] : [(value & 0x7f) | 0x80, ...signed(value >> 7)]
 }

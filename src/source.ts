@@ -1,20 +1,21 @@
 /** What `Mamba.load` takes: where a checkpoint's files are. */
 
 import type { FileSet } from './checkpoint/byte-source.ts'
-import { type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
+import { checkpointName, type FileLike, recordFiles, renamedFiles, urlFiles } from './checkpoint/file-set.ts'
 import { type HubOptions, hubFiles } from './checkpoint/hub.ts'
-import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { describe, messageOf } from './errors.ts'
 import { platform } from '#platform'
 
 /**
  * - nothing: the embedded model
- * - a string: an existing path (a folder, or a .safetensors file with its config beside it), else an http(s) address of such a
- *   folder or file, else a hub id (`state-spaces/mamba-130m-hf`)
+ * - a string: an existing path (a folder, a .gguf file, or a .safetensors file with its config beside it), else an http(s) address of
+ *   such a folder or file, else a hub id (`state-spaces/mamba-130m-hf`), with a file's name for one of its .gguf files (`owner/name/file.gguf`)
  * - a URL: http(s) or file
+ * - the bytes of a .gguf file, or a Blob of them
  * - a file set, such as the embedded model's of `mamba-wasm/models/classics-8m`
  * - files by name: `{ 'config.json': bytes, 'model.safetensors': blob, … }`
  */
-export type ModelSource = string | URL | FileSet | Readonly<Record<string, FileLike>>
+export type ModelSource = string | URL | Uint8Array | ArrayBuffer | Blob | FileSet | Readonly<Record<string, FileLike>>
 
 export type SourceOptions = Omit<HubOptions, 'cache'> & {
   /** Folder for downloads by hub id; by default the user's cache folder. null keeps nothing: files are read by range as needed. */
@@ -26,11 +27,7 @@ export async function resolveSource(source: ModelSource | undefined, options: So
   if (source === undefined) return platform.embeddedModel()
   if (source instanceof URL) return fromUrl(source, options)
   if (typeof source === 'string') return fromString(source, options)
-  if (source instanceof Uint8Array || source instanceof ArrayBuffer || source instanceof Blob) {
-    throw new UnsupportedError({
-      place: 'source', expected: "files by name: { 'config.json': …, 'model.safetensors': … }", got: 'the bytes of one file, which have no config'
-    })
-  }
+  if (source instanceof Uint8Array || source instanceof ArrayBuffer || source instanceof Blob) return recordFiles({ 'model.gguf': source })
   if (typeof source !== 'object' || source === null || Array.isArray(source)) {
     throw new TypeError(messageOf({ place: 'source', expected: 'a path, an address, a hub id or files by name', got: describe(source) }))
   }
@@ -47,7 +44,10 @@ async function fromString(source: string, options: SourceOptions): Promise<FileS
   if (/^[a-z]+:\/\//i.test(source)) return fromUrl(new URL(source), options)
   if (/^(\.{0,2}|~)[/\\]/.test(source)) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(source) }))
   const { cacheFolder, ...hubOptions } = options
-  return hubFiles(source, { ...hubOptions, cache: cacheFolder === null ? undefined : platform.downloadCache(cacheFolder) })
+  const cache = cacheFolder === null ? undefined : platform.downloadCache(cacheFolder)
+  const [, id, own] = /^(.+\/.+)\/([^/]+\.gguf)$/.exec(source) ?? []
+  if (id === undefined) return hubFiles(source, { ...hubOptions, cache })
+  return renamedFiles(hubFiles(id, { ...hubOptions, cache }), { own, name: checkpointName(own) })
 }
 
 async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
@@ -57,5 +57,7 @@ async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
     if (local === undefined) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(url.href) }))
     return local
   }
-  return urlFiles(url.pathname.endsWith('.safetensors') ? new URL('.', url) : url, options)
+  const [, own] = /([^/]+\.(?:safetensors|gguf))$/.exec(url.pathname) ?? []
+  if (own === undefined) return urlFiles(url, options)
+  return renamedFiles(urlFiles(new URL('.', url), options), { own: decodeURIComponent(own), name: checkpointName(own) })
 }

@@ -76,7 +76,7 @@ describe('limits', () => {
   test('are measured by kernels that V8 takes, with figures that a processor can have', async () => {
     expect(EXP2_CODE).toBe(FUNCTION_EXP2)
     for (const isShared of [false, true]) {
-      const kernels = createLimitKernels(await platform.wasmModule(isShared ? 'simd-threads' : 'simd'), { isShared })
+      const kernels = createLimitKernels({ core: await platform.wasmModule(isShared ? 'simd-threads' : 'simd'), isShared })
       expect(kernels.map(({ limit }) => limit)).toEqual(['flop', 'intOp', 'byte', 'byte', 'byte', 'exp2'])
       const rates = kernels.map(({ amount, run }) => {
         run()

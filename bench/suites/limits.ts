@@ -12,7 +12,7 @@ export const limitsSuite: Suite = {
   groups: () => [
     async (core) => ({
       name: 'one core',
-      lines: createLimitKernels(core, { isShared: false }).map(({ limit, name, amount, run }) => ({ name, run, amounts: [{ amount, unit: UNITS[limit] }] }))
+      lines: createLimitKernels({ core, isShared: false }).map(({ limit, name, amount, run }) => ({ name, run, amounts: [{ amount, unit: UNITS[limit] }] }))
     })
   ]
 }

@@ -1,6 +1,6 @@
 /**
  * Linear in every format: one row, as in decoding, and many, as in a prompt. One row reads matrices that no cache holds, as the layers
- * of a model follow each other: as many matrices as fill 64 MB, one after the other.
+ * of a model follow each other: as many matrices as fill 96 MB, one after the other.
  */
 
 import { type Line, type Group, type Core, type Suite, bytes, flop } from '../suite.ts'
@@ -13,19 +13,23 @@ interface MatrixShape {
   readonly nIn: number
   readonly nOut: number
   readonly nRows: number
+  /** Initial weights are uniform within 1 / √inputs, divided by this. */
+  readonly divisor?: number
+  /** Lines of weights so small that a half float of them is subnormal. */
+  readonly hasTiny?: boolean
 }
 
-/** in_proj, out_proj, x_proj, dt_proj and the head of mamba-130m. The head sees few rows: a prompt asks for its last token's logits. */
+/** in_proj, out_proj, x_proj, dt_proj and the head of mamba-130m with their first weights. The head sees few rows: a prompt asks for its last token's logits. */
 const SHAPES: readonly MatrixShape[] = [
-  { nIn: 768, nOut: 3072, nRows: 128 },
-  { nIn: 1536, nOut: 768, nRows: 128 },
+  { nIn: 768, nOut: 3072, nRows: 128, hasTiny: true },
+  { nIn: 1536, nOut: 768, nRows: 128, divisor: Math.sqrt(24) },
   { nIn: 1536, nOut: 80, nRows: 128 },
   { nIn: 48, nOut: 1536, nRows: 128 },
   { nIn: 768, nOut: 50280, nRows: 16 }
 ]
-const QUICK_SHAPES: readonly MatrixShape[] = [{ nIn: 64, nOut: 80, nRows: 8 }, { nIn: 48, nOut: 16, nRows: 8 }]
+const QUICK_SHAPES: readonly MatrixShape[] = [{ nIn: 64, nOut: 80, nRows: 8, hasTiny: true }, { nIn: 48, nOut: 16, nRows: 8 }]
 
-const COLD_BYTES = 64 * 2 ** 20
+const COLD_BYTES = 96 * 2 ** 20
 const QUICK_COLD_BYTES = 2 ** 16
 
 export const linearSuite: Suite = {
@@ -36,15 +40,24 @@ export const linearSuite: Suite = {
 }
 
 async function createGroup(core: Core, shape: MatrixShape, coldBytes: number): Promise<Group> {
+  const { nIn, nOut, hasTiny = false } = shape
   const lines: Line[] = []
   for (const format of Object.keys(FORMATS) as WeightFormat[]) lines.push(...await linesOf(core, format, shape, coldBytes))
-  const { nIn, nOut } = shape
-  // Rows first: alike stands by alike.
+  if (hasTiny) {
+    for (const format of ['f16', 'q8_0'] as const) {
+      const tiny = await linesOf(core, format, { ...shape, divisor: TINY }, coldBytes)
+      lines.push(...tiny.map((line) => ({ ...line, name: `${line.name}, halves subnormal`, against: line.name })))
+    }
+  }
+  // Alike stands by alike.
   lines.sort((a, b) => Number(a.name.startsWith('1 ')) - Number(b.name.startsWith('1 ')))
   return { name: `${nIn} × ${nOut}`, lines }
 }
 
-async function linesOf(core: Core, format: WeightFormat, { nIn, nOut, nRows }: MatrixShape, coldBytes: number): Promise<Line[]> {
+/** Weights of some 1e-5: as halves they are subnormal, and so is their scale in blocks. */
+const TINY = 1000
+
+async function linesOf(core: Core, format: WeightFormat, { nIn, nOut, nRows, divisor = 1 }: MatrixShape, coldBytes: number): Promise<Line[]> {
   const { blockElements, blockBytes } = FORMATS[format]
   if (nIn % blockElements !== 0) return []
   const matrixBytes = (nIn * nOut * blockBytes) / blockElements
@@ -55,7 +68,7 @@ async function linesOf(core: Core, format: WeightFormat, { nIn, nOut, nRows }: M
     for (let i = 0; i < nMatrices; i++) {
       builder.add({ kind: 'linear', x, out, bias: null, accumulate: false, weight: builder.parameter(`W${i}`, [nOut, nIn]) })
     }
-  }, { core, maxRows: nRows, format, values: { W: (values) => createNumbers(3).uniform(values, 1 / Math.sqrt(nIn)) } })
+  }, { core, maxRows: nRows, format, values: { W: (values) => createNumbers(3).uniform(values, 1 / Math.sqrt(nIn) / divisor) } })
   const formatOf = (): WeightFormat => format
   const [op] = backend.program.ops
   const operations = 2 * nIn * nOut

@@ -14,7 +14,7 @@ export const classicsSuite: Suite = {
   summary: 'the embedded model: a prompt of 512 tokens, decoding',
   isKernel: false,
   groups: ({ isQuick }) => [
-    () => groupOf('classics-8m, f16', [1, 2], isQuick ? { nTokens: 16, nSteps: 1 } : { nTokens: 512, nSteps: 8 }, async (threads) => {
+    () => groupOf('classics-8m, as stored', [1, 2], isQuick ? { nTokens: 16, nSteps: 1 } : { nTokens: 512, nSteps: 8 }, async (threads) => {
       const { backend } = await loadFrom(classics8m(), { threads })
       return createModelLines(backend)
     })
@@ -55,7 +55,7 @@ async function groupOf(
     })
   )
   return {
-    name, lines,
+    name, lines, workingBytes: models[0].weightBytes,
     async dispose() {
       for (const model of models) await model.dispose()
     }

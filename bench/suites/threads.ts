@@ -53,7 +53,7 @@ async function createGroup(shape: Shape, isQuick: boolean): Promise<Group> {
     })
   )
   return {
-    name: `${groupName(shape)}: cost ${cost.toExponential(2)}`, lines,
+    name: `${groupName(shape)}: cost ${cost.toExponential(2)}`, lines, workingBytes: models[0].weightBytes,
     async dispose() {
       for (const { dispose } of models) await dispose()
     }
@@ -68,14 +68,20 @@ function costOf({ ops }: Program): number {
   return ops.reduce((sum, op) => sum + opCost(op), 0)
 }
 
-/** Two threads are taken from 2 · COST_PER_THREAD on: half the cost at which decoding with two is `WORTH` the trouble. */
+/**
+ * Two threads are taken from 2 · COST_PER_THREAD on: half the cost at which decoding with two is `WORTH` the trouble. By the best
+ * samples, since whoever else is at work takes the second core away.
+ */
 function conclude(results: readonly Result[]): string[] {
-  const points = results.filter(({ line }) => line === 'decode, 2 threads').map(({ group, against }) => ({ cost: Number(group.split(' ').at(-1)), gain: against?.median ?? 0 }))
+  const best = (group: string, line: string): number => results.find((result) => result.group === group && result.line === line)?.ms.min ?? NaN
+  const points = [...new Set(results.map(({ group }) => group))].map((group) => ({
+    cost: Number(group.split(' ').at(-1)), gain: best(group, 'decode, 1 thread') / best(group, 'decode, 2 threads')
+  }))
   points.sort((a, b) => a.cost - b.cost)
   const text = points.map(({ cost, gain }) => `${cost.toExponential(1)}: ${gain.toFixed(2)}`).join(', ')
   // The last size that does not gain enough, so that one lucky figure among the small ones decides nothing.
   const last = points.findLastIndex(({ gain }) => gain < WORTH)
-  const head = `decode with 2 threads over 1, by a token's cost: ${text}`
+  const head = `decode with 2 threads over 1, best samples, by a token's cost: ${text}`
   if (last === points.length - 1) return [head, `no size gains ${WORTH}: others were at work, or there is one core`]
   if (last < 0) return [head, `every size gains ${WORTH}: COST_PER_THREAD at most ${(points[0].cost / 2).toExponential(1)}`]
   const [below, above] = [points[last], points[last + 1]]

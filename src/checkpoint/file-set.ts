@@ -52,6 +52,16 @@ export function urlFiles(baseUrl: URL | string, options: HttpOptions = {}): File
   }
 }
 
+/** The same folder, where the file `own` goes by `name`: a checkpoint file may have any name of its own. */
+export function renamedFiles(files: FileSet, { own, name }: { own: string; name: string }): FileSet {
+  return { name: files.name, open: (fileName, signal) => files.open(fileName === name ? own : fileName, signal) }
+}
+
+/** The name by which a container's file is looked for, from the ending of its own name. */
+export function checkpointName(fileName: string): string {
+  return fileName.endsWith('.gguf') ? 'model.gguf' : 'model.safetensors'
+}
+
 function checkFileLike(fileName: string, file: FileLike): void {
   checkFileName(fileName, 'files')
   const isSource = typeof file === 'object' && file !== null && 'read' in file && typeof file.read === 'function'

@@ -4,14 +4,21 @@
 import { CheckpointError, describe } from '../errors.ts'
 import { readText, type ByteSource, type FileSet } from './byte-source.ts'
 import { isPlainFileName } from './file-set.ts'
+import { ggufMambaModel } from './gguf-mamba.ts'
+import { createMetadataReader, type MetadataReader } from './gguf-metadata.ts'
+import { readGgufModel } from './gguf-split.ts'
 import { expectObject, expectString, parseJson, type JsonObject } from './json.ts'
 import { readSafetensorsHeader, type TensorEntry } from './safetensors.ts'
 
 export interface Checkpoint {
   /** For messages: the file set's name. */
   readonly name: string
-  /** config.json as it is. */
+  /** config.json as it is, or what a GGUF file says in its form. */
   readonly config: JsonObject
+  /** For messages: where the config stands. */
+  readonly configPlace: string
+  /** What a GGUF file says of itself, its tokenizer among it; null for other containers. */
+  readonly metadata: MetadataReader | null
   readonly tensors: ReadonlyMap<string, TensorEntry>
   /** For what stands beside the weights: tokenizer.json and its like. */
   readonly files: FileSet
@@ -27,23 +34,33 @@ interface ContainerFiles {
   open(fileName: string): Promise<ByteSource | undefined>
 }
 
+interface Contents {
+  /** null where config.json has it. */
+  readonly config: JsonObject | null
+  readonly metadata: MetadataReader | null
+  readonly tensors: readonly TensorEntry[]
+}
+
 interface Container {
   /** The file whose presence says that the checkpoint is in this container. */
   readonly fileName: string
-  readonly read: (file: ByteSource, files: ContainerFiles) => Promise<readonly TensorEntry[]>
+  /** Whether the config is in it, not in config.json. */
+  readonly hasConfig: boolean
+  readonly read: (file: ByteSource, files: ContainerFiles) => Promise<Contents>
 }
 
 /** The containers, in the order in which they are looked for. A new one is a line here. */
 const CONTAINERS: readonly Container[] = [
-  { fileName: 'model.safetensors', read: readSingle },
-  { fileName: 'model.safetensors.index.json', read: readSharded }
+  { fileName: 'model.safetensors', hasConfig: false, read: readSingle },
+  { fileName: 'model.safetensors.index.json', hasConfig: false, read: readSharded },
+  { fileName: 'model.gguf', hasConfig: true, read: readGguf }
 ]
 
 const MAX_CONFIG_BYTES = 10_000_000
 const MAX_INDEX_BYTES = 100_000_000
 
 /**
- * Reads config.json and the header of every file of weights; no tensor's bytes.
+ * Reads the config and the header of every file of weights; no tensor's bytes.
  * Throws a CheckpointError for what is missing, damaged or contradicts itself. After an error no file is left open.
  */
 export async function openCheckpoint(files: FileSet, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Checkpoint> {
@@ -59,36 +76,46 @@ export async function openCheckpoint(files: FileSet, { signal }: { readonly sign
   }
   try {
     const config = await readConfig({ name, signal, open })
-    const tensors = new Map((await readContainer({ name, signal, open })).map((entry) => [entry.name, entry]))
+    const { file, contents } = await readContainer({ name, signal, open }, config !== undefined)
+    const tensors = new Map(contents.tensors.map((entry) => [entry.name, entry]))
     let totalBytes = 0
     for (const { byteLength } of tensors.values()) totalBytes += byteLength
-    return { name, config, tensors, files, totalBytes, close }
+    const own = contents.config === null ? { config: config ?? {}, configPlace: `${name}: config.json` } : { config: contents.config, configPlace: file.name }
+    return { name, ...own, metadata: contents.metadata, tensors, files, totalBytes, close }
   } catch (error) {
     await close()
     throw error
   }
 }
 
-async function readConfig(files: ContainerFiles): Promise<JsonObject> {
+async function readConfig(files: ContainerFiles): Promise<JsonObject | undefined> {
   const file = await files.open('config.json')
-  if (file === undefined) throw new CheckpointError({ place: files.name, expected: 'a file config.json', got: 'none' })
-  return expectObject(parseJson(await readText(file, MAX_CONFIG_BYTES, files.signal), file.name), file.name)
+  return file && expectObject(parseJson(await readText(file, MAX_CONFIG_BYTES, files.signal), file.name), file.name)
 }
 
-async function readContainer(files: ContainerFiles): Promise<readonly TensorEntry[]> {
-  for (const { fileName, read } of CONTAINERS) {
+async function readContainer(files: ContainerFiles, hasConfig: boolean): Promise<{ file: ByteSource; contents: Contents }> {
+  for (const { fileName, hasConfig: isComplete, read } of CONTAINERS) {
+    if (!hasConfig && !isComplete) continue
     const file = await files.open(fileName)
-    if (file !== undefined) return read(file, files)
+    if (file !== undefined) return { file, contents: await read(file, files) }
   }
-  throw new CheckpointError({ place: files.name, expected: `a file ${CONTAINERS.map(({ fileName }) => fileName).join(' or ')}`, got: 'none' })
+  const missing = hasConfig ? CONTAINERS.map(({ fileName }) => fileName) : ['config.json', ...CONTAINERS.filter((row) => row.hasConfig).map(({ fileName }) => fileName)]
+  throw new CheckpointError({ place: files.name, expected: `a file ${missing.join(' or ')}`, got: 'none' })
 }
 
-async function readSingle(file: ByteSource, { signal }: ContainerFiles): Promise<readonly TensorEntry[]> {
-  return (await readSafetensorsHeader(file, signal)).tensors
+async function readSingle(file: ByteSource, { signal }: ContainerFiles): Promise<Contents> {
+  return { config: null, metadata: null, tensors: (await readSafetensorsHeader(file, signal)).tensors }
+}
+
+/** One file, or the first of several: the others stand beside it, under names that end in their numbers. */
+async function readGguf(file: ByteSource, { open, signal }: ContainerFiles): Promise<Contents> {
+  const fileName = file.name.slice(file.name.search(/[^/\\]*$/))
+  const header = await readGgufModel(file, { fileName, open, signal })
+  return { ...ggufMambaModel(header), metadata: createMetadataReader(header) }
 }
 
 /** An index names the shard of each tensor; the shards are read, and must hold just what the index says. */
-async function readSharded(index: ByteSource, files: ContainerFiles): Promise<readonly TensorEntry[]> {
+async function readSharded(index: ByteSource, files: ContainerFiles): Promise<Contents> {
   const shardOf = readWeightMap(parseJson(await readText(index, MAX_INDEX_BYTES, files.signal), index.name), index.name)
   const tensors = new Map<string, TensorEntry>()
   for (const shardName of new Set(shardOf.values())) {
@@ -108,7 +135,7 @@ async function readSharded(index: ByteSource, files: ContainerFiles): Promise<re
       throw new CheckpointError({ place: `${index.name}, ${tensorName}`, expected: `it in ${shardName}`, got: 'none of that name there' })
     }
   }
-  return [...tensors.values()]
+  return { config: null, metadata: null, tensors: [...tensors.values()] }
 }
 
 function readWeightMap(root: ReturnType<typeof parseJson>, indexName: string): ReadonlyMap<string, string> {

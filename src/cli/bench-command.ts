@@ -120,7 +120,8 @@ interface Details {
 async function measureProfiles(backend: Backend, signal: AbortSignal): Promise<Details> {
   if (!isStepping(backend)) throw new TypeError(messageOf({ place: backend.info.name, expected: 'a backend that runs op by op', got: 'another' }))
   const isShared = backend.info.build === 'simd-threads'
-  const limits = createLimitKernels(await platform.wasmModule(isShared ? 'simd-threads' : 'simd'), { isShared })
+  const core = await platform.wasmModule(isShared ? 'simd-threads' : 'simd')
+  const limits = createLimitKernels({ core, isShared, workingBytes: backend.info.memoryBytes.weights })
   const batch = (nRows: number): Batch => ({ tokens: randomIds(backend, nRows), segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits: 'last' }] })
   const chunk = await profile(backend, batch(backend.capacity.maxRows), { limits, signal })
   return { chunk, token: await profile(backend, batch(1), { limits, signal, repeats: 15 }) }

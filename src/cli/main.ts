@@ -10,13 +10,14 @@ import { readFile } from 'node:fs/promises'
 import { inspect } from 'node:util'
 import { expectObject, expectString, parseJson } from '../checkpoint/json.ts'
 import { type Command, describeExamples } from './command.ts'
+import { convertCommand } from './convert-command.ts'
 import { generateCommand } from './generate-command.ts'
 import { inspectCommand } from './inspect-command.ts'
 import { describeRows, UsageError } from './options.ts'
 import { scoreCommand } from './score-command.ts'
 import { createTerminal } from './terminal.ts'
 
-const COMMANDS: readonly Command[] = [generateCommand, scoreCommand, inspectCommand]
+const COMMANDS: readonly Command[] = [generateCommand, scoreCommand, inspectCommand, convertCommand]
 
 const HELP = `Usage: mamba-wasm COMMAND [OPTIONS]
 
@@ -32,7 +33,8 @@ Examples:
 ${describeExamples([
   ['mamba-wasm generate "Once upon a time"', 'continue a text with the embedded model'],
   ['mamba-wasm score alice.txt', 'bits per byte and perplexity of a text'],
-  ['mamba-wasm inspect ./my-model', 'what a checkpoint holds']
+  ['mamba-wasm inspect ./my-model', 'what a checkpoint holds'],
+  ['mamba-wasm convert ./my-model -o my-model.gguf', 'in 8 bits, for this program and for llama.cpp']
 ])}
 `
 

@@ -50,7 +50,7 @@ export function buildModel(config: ModelConfig, hasTensor: (name: string) => boo
   const residual = builder.buffer('residual', dModel)
   builder.add({ kind: 'embed', weight: embedding, out: residual })
   for (let i = 0; i < nLayers; i++) {
-    addMamba1Block(builder, config, residual, `backbone.layers.${i}`)
+    addMamba1Block(builder, config, residual, { prefix: `backbone.layers.${i}`, hasTensor })
     builder.mark(`hidden_states.${i}`, residual)
   }
 

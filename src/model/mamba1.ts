@@ -71,8 +71,15 @@ function readDtRank(reader: ConfigReader, key: string, dModel: number): number {
   return reader.raw(key) === 'auto' || !reader.has(key) ? Math.ceil(dModel / 16) : reader.size(key)
 }
 
-/** residual += block(norm(residual)); `prefix` is the layer's name, e.g. `backbone.layers.3`. */
-export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, residual: View, prefix: string): void {
+/** A layer's names in the checkpoint. */
+export interface LayerNames {
+  /** E.g. `backbone.layers.3`. */
+  readonly prefix: string
+  readonly hasTensor: (name: string) => boolean
+}
+
+/** residual += block(norm(residual)). */
+export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, residual: View, { prefix, hasTensor }: LayerNames): void {
   const { dModel, dInner, dState, dConv, dtRank, normEps } = config
   const weight = (name: string, ...shape: number[]) => builder.parameter(`${prefix}.${name}`, shape)
   const bias = (isUsed: boolean, name: string, size: number) => (isUsed ? weight(name, size) : null)
@@ -107,7 +114,10 @@ export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, re
   const y = builder.buffer('y', dInner)
   builder.add({
     kind: 'selectiveScan', x, dt, z, out: y, dState, dtSoftplus: true,
-    A: builder.parameter(`${prefix}.mixer.A_log`, [dInner, dState], { transform: 'negExp' }),
+    // GGUF files have A itself.
+    A: hasTensor(`${prefix}.mixer.A`)
+      ? weight('mixer.A', dInner, dState)
+      : builder.parameter(`${prefix}.mixer.A_log`, [dInner, dState], { transform: 'negExp' }),
     B: columns(dtBC, dtRank, dState),
     C: columns(dtBC, dtRank + dState, dState),
     D: weight('mixer.D', dInner),

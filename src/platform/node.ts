@@ -6,8 +6,8 @@ import { basename, dirname } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import type { FileSet } from '../checkpoint/byte-source.ts'
-import { fileSource, folderCache, folderFiles } from './node-files.ts'
+import { checkpointName, renamedFiles } from '../checkpoint/file-set.ts'
+import { folderCache, folderFiles } from './node-files.ts'
 import type { Platform, WasmBuild, WorkerHandle, WorkerTask } from './platform.ts'
 
 const modules = new Map<WasmBuild, Promise<WebAssembly.Module>>()
@@ -28,7 +28,8 @@ export const platform: Platform = {
   async localFiles(path) {
     const stats = await stat(path).catch(() => undefined)
     if (stats === undefined) return undefined
-    return stats.isDirectory() ? folderFiles(path) : filesBeside(path)
+    if (stats.isDirectory()) return folderFiles(path)
+    return renamedFiles(folderFiles(dirname(path)), { own: basename(path), name: checkpointName(path) })
   },
   downloadCache: (folder) => folderCache(folder),
   embeddedModel: () => folderFiles(fileURLToPath(packageUrl('models/classics-8m')))
@@ -59,18 +60,6 @@ function startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerH
     ended() {
       worker.ref()
       return ended
-    }
-  }
-}
-
-/** A checkpoint file by its own name, and what stands beside it. */
-function filesBeside(path: string): FileSet {
-  const folder = folderFiles(dirname(path))
-  return {
-    name: path,
-    open(fileName, signal) {
-      if (fileName === 'model.safetensors') return fileSource(path)
-      return folder.open(fileName === basename(path) ? 'model.safetensors' : fileName, signal)
     }
   }
 }

@@ -14,7 +14,7 @@ import { createTokenizer, type Tokenizer } from '../../src/tokenizer/tokenizer.t
 type Json = Record<string, unknown>
 const readJson = (path: string): Json => JSON.parse(readFileSync(path, 'utf8'))
 const neoxJson = readJson('test/fixtures/gpt-neox-tokenizer.json')
-const bytesJson = readJson('models/classics-8m/tokenizer.json')
+const bytesJson = readJson('test/models/classics-8m/tokenizer.json')
 
 /** Through the bytes of a file. */
 async function throughGguf(metadata: ReadonlyMap<string, GgufValue>): Promise<TokenizerFiles> {

@@ -36,12 +36,12 @@ describe('openCheckpoint', () => {
   })
 
   test('names the files it looked for', async () => {
-    await expect(openCheckpoint(recordFiles({}))).rejects.toThrow('files: expected a file config.json, got none')
+    await expect(openCheckpoint(recordFiles({}))).rejects.toThrow('files: expected a file config.json or model.gguf, got none')
     await expect(openCheckpoint(folderFiles(modelFolder('nowhere')))).rejects.toMatchObject({ place: modelFolder('nowhere') })
     await expect(openCheckpoint(recordFiles({ 'config.json': utf8('{}') }))).rejects.toMatchObject({
       name: 'CheckpointError',
       place: 'files',
-      expected: 'a file model.safetensors or model.safetensors.index.json',
+      expected: 'a file model.safetensors or model.safetensors.index.json or model.gguf',
       got: 'none'
     })
   })

@@ -11,6 +11,8 @@ import { afterAll } from 'vitest'
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export const PROGRAM = [process.execPath, '--conditions=source', join(ROOT, 'src/cli/main.ts')] as const
 export const EMBEDDED_MODEL = join(ROOT, 'models/classics-8m')
+/** A tokenizer of bytes. */
+const BYTE_TOKENIZER = join(ROOT, 'test/models/classics-8m')
 export const ALICE = join(ROOT, 'test/fixtures/alice.txt')
 
 /** A start from TypeScript takes 0.4 s of a core, with the cache 0.12 s. */
@@ -72,7 +74,7 @@ export function temporaryFolder(): string {
 export function tinyModel(changes: Readonly<Record<string, string | Uint8Array>> = {}): string {
   const folder = temporaryFolder()
   for (const name of ['config.json', 'model.safetensors']) cpSync(join(ROOT, 'test/fixtures/models/mamba', name), join(folder, name))
-  for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(join(EMBEDDED_MODEL, name), join(folder, name))
+  for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(join(BYTE_TOKENIZER, name), join(folder, name))
   for (const [name, bytes] of Object.entries(changes)) writeFileSync(join(folder, name), bytes)
   return folder
 }

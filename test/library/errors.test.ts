@@ -1,6 +1,6 @@
 /** What callers do wrong, and what they are told. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type GenerateOptions, type LoadOptions, Mamba, UnsupportedError } from '../../src/index.ts'
+import { type GenerateOptions, type LoadOptions, Mamba, CheckpointError, UnsupportedError } from '../../src/index.ts'
 import { reasonOf, untyped } from '../support/anything.ts'
 import { fixtureModel } from '../support/fixtures.ts'
 
@@ -133,9 +133,9 @@ describe('options of load', () => {
     expect(await reasonOf(() => Mamba.load(untyped(source)))).toBeInstanceOf(TypeError)
   })
 
-  test('the bytes of one file are not enough', async () => {
+  test('bytes that are no GGUF file', async () => {
     for (const source of [new Uint8Array(8), new ArrayBuffer(8), new Blob([])]) {
-      expect(await reasonOf(() => Mamba.load(untyped(source)))).toBeInstanceOf(UnsupportedError)
+      expect(await reasonOf(() => Mamba.load(untyped(source)))).toBeInstanceOf(CheckpointError)
     }
   })
 })

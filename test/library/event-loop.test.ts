@@ -57,12 +57,12 @@ describe('gets its turn', { retry: 2 }, () => {
   })
 
   test('by the reference backend', async () => {
-    await using reference = await Mamba.load(repositoryPath('models/classics-8m'), { backend: 'reference' })
+    await using reference = await Mamba.load(repositoryPath('test/models/classics-8m'), { backend: 'reference' })
     expect(await longestPause(() => reference.forward(IDS.slice(0, 3)))).toBeLessThan(2 * LIMIT_MS)
   })
 
   test('while a model is loaded from memory', async () => {
-    const files = filesOf(repositoryPath('models/classics-8m'))
+    const files = filesOf(repositoryPath('test/models/classics-8m'))
     expect(await longestPause(async () => (await Mamba.load(files, { threads: 1 })).dispose())).toBeLessThan(LIMIT_MS)
   })
 

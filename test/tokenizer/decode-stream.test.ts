@@ -17,7 +17,7 @@ function piecesOf(tokenizer: Tokenizer, ids: readonly number[], options = {}): s
 }
 
 const neoxJson = readJson('test/fixtures/gpt-neox-tokenizer.json')
-const bytesJson = readJson('models/classics-8m/tokenizer.json')
+const bytesJson = readJson('test/models/classics-8m/tokenizer.json')
 
 describe.each([
   { name: 'GPT-NeoX', json: neoxJson }, { name: 'bytes', json: bytesJson }, { name: 'WordPiece', json: wordPiece() },

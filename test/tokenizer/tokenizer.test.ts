@@ -8,7 +8,7 @@ import { metaspace, readJson, sentencePiece, wordPiece, type TokenizerJson } fro
 
 const neoxJson = readJson('test/fixtures/gpt-neox-tokenizer.json')
 const neox = createTokenizer(neoxJson, { bos_token: '<|endoftext|>', eos_token: { content: '<|endoftext|>' }, pad_token: '[NONE]' }, 'tokenizer.json')
-const bytesJson = readJson('models/classics-8m/tokenizer.json')
+const bytesJson = readJson('test/models/classics-8m/tokenizer.json')
 const bytes = createTokenizer(bytesJson, undefined, 'tokenizer.json')
 const alice = readFileSync('test/fixtures/alice.txt', 'utf8')
 
@@ -66,7 +66,7 @@ describe('the byte vocabulary', () => {
   })
 
   it('maps bytes to ids by the vocabulary, in whatever order that is', () => {
-    const { model }: { model: { vocab: Record<string, number> } } = JSON.parse(readFileSync('models/classics-8m/tokenizer.json', 'utf8'))
+    const { model }: { model: { vocab: Record<string, number> } } = JSON.parse(readFileSync('test/models/classics-8m/tokenizer.json', 'utf8'))
     for (const token of Object.keys(model.vocab)) model.vocab[token] = 255 - model.vocab[token]
     const reversed = createTokenizer({ ...bytesJson, model }, undefined, 'tokenizer.json')
     expect([...reversed.encode('ab')]).toEqual([255 - 97, 255 - 98])

@@ -95,7 +95,7 @@ export function formatOfLayout(layout: PackedLayout): WeightFormat {
 }
 
 /** Writes values, row-major from element `first` of the parameter, to their places in `target`, its packed memory. */
-export function pack(layout: PackedLayout, target: Uint8Array<ArrayBufferLike>, values: WeightData, first: number): void {
+export function pack(layout: PackedLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
   const floats = new Float32Array(buffer, byteOffset, byteLength / 4)
   switch (layout.kind) {
@@ -108,7 +108,7 @@ export function pack(layout: PackedLayout, target: Uint8Array<ArrayBufferLike>, 
 
 type Panels = Extract<PackedLayout, { kind: 'panels' }>
 
-function packPanels({ format, nIn }: Panels, target: Uint8Array<ArrayBufferLike>, values: WeightData, first: number): void {
+function packPanels({ format, nIn }: Panels, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
   switch (format) {
     case 'f32': return packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nIn, group: 1 }, values, first)
@@ -133,7 +133,7 @@ function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: nu
 
 const SCALES_BYTES = 2 * PANEL_ROWS
 
-function packBlocks(target: Uint8Array<ArrayBufferLike>, { nIn, format }: { nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
+function packBlocks(target: Uint8Array, { nIn, format }: { nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
   const { blockElements, blockBytes } = FORMATS[format]
   const rowBlocks = nIn / blockElements
   const nBlocks = values.length / blockBytes

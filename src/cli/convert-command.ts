@@ -1,0 +1,54 @@
+/** `mamba-wasm convert`: a checkpoint as a GGUF file. */
+
+import { open, rename, rm } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { convertToGguf } from '../convert.ts'
+import { resolveSource } from '../source.ts'
+import { defineCommand } from './command.ts'
+import { formatBytes } from './format.ts'
+import { SOURCE_OPTIONS, sourceOptions } from './model-options.ts'
+import { type OptionTable, UsageError } from './options.ts'
+
+const TYPES = { q8_0: 'Q8_0', q4_0: 'Q4_0', f16: 'F16', bf16: 'BF16', f32: 'F32' } as const
+
+const OPTIONS = {
+  output: { kind: 'text', short: 'o', value: 'FILE', help: 'where to write; a name that ends in .gguf' },
+  type: { kind: 'choice', choices: ['q8_0', 'q4_0', 'f16', 'bf16', 'f32'], fallback: 'q8_0', help: 'of the larger matrices; the rest stays exact' },
+  name: { kind: 'text', value: 'TEXT', help: "the model's name in the file (default: the output's)" },
+  ...SOURCE_OPTIONS
+} as const satisfies OptionTable
+
+export const convertCommand = defineCommand({
+  name: 'convert',
+  summary: 'Writes a checkpoint as a GGUF file, quantized or not; it also runs in llama.cpp.',
+  details: ['The tokenizer goes along. The file appears when it is complete.'],
+  operand: { name: 'MODEL', isRequired: true, help: 'a folder, a file, a URL or a hub id' },
+  options: OPTIONS,
+  examples: [
+    ['mamba-wasm convert ./my-model --output my-model-q8_0.gguf', 'in 8 bits'],
+    ['mamba-wasm convert ./my-model --output my-model-f16.gguf --type f16', 'in half floats']
+  ],
+  async run(context, values, operand) {
+    const { output, type, quiet } = values
+    if (output === undefined || !output.endsWith('.gguf')) throw new UsageError('--output: expected a file name that ends in .gguf')
+    const files = await resolveSource(operand, sourceOptions(context, values, operand))
+    const partPath = `${output}.${process.pid}.part`
+    const file = await open(partPath, 'w')
+    try {
+      const sink = {
+        async write(bytes: Uint8Array): Promise<void> {
+          for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done)).bytesWritten
+        }
+      }
+      const name = values.name ?? basename(output, '.gguf')
+      const byteLength = await convertToGguf(files, { type: TYPES[type], name, sink, signal: context.signal })
+      await file.close()
+      await rename(partPath, output)
+      if (!quiet) context.terminal.note(`${output}: ${formatBytes(byteLength)}`)
+    } catch (error) {
+      await file.close()
+      await rm(partPath, { force: true })
+      throw error
+    }
+  }
+})

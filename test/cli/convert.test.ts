@@ -1,0 +1,57 @@
+/** `mamba-wasm convert`: what is written loads again, with the same numbers. */
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { Mamba } from '../../src/index.ts'
+import { expectSameBits } from '../support/compare.ts'
+import { ROOT, runCli, temporaryFolder, tinyModel } from './run-cli.ts'
+
+const TEXT = 'Hello, world'
+
+async function logitsOf(source: string, dtype: 'auto' | 'f32' | 'f16' | 'q8_0' = 'auto'): Promise<Float32Array> {
+  await using mamba = await Mamba.load(source, { dtype })
+  return mamba.forward(TEXT, { allLogits: true })
+}
+
+/** 7.8 M parameters and the tokenizer of bytes. */
+const folder = join(ROOT, 'test/models/classics-8m')
+
+describe('a checkpoint as a GGUF file', () => {
+
+  test.each([['f32', 'f32'], ['f16', 'f16'], ['q8_0', 'q8_0']] as const)('%s: the same bits as rounding while loading', async (type, dtype) => {
+    const output = join(temporaryFolder(), `tiny-${type}.gguf`)
+    const { code, stderr } = await runCli(['convert', folder, '--output', output, '--type', type])
+    expect([code, stderr]).toEqual([0, expect.stringContaining(output)])
+    // The dt projection is exact in a GGUF file and in what dtype makes of the folder.
+    expectSameBits(await logitsOf(output), await logitsOf(folder, dtype), type)
+  })
+
+  test('the tokenizer goes along, and generate runs it', async () => {
+    const output = join(temporaryFolder(), 'tiny.gguf')
+    expect((await runCli(['convert', folder, '-o', output])).code).toBe(0)
+    const { code, stdout } = await runCli(['generate', TEXT, '--model', output, '--max-tokens', '4', '--seed', '1', '--quiet'])
+    expect([code, stdout.startsWith(TEXT)]).toEqual([0, true])
+  })
+})
+
+describe('failures', () => {
+  test.each([[[]], [['--output', 'model.bin']]])('no place to write to: exit code 2 %j', async (args) => {
+    const { code, stderr } = await runCli(['convert', tinyModel(), ...args])
+    expect([code, stderr]).toEqual([2, expect.stringContaining('.gguf')])
+  })
+
+  test('a damaged checkpoint leaves no file', async () => {
+    const place = temporaryFolder()
+    const { code, stderr } = await runCli(['convert', tinyModel({ 'config.json': '{"model_type": "mamba"}' }), '--output', join(place, 'out.gguf')])
+    expect([code, stderr]).toEqual([1, expect.stringContaining('vocab_size')])
+    expect(readdirSync(place)).toEqual([])
+  })
+
+  test('an output that is there is replaced only by a complete one', async () => {
+    const output = join(temporaryFolder(), 'tiny.gguf')
+    expect((await runCli(['convert', folder, '--output', output])).code).toBe(0)
+    const { size } = statSync(output)
+    expect((await runCli(['convert', tinyModel({ 'model.safetensors': new Uint8Array(40) }), '--output', output])).code).toBe(1)
+    expect([existsSync(output), statSync(output).size]).toEqual([true, size])
+  })
+})
