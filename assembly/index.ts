@@ -32,29 +32,40 @@ export function work(control: usize, thread: i32): i32 {
 /** out[i] = f(x[i]), count a multiple of LANES: for the error tests and the benchmark of the elementary functions. */
 export function evaluate(f: i32, x: usize, out: usize, count: i32): void {
   switch (f) {
-    case FUNCTION_EXP:
-      for (let i = 0; i < count; i += LANES) {
-        if (ASC_FEATURE_SIMD) v128.store(at(out, i), expLanes(v128.load(at(x, i))))
-        else for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), exp(load<f32>(at(x, lane))))
-      }
-      break
-    case FUNCTION_SOFTPLUS:
-      for (let i = 0; i < count; i += LANES) {
-        if (ASC_FEATURE_SIMD) v128.store(at(out, i), softplusLanes(v128.load(at(x, i))))
-        else for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), softplus(load<f32>(at(x, lane))))
-      }
-      break
-    case FUNCTION_SILU:
-      for (let i = 0; i < count; i += LANES) {
-        if (ASC_FEATURE_SIMD) v128.store(at(out, i), siluLanes(v128.load(at(x, i))))
-        else for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), silu(load<f32>(at(x, lane))))
-      }
-      break
-    case FUNCTION_EXP2:
-      for (let i = 0; i < count; i += LANES) {
-        if (ASC_FEATURE_SIMD) v128.store(at(out, i), exp2Lanes(v128.load(at(x, i))))
-        else for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), exp2(load<f32>(at(x, lane))))
-      }
-      break
+    case FUNCTION_EXP: map<Exp>(x, out, count); break
+    case FUNCTION_SOFTPLUS: map<Softplus>(x, out, count); break
+    case FUNCTION_SILU: map<Silu>(x, out, count); break
+    case FUNCTION_EXP2: map<Exp2>(x, out, count); break
   }
+}
+
+class Exp {}
+class Softplus {}
+class Silu {}
+class Exp2 {}
+
+function map<F>(x: usize, out: usize, count: i32): void {
+  for (let i = 0; i < count; i += LANES) {
+    if (ASC_FEATURE_SIMD) {
+      v128.store(at(out, i), lanesOf<F>(v128.load(at(x, i))))
+    } else {
+      for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), valueOf<F>(load<f32>(at(x, lane))))
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function lanesOf<F>(x: v128): v128 {
+  if (idof<F>() == idof<Exp>()) return expLanes(x)
+  if (idof<F>() == idof<Softplus>()) return softplusLanes(x)
+  return idof<F>() == idof<Silu>() ? siluLanes(x) : exp2Lanes(x)
+}
+
+// @ts-ignore: decorator
+@inline
+function valueOf<F>(x: f32): f32 {
+  if (idof<F>() == idof<Exp>()) return exp(x)
+  if (idof<F>() == idof<Softplus>()) return softplus(x)
+  return idof<F>() == idof<Silu>() ? silu(x) : exp2(x)
 }
