@@ -3,7 +3,12 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import type { WorkerTask } from './platform.ts'
 
-const { module, memory, control, thread } = workerData as WorkerTask
-const { work } = new WebAssembly.Instance(module, { env: { memory } }).exports as { work: (control: number, thread: number) => number }
-parentPort?.postMessage('ready')
-work(control, thread)
+const { module, memory, control, thread, failed } = workerData as WorkerTask
+try {
+  const { work } = new WebAssembly.Instance(module, { env: { memory } }).exports as { work: (control: number, thread: number) => number }
+  parentPort?.postMessage('ready')
+  work(control, thread)
+} catch (error) {
+  Atomics.store(new Int32Array(memory.buffer), failed / 4, 1)
+  throw error
+}

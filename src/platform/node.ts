@@ -36,7 +36,11 @@ export const platform: Platform = {
 }
 
 function startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle {
-  const worker = new Worker(new URL(import.meta.url.endsWith('.ts') ? 'node-worker.ts' : 'node-worker.js', import.meta.url), { workerData: task })
+  const worker = new Worker(new URL(import.meta.url.endsWith('.ts') ? 'node-worker.ts' : 'node-worker.js', import.meta.url), {
+    workerData: task,
+    // The process's own flags may be none for a worker, e.g. --input-type.
+    execArgv: []
+  })
   let reason = 'one that ended'
   const ended = new Promise<void>((resolve) => {
     worker.once('exit', (code) => {

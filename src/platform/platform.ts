@@ -12,6 +12,8 @@ export interface WorkerTask {
   readonly memory: WebAssembly.Memory
   readonly control: number
   readonly thread: number
+  /** Address of the word that a worker sets to 1 when it fails: whoever waits for it in wasm gets no events. */
+  readonly failed: number
 }
 
 export interface WorkerHandle {

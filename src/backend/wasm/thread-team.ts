@@ -33,7 +33,7 @@ export async function startThreads(module: WebAssembly.Module, memory: WebAssemb
   }
   const workers = Array.from({ length: nThreads - 1 }, (_, i) => {
     const thread = i + 1
-    return platform.startWorker({ module, memory, control: control.byteOffset, thread }, (reason) => onEnd(thread, reason))
+    return platform.startWorker({ module, memory, control: control.byteOffset, thread, failed: control.byteOffset + 4 * abi.CONTROL_FAILED }, (reason) => onEnd(thread, reason))
   })
   const check = (): void => {
     if (failure) throw failure
