@@ -1,0 +1,30 @@
+/** From samples to figures: medians, spreads, ratios. */
+
+import { type Spread, spreadOf } from '../results.ts'
+
+export interface Samples extends Spread {
+  readonly samples: readonly number[]
+}
+
+export interface Pair {
+  readonly ours: Samples
+  readonly theirs: Samples
+  /** Ours over theirs: of the medians, and how it lies in the single rounds. */
+  readonly ratio: Spread
+}
+
+export function samplesOf(values: readonly number[]): Samples {
+  return { ...spreadOf(values), samples: values.map(rounded) }
+}
+
+/** Samples of one round stand at the same index; one side may have fewer. */
+export function pairOf(ours: readonly number[], theirs: readonly number[]): Pair {
+  const nPairs = Math.min(ours.length, theirs.length)
+  const { p10, p90 } = spreadOf(Array.from({ length: nPairs }, (_, i) => ours[i] / theirs[i]))
+  return { ours: samplesOf(ours), theirs: samplesOf(theirs), ratio: { median: spreadOf(ours).median / spreadOf(theirs).median, p10, p90 } }
+}
+
+/** Four digits: the rest is noise. */
+function rounded(value: number): number {
+  return Number(value.toPrecision(4))
+}
