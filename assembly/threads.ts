@@ -9,8 +9,11 @@ import {
 } from './abi'
 import { at, word } from './control'
 
-/** About 20 µs: longer than a barrier takes when all are awake, shorter than the sleep and the waking that it saves. */
-const SPIN_TURNS: i32 = 2000
+/**
+ * Longer than the shares of an op differ, shorter than the sleep and the waking that it saves: with 2000 turns threads fell asleep at nearly
+ * every barrier, and a token of 8 layers × 384 took 1036 µs in q8_0 with two threads instead of 424 (npm run bench -- threads).
+ */
+const SPIN_TURNS: i32 = 20000
 const SLICE_NS: i64 = 100_000_000
 /** 30 s at a barrier: no op takes that long. */
 const MAX_SLICES: i32 = 300

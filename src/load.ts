@@ -126,7 +126,7 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */
-const COST_PER_THREAD = 2e7
+const COST_PER_THREAD = 1.5e7
 
 interface Choice {
   readonly build: WasmBuild

@@ -1,7 +1,7 @@
 /**
  * Panels of quantized weights, GGUF's q8_0 and q4_0 moved to their places, never requantized. For PANEL_ROWS rows and 32 inputs:
  *
- *   │ scales of rows 0–7, f16 │ weights │
+ *   │ scales of rows 0–7 · 2^SCALE_SHIFT, f16 │ weights │
  *
  *   q8_0 weights, 8 bits    │ row 0: k, k + 1 │ … │ row 7: k, k + 1 │ k + 2 …           16 bytes two inputs
  *   q4_0 weights, 4 bits    │ row 0: k │ row 0: k + 1 │ … │ row 3: k + 1 │ k + 4 …    16 bytes four inputs: in each 16-bit lane,
@@ -11,13 +11,15 @@
  * extra precision is free, and a block's sum is exact in 32 bits: 32 · 127 · 32767 < 2^27.
  */
 
-import { FORMAT_Q8_0, PANEL_ROWS, Q4_0_BLOCK_BYTES, Q8_0_BLOCK_BYTES, QUANT_BLOCK } from '../abi'
+import { FORMAT_Q8_0, PANEL_ROWS, Q4_0_BLOCK_BYTES, Q8_0_BLOCK_BYTES, QUANT_BLOCK, SCALE_SHIFT } from '../abi'
 import { at } from '../control'
 import { halfToFloat, lowHalves } from '../math/half'
 
 export class Q8_0 {}
 export class Q4_0 {}
 
+/** 2^-SCALE_SHIFT */
+const SHIFT_BACK: f32 = 1.0 / <f32>(1 << SCALE_SHIFT)
 const SCALES_BYTES: usize = <usize>PANEL_ROWS << 1
 
 // @ts-ignore: decorator
@@ -73,7 +75,7 @@ export function scaleOf(block: usize, row: i32): f32 {
 export function blockWeight(format: i32, panel: usize, row: i32, k: i32): f32 {
   const block = panel + <usize>(k / QUANT_BLOCK) * blockBytes(format)
   const stored = storedWeight(format, block, row, k % QUANT_BLOCK)
-  return <f32>(format == FORMAT_Q8_0 ? stored : stored - 8) * scaleOf(block, row)
+  return <f32>(format == FORMAT_Q8_0 ? stored : stored - 8) * (scaleOf(block, row) * SHIFT_BACK)
 }
 
 /**
@@ -81,7 +83,7 @@ export function blockWeight(format: i32, panel: usize, row: i32, k: i32): f32 {
  *
  *   │ integers (nRows, nIn), i16 │ scales (nRows, nIn / 32), f32 │ −8 · sums of the integers (nRows, nIn / 32), i32 │
  *
- * The scale is the largest magnitude of a block over 32767; a block below 1e-30 counts as zero. NaN makes the scale NaN.
+ * The scale is the largest magnitude of a block over 32767, times 2^-SCALE_SHIFT; a block below 1e-30 counts as zero. NaN makes the scale NaN.
  */
 export function quantizeRows(x: usize, stride: i32, nRows: i32, nIn: i32, scratch: usize): void {
   const nBlocks = nRows * nIn / QUANT_BLOCK
@@ -93,7 +95,7 @@ export function quantizeRows(x: usize, stride: i32, nRows: i32, nIn: i32, scratc
       const largest = largestOf(block)
       const isZero = largest < 1e-30
       const inverse: f32 = isZero ? 0 : <f32>32767 / largest
-      store<f32>(scales, isZero ? 0 : largest / 32767)
+      store<f32>(scales, isZero ? 0 : largest / 32767 * SHIFT_BACK)
       store<i32>(at(scales, nBlocks), -8 * quantizeBlock(block, inverse, integers))
       scales += 4
       integers += QUANT_BLOCK << 1

@@ -41,10 +41,8 @@ function convolve(op: usize, segment: usize, state: usize, history: usize, first
   const count = end - first
   const valid = min(count, width - first)
 
-  for (let d = 0; d < valid; d++) {
-    for (let j = 0; j < nPast; j++) {
-      store<f32>(at(history, j * count + d), load<f32>(at(state, (first + d) * nPast + j)))
-    }
+  for (let j = 0; j < nPast; j++) {
+    copyStrided(at(state, first * nPast + j), nPast, at(history, j * count), 1, valid)
   }
   for (let t = 0; t < nRows; t++) {
     const row = at(out, t * outStride)
@@ -57,12 +55,21 @@ function convolve(op: usize, segment: usize, state: usize, history: usize, first
     }
     if (word(op, CONV_SILU)) gate(row, count)
   }
-  for (let d = 0; d < valid; d++) {
-    for (let j = 0; j < nPast; j++) {
-      const source = nRows - nPast + j
-      const value = load<f32>(source < 0 ? at(history, (source + nPast) * count + d) : at(x, source * xStride + d))
-      store<f32>(at(state, (first + d) * nPast + j), value)
-    }
+  for (let j = 0; j < nPast; j++) {
+    const source = nRows - nPast + j
+    const tap = source < 0 ? at(history, (source + nPast) * count) : at(x, source * xStride)
+    copyStrided(tap, 1, at(state, first * nPast + j), nPast, valid)
+  }
+}
+
+/** Elements `fromStride` apart to places `toStride` apart: a tap of all channels out of the state, or into it. */
+function copyStrided(from: usize, fromStride: i32, to: usize, toStride: i32, count: i32): void {
+  const fromStep = <usize>fromStride << 2
+  const toStep = <usize>toStride << 2
+  for (let i = 0; i < count; i++) {
+    store<f32>(to, load<f32>(from))
+    from += fromStep
+    to += toStep
   }
 }
 

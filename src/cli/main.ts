@@ -9,6 +9,7 @@
 import { readFile } from 'node:fs/promises'
 import { inspect } from 'node:util'
 import { expectObject, expectString, parseJson } from '../checkpoint/json.ts'
+import { benchCommand } from './bench-command.ts'
 import { type Command, describeExamples } from './command.ts'
 import { convertCommand } from './convert-command.ts'
 import { generateCommand } from './generate-command.ts'
@@ -17,7 +18,7 @@ import { describeRows, UsageError } from './options.ts'
 import { scoreCommand } from './score-command.ts'
 import { createTerminal } from './terminal.ts'
 
-const COMMANDS: readonly Command[] = [generateCommand, scoreCommand, inspectCommand, convertCommand]
+const COMMANDS: readonly Command[] = [generateCommand, scoreCommand, inspectCommand, convertCommand, benchCommand]
 
 const HELP = `Usage: mamba-wasm COMMAND [OPTIONS]
 
@@ -34,7 +35,8 @@ ${describeExamples([
   ['mamba-wasm generate "Once upon a time"', 'continue a text with the embedded model'],
   ['mamba-wasm score alice.txt', 'bits per byte and perplexity of a text'],
   ['mamba-wasm inspect ./my-model', 'what a checkpoint holds'],
-  ['mamba-wasm convert ./my-model -o my-model.gguf', 'in 8 bits, for this program and for llama.cpp']
+  ['mamba-wasm convert ./my-model -o my-model.gguf', 'in 8 bits, for this program and for llama.cpp'],
+  ['mamba-wasm bench --profile', 'how fast a model runs here, and where the time goes']
 ])}
 `
 

@@ -114,7 +114,8 @@ function strideOf({ width }: ActivationBuffer): number {
 function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout): number {
   switch (op.kind) {
     case 'conv1d': return 4 * (op.weight.shape[2] - 1) * Math.ceil(op.x.width / LANES) * LANES
-    case 'selectiveScan': return 4 * LANES * (3 * SCAN_BLOCK + op.dState)
+    // Of short segments up to SCAN_BLOCK tiles at once.
+    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + op.dState)
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': {
       const format = formatOfLayout(layoutOf(op.weight))

@@ -3,7 +3,8 @@
  * must have one that serves both. The formats of panels are drawn in assembly/formats.
  */
 
-import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
+import { LANES, PANEL_ROWS, SCALE_SHIFT } from '../../../assembly/abi.ts'
+import { UnsupportedError } from '../../errors.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
 
@@ -133,6 +134,21 @@ function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: nu
 
 const SCALES_BYTES = 2 * PANEL_ROWS
 
+/** The bits of a finite half · 2^SCALE_SHIFT, exactly. A scale of 64 or more, for weights beyond 8000, is an UnsupportedError. */
+function shiftedHalf(bits: number): number {
+  const exponent = (bits >> 10) & 31
+  let fraction = bits & 1023
+  if (exponent + SCALE_SHIFT > 30) {
+    throw new UnsupportedError({ place: 'scale of a quantized block', expected: `less than ${2 ** (16 - SCALE_SHIFT)}`, got: `${(1 + fraction / 1024) * 2 ** (exponent - 15)}` })
+  }
+  if (exponent > 0) return bits + (SCALE_SHIFT << 10)
+  if (fraction === 0) return bits
+  // A subnormal half counts 2^-24: shifted up until its first bit is the implicit one.
+  let shifted = SCALE_SHIFT + 1
+  for (; fraction < 1024; fraction *= 2) shifted--
+  return (bits & 0x8000) | (shifted << 10) | (fraction & 1023)
+}
+
 function packBlocks(target: Uint8Array, { nIn, format }: { nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
   const { blockElements, blockBytes } = FORMATS[format]
   const rowBlocks = nIn / blockElements
@@ -142,8 +158,9 @@ function packBlocks(target: Uint8Array, { nIn, format }: { nIn: number; format: 
     const row = Math.floor(block / rowBlocks)
     const lane = row % PANEL_ROWS
     const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_ROWS * blockBytes
-    target[place + 2 * lane] = values[source]
-    target[place + 2 * lane + 1] = values[source + 1]
+    const scale = shiftedHalf(values[source] | (values[source + 1] << 8))
+    target[place + 2 * lane] = scale
+    target[place + 2 * lane + 1] = scale >> 8
     const weights = place + SCALES_BYTES
     if (format === 'q8_0') {
       for (let k = 0; k < 32; k++) target[weights + (k >> 1) * 16 + 2 * lane + (k & 1)] = values[source + 2 + k]

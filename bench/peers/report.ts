@@ -1,0 +1,116 @@
+/** Results for people, as tables, and for programs, as JSON. */
+
+import { formatBytes, formatTable } from '../../src/cli/format.ts'
+import type { Commit, Machine } from '../machine.ts'
+import type { Spread } from '../results.ts'
+import type { EngineName } from './engine.ts'
+import type { Goal } from './goals.ts'
+import type { MatmulResult } from './matmul.ts'
+import type { Dtype } from './model-files.ts'
+import type { Row } from './rows.ts'
+import type { SessionResult } from './session.ts'
+import type { Samples } from './statistics.ts'
+
+/** What is written into bench/results. */
+export interface Report {
+  readonly version: 1
+  readonly date: string
+  readonly commit: Commit | null
+  readonly machine: Machine
+  readonly chromium: string | null
+  readonly packages: Readonly<Record<string, string>>
+  readonly isQuick: boolean
+  readonly elapsedMs: number
+  readonly model: { readonly shape: string; readonly fileBytes: Readonly<Partial<Record<Dtype, number>>> }
+  readonly goals: readonly Goal[]
+  /** Tokens per second. */
+  readonly rows: readonly Row[]
+  readonly loads: readonly LoadSummary[]
+  readonly sessions: readonly Pick<SessionResult, 'threads' | 'dtype' | 'engines' | 'foreignCores'>[]
+  readonly matmul: readonly MatmulResult[]
+}
+
+export interface LoadSummary {
+  readonly engine: EngineName
+  readonly dtype: Dtype
+  readonly loadMs: Samples
+  /** Load and one token. */
+  readonly readyMs: Samples
+  readonly detail: string
+}
+
+export function printReport(report: Report): string {
+  const { rows, goals, sessions, matmul, loads } = report
+  const parts = [...new Set(rows.map(({ threads }) => threads))].map((threads) =>
+    `${threads === 1 ? '1 thread' : `${threads} threads`}: tokens per second\n${rateTable(rows.filter((row) => row.threads === threads))}`
+  )
+  parts.push(`Load, and peak memory (resident set)\n${loadTable(loads, sessions)}`)
+  if (matmul.length > 0) parts.push(`f32 matrix product: GFLOP/s\n${matmulTable(matmul)}`)
+  parts.push(`Goals\n${goalTable(goals)}`, noiseOf(sessions))
+  return parts.join('\n')
+}
+
+function rateTable(rows: readonly Row[]): string {
+  const engines = rows[0].cells.map(({ engine }) => engine)
+  const head = ['', '', ...engines.flatMap((engine, i) => (i === 0 ? [engine, ''] : [engine, '', 'ratio']))]
+  const lines = rows.map(({ dtype, kind, nPrompt, cells }, i) => [
+    rows[i - 1]?.dtype === dtype ? '' : dtype,
+    kind === 'prefill' ? `prefill ${nPrompt}` : `decode after ${nPrompt}`,
+    ...cells.flatMap(({ rate, ratio, leftOutAt }, place) => [
+      rate === null ? `(some ${leftOutAt?.toFixed(0)})` : digits(rate.median),
+      rate === null ? '' : formatSpread(rate),
+      ...(place === 0 ? [] : [formatRatio(ratio)])
+    ])
+  ])
+  return formatTable([head, ...lines], head.map((_, i) => i).slice(2))
+}
+
+function loadTable(loads: readonly LoadSummary[], sessions: Report['sessions']): string {
+  const lines = loads.map(({ engine, dtype, loadMs, readyMs }, i) => [
+    loads[i - 1]?.dtype === dtype ? '' : dtype, engine, `${digits(loadMs.median)} ms`, formatSpread(loadMs), `${digits(readyMs.median)} ms`,
+    ...sessions.filter((session) => session.dtype === dtype).map(({ threads, engines }) =>
+      `${formatBytes(engines.find((other) => other.engine === engine)?.peakBytes ?? 0)} (${threads})`)
+  ])
+  return formatTable([['', '', 'load', '', '+ 1 token', 'peak (threads)'], ...lines], [2, 3, 4, 5, 6])
+}
+
+function matmulTable(results: readonly MatmulResult[]): string {
+  const lines = results.map(({ shape: { nRows, nIn, nOut }, threads, ours, theirs, ratio }) => [
+    `${nRows} × ${nIn} × ${nOut}`, `${threads}`, digits(ours.median), formatSpread(ours), digits(theirs.median), formatSpread(theirs), formatRatio(ratio)
+  ])
+  return formatTable([['rows × in × out', 'threads', 'mamba-wasm', '', 'onnxruntime-web', '', 'ratio'], ...lines], [1, 2, 3, 4, 5, 6])
+}
+
+function goalTable(goals: readonly Goal[]): string {
+  const lines = goals.map(({ name, threads, goal, reached }) => [
+    name, `${threads}`, `≥ ${goal.toFixed(2)}`, reached.toFixed(2), reached >= goal ? 'reached' : `missed by ${(100 * (1 - reached / goal)).toFixed(0)} %`
+  ])
+  return formatTable([['', 'threads', 'goal', 'ratio', ''], ...lines], [1, 2, 3])
+}
+
+/** Above it others were at work, and the figures are not to be trusted. */
+const NOISY_CORES = 0.15
+
+function noiseOf(sessions: Report['sessions']): string {
+  const lines = sessions.flatMap(({ threads, dtype, foreignCores, engines }) => [
+    ...(foreignCores > NOISY_CORES ? [`${dtype}, ${threads} threads: other programs took ${foreignCores.toFixed(2)} cores meanwhile`] : []),
+    ...engines.filter(({ idleShare }) => idleShare > 0.02).map(({ engine, idleShare }) =>
+      `${dtype}, ${threads} threads: ${engine} took ${idleShare.toFixed(2)} cores while others were measured`)
+  ])
+  return lines.length === 0 ? 'The machine was quiet.\n' : `Noise\n${lines.map((line) => `  ${line}\n`).join('')}`
+}
+
+function formatRatio(ratio: Spread | null): string {
+  return ratio === null ? '' : `${ratio.median.toFixed(2)} (${ratio.p10.toFixed(2)}..${ratio.p90.toFixed(2)})`
+}
+
+/** How far the lowest and the highest tenth are from the median. */
+function formatSpread({ median, p10, p90, samples }: Samples): string {
+  if (samples.length < 2) return 'once'
+  const percent = (value: number): string => `${value < median ? '-' : '+'}${Math.abs(100 * (value / median - 1)).toFixed(0)}`
+  return `${percent(p10)}..${percent(p90)} %`
+}
+
+function digits(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}

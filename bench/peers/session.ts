@@ -1,0 +1,140 @@
+/** One dtype and one number of threads: all engines beside each other, each measured in turn while the others sleep. */
+
+import { setTimeout } from 'node:timers/promises'
+import type { Engine, EngineName, LoadTimes, Prompt, TaskTimes } from './engine.ts'
+import { createForeignLoad } from './foreign-load.ts'
+import type { Dtype } from './model-files.ts'
+import { type PlannedTask, WARM_UP } from './plan.ts'
+
+/** An engine in a task. */
+export interface TaskResult {
+  readonly task: PlannedTask
+  readonly engine: EngineName
+  /** By round; empty where it was left out. */
+  readonly times: readonly TaskTimes[]
+  /** Where it was left out: the time that one round would have taken. */
+  readonly estimateMs: number | null
+}
+
+export interface LoadResult extends LoadTimes {
+  readonly engine: EngineName
+}
+
+export interface EngineReport {
+  readonly engine: EngineName
+  /** The largest resident set of its processes. */
+  readonly peakBytes: number
+  /** Processor time while others were measured, over that time. */
+  readonly idleShare: number
+}
+
+export interface SessionResult {
+  readonly dtype: Dtype
+  readonly threads: number
+  readonly tasks: readonly TaskResult[]
+  readonly loads: readonly LoadResult[]
+  readonly engines: readonly EngineReport[]
+  /** Processor time of everything else on the machine, over the time that measurements took: in cores. */
+  readonly foreignCores: number
+}
+
+export interface SessionOptions {
+  readonly dtype: Dtype
+  readonly threads: number
+  readonly tasks: readonly PlannedTask[]
+  readonly start: (name: EngineName) => Promise<Engine>
+  readonly names: readonly EngineName[]
+  readonly prompts: (nTokens: number) => Prompt
+  readonly onProgress: (text: string) => void
+}
+
+interface Entrant {
+  readonly name: EngineName
+  readonly engine: Engine
+  /** Milliseconds of a token, from what was measured last. */
+  prefillMs: number
+  decodeMs: number
+  idleCpuMs: number
+  idleMs: number
+}
+
+export async function runSession({ dtype, threads, tasks, start, names, prompts, onProgress }: SessionOptions): Promise<SessionResult> {
+  const entrants: Entrant[] = []
+  const loads: LoadResult[] = []
+  const results: TaskResult[] = []
+  try {
+    for (const name of names) {
+      onProgress(`${name}, load`)
+      const engine = await start(name)
+      entrants.push({ name, engine, prefillMs: 0, decodeMs: 0, idleCpuMs: 0, idleMs: 0 })
+      loads.push({ engine: name, ...(await engine.load()) })
+    }
+    const warmUp = { prompt: prompts(WARM_UP.nPrompt), nDecode: WARM_UP.nDecode }
+    for (const entrant of entrants) {
+      onProgress(`${entrant.name}, warm-up`)
+      await entrant.engine.run(warmUp)
+      const { prefillMs, decodeMs } = await entrant.engine.run(warmUp)
+      entrant.prefillMs = prefillMs / WARM_UP.nPrompt
+      entrant.decodeMs = decodeMs / WARM_UP.nDecode
+    }
+    const foreign = createForeignLoad(() => entrants.reduce((sum, { engine }) => sum + engine.usage().cpuMs, 0))
+    for (const task of tasks) results.push(...(await runTask(task, entrants, { prompts, onProgress, measured: foreign.during })))
+    return {
+      dtype, threads, tasks: results, loads,
+      engines: entrants.map(({ name, engine, idleCpuMs, idleMs }) => ({ engine: name, peakBytes: engine.usage().peakBytes, idleShare: idleCpuMs / idleMs })),
+      foreignCores: foreign.cores()
+    }
+  } finally {
+    for (const { engine } of entrants) await engine.close()
+  }
+}
+
+interface TaskContext extends Pick<SessionOptions, 'prompts' | 'onProgress'> {
+  readonly measured: <T>(measurement: () => Promise<T>) => Promise<T>
+}
+
+async function runTask(task: PlannedTask, entrants: readonly Entrant[], { prompts, onProgress, measured }: TaskContext): Promise<TaskResult[]> {
+  const times = entrants.map((): TaskTimes[] => [])
+  const estimates = entrants.map(({ prefillMs, decodeMs }) => task.nPrompt * prefillMs + task.nDecode * decodeMs)
+  const nRounds = estimates.map((ms) => (ms > task.limitMs ? 0 : Math.max(task.minRounds, Math.min(task.maxRounds, Math.floor(task.budgetMs / ms)))))
+  for (let round = 0; round < Math.max(...nRounds); round++) {
+    const one = { prompt: prompts(task.nPrompt), nDecode: task.nDecode }
+    for (let turn = 0; turn < entrants.length; turn++) {
+      // Another one begins each round.
+      const i = (turn + round) % entrants.length
+      if (round >= nRounds[i]) continue
+      onProgress(`${describeTask(task)}, round ${round + 1} of ${nRounds[i]}, ${entrants[i].name}`)
+      times[i].push(await measured(() => runAlone(entrants, i, () => entrants[i].engine.run(one))))
+    }
+  }
+  return entrants.map((entrant, i) => {
+    const last = times[i].at(-1)
+    if (last !== undefined) {
+      if (task.measuresPrefill) entrant.prefillMs = last.prefillMs / task.nPrompt
+      if (task.nDecode > 0) entrant.decodeMs = last.decodeMs / task.nDecode
+    }
+    return { task, engine: entrant.name, times: times[i], estimateMs: last === undefined ? estimates[i] : null }
+  })
+}
+
+/** Threads that spin while they wait for the next call have gone to sleep by then. */
+const SETTLE_MS = 30
+
+/** Runs one engine, and looks whether the others sleep. */
+async function runAlone<T>(entrants: readonly Entrant[], running: number, run: () => Promise<T>): Promise<T> {
+  await setTimeout(SETTLE_MS)
+  const others = entrants.filter((_, i) => i !== running)
+  const before = others.map(({ engine }) => engine.usage().cpuMs)
+  const startMs = performance.now()
+  const result = await run()
+  const elapsedMs = performance.now() - startMs
+  for (const [i, other] of others.entries()) {
+    other.idleCpuMs += other.engine.usage().cpuMs - before[i]
+    other.idleMs += elapsedMs
+  }
+  return result
+}
+
+export function describeTask({ nPrompt, nDecode, measuresPrefill }: PlannedTask): string {
+  return measuresPrefill ? `prompt of ${nPrompt}` : `${nDecode} tokens`
+}
