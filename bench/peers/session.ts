@@ -4,7 +4,7 @@ import { setTimeout } from 'node:timers/promises'
 import type { Engine, EngineName, LoadTimes, Prompt, TaskTimes } from './engine.ts'
 import { createForeignLoad } from './foreign-load.ts'
 import type { Dtype } from './model-files.ts'
-import { type PlannedTask, WARM_UP } from './plan.ts'
+import { type PlannedTask, WARM_UPS } from './plan.ts'
 
 /** An engine in a task. */
 export interface TaskResult {
@@ -69,13 +69,14 @@ export async function runSession({ dtype, threads, tasks, start, names, prompts,
       entrants.push({ name, engine, prefillMs: 0, decodeMs: 0, idleCpuMs: 0, idleMs: 0 })
       loads.push({ engine: name, ...(await engine.load()) })
     }
-    const warmUp = { prompt: prompts(WARM_UP.nPrompt), nDecode: WARM_UP.nDecode }
-    for (const entrant of entrants) {
-      onProgress(`${entrant.name}, warm-up`)
-      await entrant.engine.run(warmUp)
-      const { prefillMs, decodeMs } = await entrant.engine.run(warmUp)
-      entrant.prefillMs = prefillMs / WARM_UP.nPrompt
-      entrant.decodeMs = decodeMs / WARM_UP.nDecode
+    for (const { nPrompt, nDecode, limitMs } of WARM_UPS) {
+      for (const entrant of entrants) {
+        if (nPrompt * entrant.prefillMs + nDecode * entrant.decodeMs > limitMs) continue
+        onProgress(`${entrant.name}, warm-up`)
+        const { prefillMs, decodeMs } = await entrant.engine.run({ prompt: prompts(nPrompt), nDecode })
+        entrant.prefillMs = prefillMs / nPrompt
+        entrant.decodeMs = decodeMs / nDecode
+      }
     }
     const foreign = createForeignLoad(() => entrants.reduce((sum, { engine }) => sum + engine.usage().cpuMs, 0))
     for (const task of tasks) results.push(...(await runTask(task, entrants, { prompts, onProgress, measured: foreign.during })))

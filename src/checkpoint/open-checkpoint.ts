@@ -31,7 +31,7 @@ export interface Checkpoint {
 interface ContainerFiles {
   readonly name: string
   readonly signal: AbortSignal | undefined
-  open(fileName: string): Promise<ByteSource | undefined>
+  readonly open: (fileName: string) => Promise<ByteSource | undefined>
 }
 
 interface Contents {

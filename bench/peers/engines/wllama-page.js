@@ -1,6 +1,6 @@
 // wllama in a page: what ./wllama.ts calls from outside. Browsers do not strip types.
 
-import { Wllama } from '/wllama/index.js'
+import { Wllama } from './wllama/index.js'
 
 let wllama
 
