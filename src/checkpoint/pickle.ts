@@ -39,9 +39,12 @@ const MAX_PROTOCOL = 4
 const MAX_STACK = 2 ** 16
 /** Two is what a state dict needs. */
 const MAX_MARKS = 64
-/** Seven a tensor. */
-const MAX_OBJECTS = 2 ** 19
-const MAX_MEMO = 2 ** 20
+/** Eight a tensor; of the largest mixtures of experts a file has some thousand tensors. */
+const MAX_OBJECTS = 2 ** 18
+/** Eight a tensor. */
+const MAX_MEMO = 2 ** 18
+/** Sixty a tensor. */
+const MAX_STEPS = 2 ** 21
 const MAX_NAME_BYTES = 256
 /** Larger integers are no sizes. */
 const MAX_LONG_BYTES = 8
@@ -53,8 +56,9 @@ const MAX_LONG_BYTES = 8
 export function unpickle(bytes: Uint8Array, name: string, world: PickleWorld): PickleValue {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const machine: Machine = { bytes, view, name, world, opStart: 0, at: 0, stack: [], marks: [], memo: new Map(), nObjects: 0 }
-  for (;;) {
+  for (let nSteps = 0; ; nSteps++) {
     machine.opStart = machine.at
+    if (nSteps >= MAX_STEPS) fail(machine, `at most ${MAX_STEPS} opcodes`, 'more')
     const code = bytes[take(machine, 1)]
     const opcode = OPCODE_NAMES.get(code)
     if (opcode === 'STOP') return stop(machine)
@@ -173,16 +177,26 @@ function pushTuple(machine: Machine, items: readonly PickleValue[]): void {
   pushObject(machine, { kind: 'tuple', items })
 }
 
-/** What is below a mark belongs to others. */
 function popMany(machine: Machine, count: number): PickleValue[] {
-  const { stack, marks } = machine
-  const nValues = stack.length - (marks.at(-1) ?? 0)
-  if (nValues < count) fail(machine, `${count} values on the stack`, `${nValues}`)
-  return stack.splice(stack.length - count)
+  checkStack(machine, count)
+  return machine.stack.splice(machine.stack.length - count)
 }
 
 function pop(machine: Machine): PickleValue {
-  return popMany(machine, 1)[0]
+  const value = top(machine)
+  machine.stack.length--
+  return value
+}
+
+function top(machine: Machine): PickleValue {
+  checkStack(machine, 1)
+  return machine.stack[machine.stack.length - 1]
+}
+
+/** What is below a mark belongs to others. */
+function checkStack(machine: Machine, count: number): void {
+  const nValues = machine.stack.length - (machine.marks.at(-1) ?? 0)
+  if (nValues < count) fail(machine, `${count} values on the stack`, `${nValues}`)
 }
 
 function popToMark(machine: Machine): PickleValue[] {
@@ -196,12 +210,10 @@ function popTuple(machine: Machine): PickleTuple {
   return fail(machine, 'a tuple', describeValue(value))
 }
 
-/** The dict on top of the stack stays there. */
 function topDict(machine: Machine): PickleDict {
-  const value = pop(machine)
-  if (typeof value !== 'object' || value?.kind !== 'dict') return fail(machine, 'a dict', describeValue(value))
-  machine.stack.push(value)
-  return value
+  const value = top(machine)
+  if (typeof value === 'object' && value?.kind === 'dict') return value
+  return fail(machine, 'a dict', describeValue(value))
 }
 
 function setItems(machine: Machine, pairs: readonly PickleValue[]): void {
@@ -247,9 +259,7 @@ function build(machine: Machine): void {
 
 function memoize(machine: Machine, index: number): void {
   if (index >= MAX_MEMO) fail(machine, `a memo of at most ${MAX_MEMO} values`, `number ${index}`)
-  const value = pop(machine)
-  machine.memo.set(index, value)
-  machine.stack.push(value)
+  machine.memo.set(index, top(machine))
 }
 
 function recall(machine: Machine, index: number): void {
