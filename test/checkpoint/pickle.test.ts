@@ -8,7 +8,7 @@ import { bytesOf, little, op, pickleFixture, stateDict, storage, tensor, torchFi
 
 const WORLD: PickleWorld = { globals: new Map([['collections OrderedDict', () => ({ kind: 'dict', items: new Map() })], ['torch FloatStorage', null]]), load: (id) => id }
 const run = (...parts: readonly Part[]) => unpickle(bytesOf(...parts), 'p', WORLD)
-const jsonFixture = (name: string) => JSON.parse(new TextDecoder().decode(pickleFixture(name)))
+const textFixture = (name: string): string => new TextDecoder().decode(pickleFixture(name))
 const tupleOf = (...items: unknown[]) => ({ kind: 'tuple', items })
 const read = (pickle: Uint8Array) => readTorchTensors(bytesSource(torchFile(pickle), 'm.bin'))
 
@@ -34,13 +34,13 @@ describe('values', () => {
   })
 
   test('the table of opcodes is that of Python', () => {
-    expect(Object.fromEntries([...OPCODE_NAMES].map(([code, name]) => [name, code]))).toEqual(jsonFixture('opcodes.json'))
+    expect(Object.fromEntries([...OPCODE_NAMES].map(([code, name]) => [name, code]))).toEqual(JSON.parse(textFixture('opcodes.json')))
   })
 })
 
 describe('code is refused by its name', () => {
   /** As an attacker writes them: objects whose reduction is a call. */
-  const attacks: [number, string, number[]][] = jsonFixture('attacks.json')
+  const attacks: [number, string, number[]][] = JSON.parse(textFixture('attacks.json'))
 
   test.each(attacks)('protocol %i, %s', async (protocol, name, pickle) => {
     await expect(read(Uint8Array.from(pickle))).rejects.toMatchObject({
@@ -67,6 +67,13 @@ describe('code is refused by its name', () => {
   test.each([...OPCODE_NAMES].filter(([, name]) => !ALLOWED.includes(name)))('opcode %i, %s', (code, name) => {
     // What it might take lies ready.
     expect(() => run(op.proto(4), op.orderedDict(), '(', op.global('collections', 'OrderedDict'), ')', code, little(1, 8), '.')).toThrow(`expected the opcodes of a state dict, got ${name}`)
+  })
+
+  test.each([
+    ['LONG4', [0x8b, little(2 ** 31, 4)]], ['LONG4', [0x8b, little(-1, 4)]], ['BINBYTES8', [0x8e, little(2n ** 60n, 8)]], ['BINUNICODE8', [0x8d, little(2n ** 60n, 8)]], ['BYTEARRAY8', [0x96, little(2n ** 60n, 8)]],
+    ['INST', ['(ios\nsystem\n']], ['EXT4', [0x84, little(2 ** 31 - 1, 4)]], ['PERSID', ['Pos.system\n']], ['NEWOBJ', [op.global('collections', 'OrderedDict'), ')', 0x81]]
+  ])('%s, whatever it asks for', (name, parts) => {
+    expect(() => run(op.proto(4), parts, op.stop)).toThrow(`expected the opcodes of a state dict, got ${name}`)
   })
 
   test('a byte that is no opcode', () => {

@@ -42,8 +42,21 @@ describe('read', () => {
   test('an archive of 40 GiB, without reading its data', async () => {
     const { source, readBytes } = hugeArchive(10, 2 ** 32 + 7)
     const entries = await readTorchZip(source)
-    expect([...entries.values()].map(({ start, byteLength }) => [start % (2 ** 32 + 7 + 33), byteLength])).toEqual(Array.from({ length: 10 }, () => [33, 2 ** 32 + 7]))
+    expect([...entries.values()].map(({ start, byteLength }) => [start % (2 ** 32 + 7 + 34), byteLength])).toEqual(Array.from({ length: 10 }, () => [34, 2 ** 32 + 7]))
     expect(readBytes()).toBeLessThan(5000)
+  })
+
+  test('headers far apart are read some at a time, never all at once', async () => {
+    const { source } = hugeArchive(100, 2 ** 20)
+    const counts = { now: 0, most: 0 }
+    const read = async (from: number, to: number): Promise<Uint8Array> => {
+      counts.most = Math.max(counts.most, ++counts.now)
+      await new Promise((resolve) => setTimeout(resolve, 1))
+      counts.now--
+      return source.read(from, to)
+    }
+    expect((await readTorchZip({ ...source, read })).size).toBe(100)
+    expect(counts).toEqual({ now: 0, most: 16 })
   })
 
   test('an abort ends it', async () => {
@@ -52,12 +65,13 @@ describe('read', () => {
   })
 })
 
-/** Entries `r/0`, `r/1`, … of zeros, each with a header of 33 bytes, all in zip64 fields. */
+/** Entries `r/00`, `r/01`, … of zeros, each with a header of 34 bytes (names have two digits), all in zip64 fields. */
 function hugeArchive(nEntries: number, dataBytes: number): { source: ByteSource; readBytes: () => number } {
-  const entryBytes = 33 + dataBytes
-  const header = (i: number) => bytesOf('PK', 3, 4, new Uint8Array(14), SEE_ZIP64, SEE_ZIP64, 3, 0, 0, 0, `r/${i}`)
+  const entryBytes = 34 + dataBytes
+  const nameOf = (i: number): string => `r/${String(i).padStart(2, '0')}`
+  const header = (i: number) => bytesOf('PK', 3, 4, new Uint8Array(14), SEE_ZIP64, SEE_ZIP64, 4, 0, 0, 0, nameOf(i))
   const record = (i: number) => bytesOf(
-    'PK', 1, 2, new Uint8Array(16), SEE_ZIP64, SEE_ZIP64, 3, 0, 28, 0, new Uint8Array(10), SEE_ZIP64, `r/${i}`, 1, 0, 24, 0, little(dataBytes, 8), little(dataBytes, 8), little(i * entryBytes, 8)
+    'PK', 1, 2, new Uint8Array(16), SEE_ZIP64, SEE_ZIP64, 4, 0, 28, 0, new Uint8Array(10), SEE_ZIP64, nameOf(i), 1, 0, 24, 0, little(dataBytes, 8), little(dataBytes, 8), little(i * entryBytes, 8)
   )
   const directory = bytesOf(...Array.from({ length: nEntries }, (_, i) => record(i)))
   const start = nEntries * entryBytes
@@ -101,6 +115,8 @@ describe('refused', () => {
     ['a size that the header has not', [{ ...A, header: { 18: [6] } }], { place: 'm.bin, a' }], ['no size in the header', [{ ...A, header: { 18: [0], 22: [0] } }], { place: 'm.bin, a' }],
     ['compression that the directory hides', [{ ...A, header: { 8: [8] } }], { place: 'm.bin, a' }], ['more bytes than stored', [{ ...A, record: { 24: [0xff, 0xff, 0xff, 0x7f] } }], { got: '5 bytes' }],
     ['a size beyond the file', [{ ...A, record: { 20: [0xff, 0xff, 0xff, 0x7f], 24: [0xff, 0xff, 0xff, 0x7f] } }], { expected: expect.stringContaining('2147483647 bytes before the directory') }],
+    ['a name that reaches beyond the directory', [{ ...A, record: { 28: [0xff, 0xff] } }], { place: 'm.bin, zip entry 0', expected: 'a record within the directory' }],
+    ['a record that is none', [A, { ...B, record: { 0: [0] } }], { place: 'm.bin, zip entry 1', got: 'other bytes' }],
     ['a header beyond the file', [{ ...A, record: { 42: [0xff, 0xff, 0xff, 0x7f] } }], { got: 'a header at 2147483647' }], ['another disk', [{ ...A, record: { 34: [1] } }], { expected: 'an archive on one disk' }],
     ['zip64 sizes without their field', [{ ...A, record: { 24: SEE_ZIP64 } }], { expected: 'its sizes in a zip64 field', got: 'none' }],
     ['a zip64 field that ends early', [{ ...A, record: { 24: SEE_ZIP64, 20: SEE_ZIP64 }, recordExtra: bytesOf(1, 0, 8, 0, little(5, 8)) }], { got: 'a shorter field' }],
