@@ -1,15 +1,15 @@
 /** What `Mamba.load` takes: where a checkpoint's files are. */
 
 import type { FileSet } from './checkpoint/byte-source.ts'
-import { checkpointName, type FileLike, recordFiles, renamedFiles, urlFiles } from './checkpoint/file-set.ts'
+import { checkpointFile, checkpointName, type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
 import { type HubOptions, hubFiles } from './checkpoint/hub.ts'
 import { describe, messageOf } from './errors.ts'
 import { platform } from '#platform'
 
 /**
  * - nothing: the embedded model
- * - a string: an existing path (a folder, a .gguf file, or a .safetensors file with its config beside it), else an http(s) address of
- *   such a folder or file, else a hub id (`state-spaces/mamba-130m-hf`), with a file's name for one of its .gguf files (`owner/name/file.gguf`)
+ * - a string: an existing path (a folder, a .gguf file, or a .safetensors or .bin file with its config beside it), else an http(s) address of
+ *   such a folder or file, else a hub id (`state-spaces/mamba-130m-hf`), with a file's name for one of its files (`owner/name/file.gguf`)
  * - a URL: http(s) or file
  * - the bytes of a .gguf file, or a Blob of them
  * - a file set, such as the embedded model's of `mamba-wasm/models/classics-8m`
@@ -45,9 +45,9 @@ async function fromString(source: string, options: SourceOptions): Promise<FileS
   if (/^(\.{0,2}|~)[/\\]/.test(source)) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(source) }))
   const { cacheFolder, ...hubOptions } = options
   const cache = cacheFolder === null ? undefined : platform.downloadCache(cacheFolder)
-  const [, id, own] = /^(.+\/.+)\/([^/]+\.gguf)$/.exec(source) ?? []
-  if (id === undefined) return hubFiles(source, { ...hubOptions, cache })
-  return renamedFiles(hubFiles(id, { ...hubOptions, cache }), { own, name: checkpointName(own) })
+  const [, id, own] = /^(.+\/.+)\/([^/]+)$/.exec(source) ?? []
+  if (id === undefined || checkpointName(own) === undefined) return hubFiles(source, { ...hubOptions, cache })
+  return checkpointFile(hubFiles(id, { ...hubOptions, cache }), own)
 }
 
 async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
@@ -57,7 +57,7 @@ async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
     if (local === undefined) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(url.href) }))
     return local
   }
-  const [, own] = /([^/]+\.(?:safetensors|gguf))$/.exec(url.pathname) ?? []
-  if (own === undefined) return urlFiles(url, options)
-  return renamedFiles(urlFiles(new URL('.', url), options), { own: decodeURIComponent(own), name: checkpointName(own) })
+  const own = url.pathname.slice(url.pathname.lastIndexOf('/') + 1)
+  if (checkpointName(own) === undefined) return urlFiles(url, options)
+  return checkpointFile(urlFiles(new URL('.', url), options), decodeURIComponent(own))
 }

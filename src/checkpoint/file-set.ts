@@ -52,14 +52,32 @@ export function urlFiles(baseUrl: URL | string, options: HttpOptions = {}): File
   }
 }
 
-/** The same folder, where the file `own` goes by `name`: a checkpoint file may have any name of its own. */
-export function renamedFiles(files: FileSet, { own, name }: { own: string; name: string }): FileSet {
-  return { name: files.name, open: (fileName, signal) => files.open(fileName === name ? own : fileName, signal) }
+/** The endings of checkpoint files, and the names by which their containers are looked for. */
+const CHECKPOINT_NAMES: readonly (readonly [ending: string, name: string])[] = [
+  ['.safetensors', 'model.safetensors'],
+  ['.safetensors.index.json', 'model.safetensors.index.json'],
+  ['.bin', 'pytorch_model.bin'],
+  ['.pt', 'pytorch_model.bin'],
+  ['.pth', 'pytorch_model.bin'],
+  ['.bin.index.json', 'pytorch_model.bin.index.json'],
+  ['.gguf', 'model.gguf']
+]
+
+/** The same folder, where the checkpoint file `own` is the only one, whatever its name, and the rest stands beside it. */
+export function checkpointFile(files: FileSet, own: string): FileSet {
+  const name = checkpointName(own) ?? 'model.safetensors'
+  return {
+    name: files.name,
+    async open(fileName, signal) {
+      if (fileName === name) return files.open(own, signal)
+      return CHECKPOINT_NAMES.some(([, other]) => other === fileName) ? undefined : files.open(fileName, signal)
+    }
+  }
 }
 
-/** The name by which a container's file is looked for, from the ending of its own name. */
-export function checkpointName(fileName: string): string {
-  return fileName.endsWith('.gguf') ? 'model.gguf' : 'model.safetensors'
+/** The name by which a container's file is looked for, from the ending of its own name; undefined where it does not end like one. */
+export function checkpointName(fileName: string): string | undefined {
+  return CHECKPOINT_NAMES.find(([ending]) => fileName.endsWith(ending))?.[1]
 }
 
 function checkFileLike(fileName: string, file: FileLike): void {

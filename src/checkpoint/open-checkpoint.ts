@@ -9,6 +9,7 @@ import { createMetadataReader, type MetadataReader } from './gguf-metadata.ts'
 import { readGgufModel } from './gguf-split.ts'
 import { expectObject, expectString, parseJson, type JsonObject } from './json.ts'
 import { readSafetensorsHeader, type TensorEntry } from './safetensors.ts'
+import { readTorchTensors } from './torch.ts'
 
 export interface Checkpoint {
   /** For messages: the file set's name. */
@@ -49,10 +50,17 @@ interface Container {
   readonly read: (file: ByteSource, files: ContainerFiles) => Promise<Contents>
 }
 
+/** Reads the header of one file. */
+type TensorReader = (file: ByteSource, signal: AbortSignal | undefined) => Promise<readonly TensorEntry[]>
+
+const readSafetensors: TensorReader = async (file, signal) => (await readSafetensorsHeader(file, signal)).tensors
+
 /** The containers, in the order in which they are looked for. A new one is a line here. */
 const CONTAINERS: readonly Container[] = [
-  { fileName: 'model.safetensors', hasConfig: false, read: readSingle },
-  { fileName: 'model.safetensors.index.json', hasConfig: false, read: readSharded },
+  { fileName: 'model.safetensors', hasConfig: false, read: single(readSafetensors) },
+  { fileName: 'model.safetensors.index.json', hasConfig: false, read: sharded(readSafetensors) },
+  { fileName: 'pytorch_model.bin', hasConfig: false, read: single(readTorchTensors) },
+  { fileName: 'pytorch_model.bin.index.json', hasConfig: false, read: sharded(readTorchTensors) },
   { fileName: 'model.gguf', hasConfig: true, read: readGguf }
 ]
 
@@ -103,25 +111,29 @@ async function readContainer(files: ContainerFiles, hasConfig: boolean): Promise
   throw new CheckpointError({ place: files.name, expected: `a file ${missing.join(' or ')}`, got: 'none' })
 }
 
-async function readSingle(file: ByteSource, { signal }: ContainerFiles): Promise<Contents> {
-  return { config: null, metadata: null, tensors: (await readSafetensorsHeader(file, signal)).tensors }
+function single(readTensors: TensorReader): Container['read'] {
+  return async (file, { signal }) => ({ config: null, metadata: null, tensors: await readTensors(file, signal) })
+}
+
+function sharded(readTensors: TensorReader): Container['read'] {
+  return async (index, files) => ({ config: null, metadata: null, tensors: await readShards(index, files, readTensors) })
 }
 
 /** One file, or the first of several: the others stand beside it, under names that end in their numbers. */
-async function readGguf(file: ByteSource, { open, signal }: ContainerFiles): Promise<Contents> {
+async function readGguf(file: ByteSource, files: ContainerFiles): Promise<Contents> {
   const fileName = file.name.slice(file.name.search(/[^/\\]*$/))
-  const header = await readGgufModel(file, { fileName, open, signal })
+  const header = await readGgufModel(file, { fileName, open: (name) => files.open(name), signal: files.signal })
   return { ...ggufMambaModel(header), metadata: createMetadataReader(header) }
 }
 
 /** An index names the shard of each tensor; the shards are read, and must hold just what the index says. */
-async function readSharded(index: ByteSource, files: ContainerFiles): Promise<Contents> {
+async function readShards(index: ByteSource, files: ContainerFiles, readTensors: TensorReader): Promise<readonly TensorEntry[]> {
   const shardOf = readWeightMap(parseJson(await readText(index, MAX_INDEX_BYTES, files.signal), index.name), index.name)
   const tensors = new Map<string, TensorEntry>()
   for (const shardName of new Set(shardOf.values())) {
     const shard = await files.open(shardName)
     if (shard === undefined) throw new CheckpointError({ place: index.name, expected: `a file ${shardName} beside it`, got: 'none' })
-    for (const entry of (await readSafetensorsHeader(shard, files.signal)).tensors) {
+    for (const entry of await readTensors(shard, files.signal)) {
       const expected = shardOf.get(entry.name)
       if (expected !== shardName) {
         const where = expected === undefined ? 'not in weight_map' : `in ${expected} by weight_map`
@@ -135,7 +147,7 @@ async function readSharded(index: ByteSource, files: ContainerFiles): Promise<Co
       throw new CheckpointError({ place: `${index.name}, ${tensorName}`, expected: `it in ${shardName}`, got: 'none of that name there' })
     }
   }
-  return { config: null, metadata: null, tensors: [...tensors.values()] }
+  return [...tensors.values()]
 }
 
 function readWeightMap(root: ReturnType<typeof parseJson>, indexName: string): ReadonlyMap<string, string> {

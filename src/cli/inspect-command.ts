@@ -22,7 +22,7 @@ export const inspectCommand = defineCommand({
   options: OPTIONS,
   examples: [
     ['mamba-wasm inspect', 'the embedded model'],
-    ['mamba-wasm inspect ./my-model', 'a folder with config.json and model.safetensors'],
+    ['mamba-wasm inspect ./my-model', 'a folder with config.json and model.safetensors or pytorch_model.bin'],
     ['mamba-wasm inspect --json https://example.com/my-model', 'files on the web, for programs']
   ],
   async run(context, values, operand) {

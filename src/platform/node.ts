@@ -6,7 +6,7 @@ import { basename, dirname } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { checkpointName, renamedFiles } from '../checkpoint/file-set.ts'
+import { checkpointFile } from '../checkpoint/file-set.ts'
 import { folderCache, folderFiles } from './node-files.ts'
 import type { Platform, WasmBuild, WorkerHandle, WorkerTask } from './platform.ts'
 
@@ -29,7 +29,7 @@ export const platform: Platform = {
     const stats = await stat(path).catch(() => undefined)
     if (stats === undefined) return undefined
     if (stats.isDirectory()) return folderFiles(path)
-    return renamedFiles(folderFiles(dirname(path)), { own: basename(path), name: checkpointName(path) })
+    return checkpointFile(folderFiles(dirname(path)), basename(path))
   },
   downloadCache: (folder) => folderCache(folder),
   embeddedModel: () => folderFiles(fileURLToPath(packageUrl('models/classics-8m')))

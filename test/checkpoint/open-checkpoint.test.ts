@@ -41,7 +41,7 @@ describe('openCheckpoint', () => {
     await expect(openCheckpoint(recordFiles({ 'config.json': utf8('{}') }))).rejects.toMatchObject({
       name: 'CheckpointError',
       place: 'files',
-      expected: 'a file model.safetensors or model.safetensors.index.json or model.gguf',
+      expected: 'a file model.safetensors or model.safetensors.index.json or pytorch_model.bin or pytorch_model.bin.index.json or model.gguf',
       got: 'none'
     })
   })

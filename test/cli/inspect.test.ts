@@ -15,7 +15,7 @@ async function tensorsOf(folder: string) {
   return { tensors, totalBytes: checkpoint.totalBytes }
 }
 
-const MODELS = ['mamba', 'mamba_bf16', 'mamba_bias_untied', 'mamba_sharded'].map((name) => join(ROOT, 'test/fixtures/models', name))
+const MODELS = ['mamba', 'mamba_bf16', 'mamba_bias_untied', 'mamba_sharded', 'mamba_original'].map((name) => join(ROOT, 'test/fixtures/models', name))
 
 describe('lists every tensor', () => {
   test.each(MODELS)('of %s as a table and as JSON', async (folder) => {

@@ -7,6 +7,8 @@ import { expectSameBits } from '../support/compare.ts'
 import { filesOf, fixtureModel, repositoryPath } from '../support/fixtures.ts'
 
 const TINY = fixtureModel('mamba')
+/** The same weights. */
+const TORCH = fixtureModel('mamba_original')
 const IDS = [5, 6, 7, 8, 9]
 
 async function logitsOf(source: ModelSource | undefined, options: LoadOptions = {}): Promise<Float32Array> {
@@ -23,7 +25,7 @@ describe('sources', () => {
   const sources: [string, () => ModelSource][] = [
     ['a folder', () => TINY], ['a file', () => `${TINY}/model.safetensors`], ['a file URL', () => pathToFileURL(TINY)],
     ['the text of a file URL', () => pathToFileURL(TINY).href], ['bytes by name', () => filesOf(TINY)], ['blobs by name', () => filesAs((bytes) => new Blob([bytes]))],
-    ['buffers by name', () => filesAs((bytes) => bytes.buffer)]
+    ['buffers by name', () => filesAs((bytes) => bytes.buffer)], ['a folder with a torch.save file', () => TORCH], ['a torch.save file', () => `${TORCH}/pytorch_model.bin`]
   ]
 
   test.each(sources)('%s', async (_, source) => {
