@@ -9,10 +9,10 @@ import { startChildEngine } from './child-client.ts'
 import type { Engine, EngineName, EngineOptions } from './engine.ts'
 import { CHROMIUM_PATH, hasChromium, startWllama } from './engines/wllama.ts'
 import { goalsOf } from './goals.ts'
-import { compareMatmul, MATMUL_SHAPES, type MatmulResult } from './matmul.ts'
+import { compareMatmul, type MatmulResult } from './matmul.ts'
 import { type Dtype, fileBytes, modelFile } from './model-files.ts'
 import type { PeerOptions } from './options.ts'
-import { CONTEXT_LENGTH, extraLoads, matmulRounds, plannedTasks } from './plan.ts'
+import { CONTEXT_LENGTH, extraLoads, matmulRounds, matmulShapes, plannedTasks } from './plan.ts'
 import { plotsOf } from './plots.ts'
 import { createPrompts } from './prompts.ts'
 import { createProgress } from './progress.ts'
@@ -58,7 +58,7 @@ export async function benchPeers(options: PeerOptions, packages: Readonly<Record
   }
   const matmul: MatmulResult[] = []
   for (const count of peers.includes('ort') ? threads : []) {
-    for (const shape of MATMUL_SHAPES) {
+    for (const shape of matmulShapes(isQuick)) {
       progress.show(`matrix product, ${Object.values(shape).join(' × ')}, threads: ${count}`)
       matmul.push(await compareMatmul({ shape, threads: count }, matmulRounds(isQuick)))
     }

@@ -39,6 +39,8 @@ export interface Task {
 }
 
 export interface TaskTimes {
+  /** The completion, to see that all engines calculate the same. */
+  readonly text: string
   /** Up to the first token. */
   readonly prefillMs: number
   /** From the first token to the last: `nDecode` tokens read, one at a time. */

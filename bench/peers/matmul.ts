@@ -5,13 +5,6 @@ import { startChild } from './child-client.ts'
 import type { MatrixShape } from './onnx-matmul.ts'
 import { pairOf, type Pair } from './statistics.ts'
 
-/** in_proj and out_proj of mamba-130m. */
-export const MATMUL_SHAPES: readonly MatrixShape[] = [
-  { nRows: 128, nIn: 768, nOut: 3072 },
-  { nRows: 512, nIn: 768, nOut: 3072 },
-  { nRows: 512, nIn: 1536, nOut: 768 }
-]
-
 export interface MatmulOptions {
   readonly shape: MatrixShape
   readonly threads: number

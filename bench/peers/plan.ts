@@ -1,6 +1,7 @@
 /** What is measured, and how often: in full in less than 25 minutes, though the slowest peer takes minutes for what others do in seconds. */
 
 import type { Dtype } from './model-files.ts'
+import type { MatrixShape } from './onnx-matmul.ts'
 
 export interface PlannedTask {
   readonly nPrompt: number
@@ -48,3 +49,9 @@ export const CONTEXT_LENGTH = LONGEST_PROMPT + 512
 /** Loads in new processes beside the one that each measurement starts with. */
 export const extraLoads = (isQuick: boolean): number => (isQuick ? 0 : 2)
 export const matmulRounds = (isQuick: boolean): number => (isQuick ? 3 : 9)
+
+/** in_proj and out_proj of the model. */
+export function matmulShapes(isQuick: boolean): readonly MatrixShape[] {
+  const inProj = { nRows: 512, nIn: 768, nOut: 3072 }
+  return isQuick ? [inProj] : [{ ...inProj, nRows: 128 }, inProj, { nRows: 512, nIn: 1536, nOut: 768 }]
+}

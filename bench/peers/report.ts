@@ -2,14 +2,13 @@
 
 import { formatBytes, formatTable } from '../../src/cli/format.ts'
 import type { Commit, Machine } from '../machine.ts'
-import type { Spread } from '../results.ts'
 import type { EngineName } from './engine.ts'
 import type { Goal } from './goals.ts'
 import type { MatmulResult } from './matmul.ts'
 import type { Dtype } from './model-files.ts'
 import type { Row } from './rows.ts'
 import type { SessionResult } from './session.ts'
-import type { Samples } from './statistics.ts'
+import type { Ratio, Samples } from './statistics.ts'
 
 /** What is written into bench/results. */
 export interface Report {
@@ -46,7 +45,7 @@ export function printReport(report: Report): string {
   )
   parts.push(`Load, and peak memory (resident set)\n${loadTable(loads, sessions)}`)
   if (matmul.length > 0) parts.push(`f32 matrix product: GFLOP/s\n${matmulTable(matmul)}`)
-  parts.push(`Goals\n${goalTable(goals)}`, noiseOf(sessions))
+  parts.push(`Goals\n${goalTable(goals)}`, agreementOf(sessions), noiseOf(sessions))
   return parts.join('\n')
 }
 
@@ -88,6 +87,14 @@ function goalTable(goals: readonly Goal[]): string {
   return formatTable([['', 'threads', 'goal', 'ratio', ''], ...lines], [1, 2, 3])
 }
 
+/** Quantized, llama.cpp rounds activations to 8 bits as well: there the texts may part. */
+function agreementOf(sessions: Report['sessions']): string {
+  const lines = sessions.flatMap(({ threads, dtype, engines: [ours, ...others] }) =>
+    others.map(({ engine, firstText }) => `${dtype}, ${threads} threads: ${engine} ${firstText === ours.firstText ? 'wrote the same' : 'wrote something else'}`)
+  )
+  return `The first tokens, greedily, beside ours\n${lines.map((line) => `  ${line}\n`).join('')}`
+}
+
 /** Above it others were at work, and the figures are not to be trusted. */
 const NOISY_CORES = 0.15
 
@@ -100,8 +107,9 @@ function noiseOf(sessions: Report['sessions']): string {
   return lines.length === 0 ? 'The machine was quiet.\n' : `Noise\n${lines.map((line) => `  ${line}\n`).join('')}`
 }
 
-function formatRatio(ratio: Spread | null): string {
-  return ratio === null ? '' : `${ratio.median.toFixed(2)} (${ratio.p10.toFixed(2)}..${ratio.p90.toFixed(2)})`
+function formatRatio(ratio: Ratio | null): string {
+  if (ratio === null) return ''
+  return ratio.nRounds < 2 ? ratio.median.toFixed(2) : `${ratio.median.toFixed(2)} (${ratio.p10.toFixed(2)}..${ratio.p90.toFixed(2)})`
 }
 
 /** How far the lowest and the highest tenth are from the median. */

@@ -3,8 +3,7 @@
 import type { EngineName } from './engine.ts'
 import type { Dtype } from './model-files.ts'
 import type { SessionResult, TaskResult } from './session.ts'
-import { pairOf, type Samples, samplesOf } from './statistics.ts'
-import type { Spread } from '../results.ts'
+import { pairOf, type Ratio, type Samples, samplesOf } from './statistics.ts'
 
 export interface Row {
   readonly threads: number
@@ -20,7 +19,7 @@ export interface Cell {
   /** Tokens per second; null where the engine was left out. */
   readonly rate: Samples | null
   /** This package's rate over the engine's. */
-  readonly ratio: Spread | null
+  readonly ratio: Ratio | null
   /** Where it was left out: tokens per second that it reached on less. */
   readonly leftOutAt: number | null
 }

@@ -26,6 +26,8 @@ export interface EngineReport {
   readonly peakBytes: number
   /** Processor time while others were measured, over that time. */
   readonly idleShare: number
+  /** What it wrote first, after a prompt that all were given: in F32 the same for all. */
+  readonly firstText: string
 }
 
 export interface SessionResult {
@@ -56,6 +58,7 @@ interface Entrant {
   decodeMs: number
   idleCpuMs: number
   idleMs: number
+  firstText: string
 }
 
 export async function runSession({ dtype, threads, tasks, start, names, prompts, onProgress }: SessionOptions): Promise<SessionResult> {
@@ -66,14 +69,16 @@ export async function runSession({ dtype, threads, tasks, start, names, prompts,
     for (const name of names) {
       onProgress(`${name}, load`)
       const engine = await start(name)
-      entrants.push({ name, engine, prefillMs: 0, decodeMs: 0, idleCpuMs: 0, idleMs: 0 })
+      entrants.push({ name, engine, prefillMs: 0, decodeMs: 0, idleCpuMs: 0, idleMs: 0, firstText: '' })
       loads.push({ engine: name, ...(await engine.load()) })
     }
     for (const { nPrompt, nDecode, limitMs } of WARM_UPS) {
+      const prompt = prompts(nPrompt)
       for (const entrant of entrants) {
         if (nPrompt * entrant.prefillMs + nDecode * entrant.decodeMs > limitMs) continue
         onProgress(`${entrant.name}, warm-up`)
-        const { prefillMs, decodeMs } = await entrant.engine.run({ prompt: prompts(nPrompt), nDecode })
+        const { prefillMs, decodeMs, text } = await entrant.engine.run({ prompt, nDecode })
+        entrant.firstText ||= text
         entrant.prefillMs = prefillMs / nPrompt
         entrant.decodeMs = decodeMs / nDecode
       }
@@ -82,7 +87,9 @@ export async function runSession({ dtype, threads, tasks, start, names, prompts,
     for (const task of tasks) results.push(...(await runTask(task, entrants, { prompts, onProgress, measured: foreign.during })))
     return {
       dtype, threads, tasks: results, loads,
-      engines: entrants.map(({ name, engine, idleCpuMs, idleMs }) => ({ engine: name, peakBytes: engine.usage().peakBytes, idleShare: idleCpuMs / idleMs })),
+      engines: entrants.map(({ name, engine, idleCpuMs, idleMs, firstText }) => ({
+        engine: name, peakBytes: engine.usage().peakBytes, idleShare: idleMs === 0 ? 0 : idleCpuMs / idleMs, firstText
+      })),
       foreignCores: foreign.cores()
     }
   } finally {

@@ -9,8 +9,13 @@ export interface Samples extends Spread {
 export interface Pair {
   readonly ours: Samples
   readonly theirs: Samples
-  /** Ours over theirs: of the medians, and how it lies in the single rounds. */
-  readonly ratio: Spread
+  /** Ours over theirs: of the medians, and how it lies in single rounds. */
+  readonly ratio: Ratio
+}
+
+export interface Ratio extends Spread {
+  /** Rounds that both were in. */
+  readonly nRounds: number
 }
 
 export function samplesOf(values: readonly number[]): Samples {
@@ -21,7 +26,7 @@ export function samplesOf(values: readonly number[]): Samples {
 export function pairOf(ours: readonly number[], theirs: readonly number[]): Pair {
   const nPairs = Math.min(ours.length, theirs.length)
   const { p10, p90 } = spreadOf(Array.from({ length: nPairs }, (_, i) => ours[i] / theirs[i]))
-  return { ours: samplesOf(ours), theirs: samplesOf(theirs), ratio: { median: spreadOf(ours).median / spreadOf(theirs).median, p10, p90 } }
+  return { ours: samplesOf(ours), theirs: samplesOf(theirs), ratio: { median: spreadOf(ours).median / spreadOf(theirs).median, p10, p90, nRounds: nPairs } }
 }
 
 /** Four digits: the rest is noise. */

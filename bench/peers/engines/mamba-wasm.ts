@@ -21,7 +21,7 @@ serve({
 
 async function run({ prompt, nDecode }: Task): Promise<TaskTimes> {
   const startMs = performance.now()
-  const { timings, usage } = await mamba.complete(prompt.ids, { temperature: 0, ignoreEos: true, maxTokens: nDecode + 1 })
+  const { timings, usage, text } = await mamba.complete(prompt.ids, { temperature: 0, ignoreEos: true, maxTokens: nDecode + 1 })
   if (usage.completionTokens !== nDecode + 1) throw new Error(`${usage.completionTokens} tokens in place of ${nDecode + 1}`)
-  return { prefillMs: timings.promptMs, decodeMs: timings.generateMs, wallMs: performance.now() - startMs }
+  return { text, prefillMs: timings.promptMs, decodeMs: timings.generateMs, wallMs: performance.now() - startMs }
 }

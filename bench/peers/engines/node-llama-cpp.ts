@@ -33,12 +33,13 @@ async function run({ prompt, nDecode }: Task): Promise<TaskTimes> {
   await sequence.clearHistory()
   const startMs = performance.now()
   let firstMs = 0
-  let nTokens = 0
-  for await (const _ of sequence.evaluate([...prompt.ids] as Token[], { temperature: 0, yieldEogToken: true })) {
-    if (nTokens === 0) firstMs = performance.now()
-    if (++nTokens > nDecode) break
+  const tokens: Token[] = []
+  for await (const token of sequence.evaluate([...prompt.ids] as Token[], { temperature: 0, yieldEogToken: true })) {
+    if (tokens.length === 0) firstMs = performance.now()
+    tokens.push(token)
+    if (tokens.length > nDecode) break
   }
   const endMs = performance.now()
-  if (nTokens !== nDecode + 1) throw new Error(`${nTokens} tokens in place of ${nDecode + 1}`)
-  return { prefillMs: firstMs - startMs, decodeMs: endMs - firstMs, wallMs: endMs - startMs }
+  if (tokens.length !== nDecode + 1) throw new Error(`${tokens.length} tokens in place of ${nDecode + 1}`)
+  return { text: sequence.model.detokenize(tokens), prefillMs: firstMs - startMs, decodeMs: endMs - firstMs, wallMs: endMs - startMs }
 }

@@ -46,14 +46,14 @@ function withoutCheckpoints(target) {
 /** Prompts of ids do not get through: it takes text, which is made of words of one token each. */
 async function run({ prompt: { ids, text }, nDecode }) {
   const startMs = performance.now()
-  const { timings } = await wllama.createCompletion({
+  const { timings, choices } = await wllama.createCompletion({
     prompt: text, max_tokens: nDecode + 1, ignore_eos: true, cache_prompt: false,
     // Greedy, by one sampler.
     temperature: 0, samplers: ['temperature'], top_k: 1
   })
   const wallMs = performance.now() - startMs
   if (timings.prompt_n !== ids.length || timings.predicted_n !== nDecode + 1) throw new Error(JSON.stringify(timings))
-  return { prefillMs: timings.prompt_ms, decodeMs: timings.predicted_ms, wallMs }
+  return { text: choices[0].text, prefillMs: timings.prompt_ms, decodeMs: timings.predicted_ms, wallMs }
 }
 
 globalThis.peer = { load, run }
