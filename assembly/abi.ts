@@ -79,11 +79,17 @@ export const CODE_RMS_NORM: i32 = 3
 export const NORM_X: i32 = 2
 export const NORM_X_STRIDE: i32 = 3
 export const NORM_WIDTH: i32 = 4
+/** 0: none */
 export const NORM_WEIGHT: i32 = 5
 /** f32 */
 export const NORM_EPS: i32 = 6
 export const NORM_OUT: i32 = 7
 export const NORM_OUT_STRIDE: i32 = 8
+/** columns with a mean of their own */
+export const NORM_GROUP_WIDTH: i32 = 9
+/** 0: none */
+export const NORM_GATE: i32 = 10
+export const NORM_GATE_STRIDE: i32 = 11
 
 export const CODE_LINEAR: i32 = 4
 export const LINEAR_X: i32 = 2

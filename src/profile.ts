@@ -39,7 +39,8 @@ type FormatOf = (parameter: Parameter) => WeightFormat
 const works: { readonly [K in OpKind]: (op: OpOf<K>, nRows: number, formatOf: FormatOf) => Work } = {
   embed: ({ weight, out }, nRows, formatOf) => ({ byte: nRows * bytesOf(formatOf(weight), out.width) }),
   gatherRows: ({ out }, nRows) => ({ byte: 4 * nRows * out.width }),
-  rmsNorm: ({ out }, nRows) => ({ flop: 4 * nRows * out.width }),
+  // An exp in the gate's silu.
+  rmsNorm: ({ out, gate }, nRows) => ({ flop: 4 * nRows * out.width, ...(gate && { exp2: nRows * out.width }) }),
   linear({ weight, x, out }, nRows, formatOf) {
     const format = formatOf(weight)
     const operations = 2 * nRows * x.width * out.width

@@ -94,7 +94,7 @@ function renamed({ name: fileName, tensors }: GgufHeader): readonly TensorEntry[
   })
 }
 
-/** What is written of a model's config: this package's ModelConfig of a `mamba` has it. */
+/** What is written of a model's config: this package's Mamba1Config has it. */
 export interface MambaFacts {
   readonly vocabSize: number
   readonly dModel: number
@@ -104,6 +104,8 @@ export interface MambaFacts {
   readonly dConv: number
   readonly dtRank: number
   readonly normEps: number
+  /** Falcon-Mamba's norms on dt, B and C. */
+  readonly mixerNormEps: number | null
   readonly tieEmbeddings: boolean
   readonly useBias: boolean
   readonly useConvBias: boolean
@@ -131,6 +133,8 @@ export interface ConvertOptions {
 /** llama.cpp's LLAMA_FTYPE: what most tensors are of. */
 const FILE_TYPES: Readonly<Record<EncodedType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 }
 const QUANTIZATION_VERSION = 2
+/** Of all published models, and what a config has that does not say. */
+const MIXER_NORM_EPS = 1e-6
 /** As llama.cpp's converter has it: a recurrent model has no limit. */
 const CONTEXT_LENGTH = 2 ** 20
 
@@ -138,6 +142,9 @@ const CONTEXT_LENGTH = 2 ** 20
 export function mambaToGguf(options: ConvertOptions): GgufContents {
   const { config, type, name, tokenizer, place } = options
   if (config.useBias) throw new UnsupportedError({ place: `${place}: use_bias`, expected: "false, as in llama.cpp's mamba", got: 'true' })
+  if ((config.mixerNormEps ?? MIXER_NORM_EPS) !== MIXER_NORM_EPS) {
+    throw new UnsupportedError({ place: `${place}: mixer_rms_eps`, expected: `${MIXER_NORM_EPS}, since the format has no place for it`, got: `${config.mixerNormEps}` })
+  }
   const metadata = new Map<string, GgufValue>([
     ['general.architecture', textValue('mamba')],
     ['general.type', textValue('model')],
@@ -153,7 +160,7 @@ export function mambaToGguf(options: ConvertOptions): GgufContents {
     ['mamba.ssm.state_size', uint32Value(config.dState)],
     ['mamba.ssm.time_step_rank', uint32Value(config.dtRank)],
     ['mamba.attention.layer_norm_rms_epsilon', float32Value(config.normEps)],
-    ['mamba.ssm.dt_b_c_rms', boolValue(false)],
+    ['mamba.ssm.dt_b_c_rms', boolValue(config.mixerNormEps !== null)],
     ['mamba.vocab_size', uint32Value(config.vocabSize)],
     ['general.file_type', uint32Value(FILE_TYPES[type])],
     ['general.quantization_version', uint32Value(QUANTIZATION_VERSION)],

@@ -5,7 +5,7 @@ import { describe, UnsupportedError } from '../errors.ts'
 import { ProgramBuilder } from '../program/builder.ts'
 import type { Program } from '../program/ops.ts'
 import { type ConfigReader, createConfigReader } from './config.ts'
-import { addMamba1Block, type Mamba1Config, readMamba1Config, readOriginalMamba1Config } from './mamba1.ts'
+import { addMamba1Block, type Mamba1Config, readFalconMambaConfig, readMamba1Config, readOriginalMamba1Config } from './mamba1.ts'
 
 export type ModelConfig = Mamba1Config
 
@@ -19,7 +19,8 @@ export interface Model {
 
 /** model_type → reader of its config. */
 const configReaders: Readonly<Record<string, (reader: ConfigReader) => ModelConfig>> = {
-  mamba: readMamba1Config
+  mamba: readMamba1Config,
+  falcon_mamba: readFalconMambaConfig
 }
 
 /** Checks a config.json. Throws a CheckpointError or an UnsupportedError that names the key. */
@@ -57,7 +58,7 @@ export function buildModel(config: ModelConfig, hasTensor: (name: string) => boo
   const last = builder.buffer('last', dModel, 'logit')
   const logits = builder.buffer('logits', vocabSize, 'logit')
   builder.add({ kind: 'gatherRows', x: residual, out: last })
-  builder.add({ kind: 'rmsNorm', x: last, weight: builder.parameter('backbone.norm_f.weight', [dModel]), eps: normEps, out: last })
+  builder.add({ kind: 'rmsNorm', x: last, gate: null, weight: builder.parameter('backbone.norm_f.weight', [dModel]), eps: normEps, groupWidth: dModel, out: last })
   builder.mark(`hidden_states.${nLayers}`, last)
   const head = config.tieEmbeddings ? embedding : builder.parameter('lm_head.weight', [vocabSize, dModel])
   builder.add({ kind: 'linear', x: last, weight: head, bias: null, out: logits, accumulate: false })

@@ -45,7 +45,7 @@ function accessesOf(op: Op): Access[] {
     case 'embed': return [write(op.out, 'rows')]
     // The rows of the logits are other rows than those of the tokens.
     case 'gatherRows': return [read(op.x, 'any'), write(op.out, 'rows')]
-    case 'rmsNorm': return [read(op.x, 'rows'), write(op.out, 'rows')]
+    case 'rmsNorm': return [read(op.x, 'rows'), ...(op.gate ? [read(op.gate, 'rows')] : []), write(op.out, 'rows')]
     case 'linear': return [read(op.x, 'any'), write(op.out, 'channels')]
     case 'conv1d': return [read(op.x, 'channels'), write(op.out, 'channels')]
     case 'selectiveScan': {

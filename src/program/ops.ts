@@ -54,12 +54,18 @@ export interface GatherRowsOp {
   readonly out: View
 }
 
-/** out = x / sqrt(mean(x²) + eps) · weight; weight (width). */
+/**
+ * out = x / sqrt(mean(x²) + eps) · weight, the mean over each group of groupWidth columns; weight (width).
+ * With a gate, x · silu(gate) stands for x: Mamba-2's norm (`RMSNormGated` of state-spaces/mamba, norm_before_gate false).
+ */
 export interface RmsNormOp {
   readonly kind: 'rmsNorm'
   readonly x: View
-  readonly weight: Parameter
+  readonly gate: View | null
+  readonly weight: Parameter | null
   readonly eps: number
+  /** Columns with a mean of their own; they divide x.width. */
+  readonly groupWidth: number
   readonly out: View
 }
 

@@ -91,6 +91,18 @@ describe('other keys of transformers’ form', () => {
   })
 })
 
+describe('falcon_mamba', () => {
+  const falcon = { ...tinyConfig(), model_type: 'falcon_mamba' }
+
+  test('has norms of their own on dt, B and C', () => {
+    expect(readModelConfig(JSON.parse(JSON.stringify({ ...falcon, mixer_rms_eps: 1e-4 })))).toMatchObject({ modelType: 'falcon_mamba', mixerNormEps: 1e-4 })
+    expect(readModelConfig(JSON.parse(JSON.stringify(falcon)))).toMatchObject({ modelType: 'falcon_mamba', mixerNormEps: 1e-6 })
+    expect(readModelConfig(JSON.parse(JSON.stringify(tinyConfig())))).toMatchObject({ modelType: 'mamba', mixerNormEps: null })
+  })
+
+  test.each(NO_NUMBERS)('mixer_rms_eps: %s', async (_, value) => expectRefused({ ...falcon, mixer_rms_eps: value }, 'mixer_rms_eps'))
+})
+
 describe('the original repository’s form', () => {
   test('is read', () => {
     expect(readModelConfig(JSON.parse(JSON.stringify({ ...originalConfig(), vocab_size: 157 })))).toMatchObject({

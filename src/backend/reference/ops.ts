@@ -56,11 +56,17 @@ function rowsOf(view: View, { batch, logitRows }: Context): number {
 }
 
 function normalizeRow(op: RmsNormOp, { memory }: Context, row: number): void {
-  const weight = memory.parameter(op.weight)
-  let sum = 0
-  for (let i = 0; i < op.x.width; i++) sum += memory.get(op.x, row, i) ** 2
-  const scale = 1 / Math.sqrt(sum / op.x.width + op.eps)
-  for (let i = 0; i < op.x.width; i++) memory.set(op.out, row, i, memory.get(op.x, row, i) * scale * weight[i])
+  const weight = op.weight && memory.parameter(op.weight)
+  const { gate, groupWidth } = op
+  for (let first = 0; first < op.x.width; first += groupWidth) {
+    const values = Array.from({ length: groupWidth }, (_, i) => {
+      const x = memory.get(op.x, row, first + i)
+      return gate ? x * silu(memory.get(gate, row, first + i)) : x
+    })
+    const sum = values.reduce((total, value) => total + value ** 2, 0)
+    const scale = 1 / Math.sqrt(sum / groupWidth + op.eps)
+    values.forEach((value, i) => memory.set(op.out, row, first + i, value * scale * (weight ? weight[first + i] : 1)))
+  }
 }
 
 function linearRow(op: LinearOp, { memory }: Context, row: number): void {
