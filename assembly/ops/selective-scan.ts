@@ -20,14 +20,11 @@ import {
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
 import { exp2, exp2Lanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
+import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
 
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
-
-/** (h + FLUSH) − FLUSH is h from 2^-75 on and a multiple of 2^-123 or less below: a state that fades ends at zero, not among the slow subnormals. */
-const FLUSH: f32 = 7.888609052210118e-31
-const FLUSH_LANES: usize = memory.data<f32>([FLUSH, FLUSH, FLUSH, FLUSH], 16)
 
 /** Scratch of a thread: [ dt of a block | dt · x of a block | y of a block | state (dState, LANES) ], vectors of LANES channels. */
 export function selectiveScan(control: usize, op: usize, thread: i32): void {

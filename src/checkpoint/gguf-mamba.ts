@@ -96,6 +96,7 @@ function renamed({ name: fileName, tensors }: GgufHeader): readonly TensorEntry[
 
 /** What is written of a model's config: this package's Mamba1Config has it. */
 export interface MambaFacts {
+  readonly modelType: 'mamba' | 'falcon_mamba'
   readonly vocabSize: number
   readonly dModel: number
   readonly nLayers: number
@@ -114,8 +115,13 @@ export interface MambaFacts {
   readonly eosTokenIds: readonly number[]
 }
 
+/** Models that are loaded but not written as GGUF files. */
+export interface OtherFacts {
+  readonly modelType: 'mamba2'
+}
+
 export interface ConvertOptions {
-  readonly config: MambaFacts
+  readonly config: MambaFacts | OtherFacts
   readonly tensors: ReadonlyMap<string, TensorEntry>
   /** Of the larger matrices; see `mambaTensorType`. */
   readonly type: EncodedType
@@ -141,6 +147,7 @@ const CONTEXT_LENGTH = 2 ** 20
 /** A checkpoint as the contents of a GGUF file; its tensors are read as the file is written. Throws an UnsupportedError for biases that llama.cpp has no place for. */
 export function mambaToGguf(options: ConvertOptions): GgufContents {
   const { config, type, name, tokenizer, place } = options
+  if (config.modelType === 'mamba2') throw new UnsupportedError({ place: `${place}: model_type`, expected: 'mamba or falcon_mamba', got: config.modelType })
   if (config.useBias) throw new UnsupportedError({ place: `${place}: use_bias`, expected: "false, as in llama.cpp's mamba", got: 'true' })
   if ((config.mixerNormEps ?? MIXER_NORM_EPS) !== MIXER_NORM_EPS) {
     throw new UnsupportedError({ place: `${place}: mixer_rms_eps`, expected: `${MIXER_NORM_EPS}, since the format has no place for it`, got: `${config.mixerNormEps}` })
@@ -166,7 +173,7 @@ export function mambaToGguf(options: ConvertOptions): GgufContents {
     ['general.quantization_version', uint32Value(QUANTIZATION_VERSION)],
     ...(tokenizer ?? tokenIds(config))
   ])
-  return { metadata, tensors: tensorsOf(options) }
+  return { metadata, tensors: tensorsOf(options, config) }
 }
 
 /** In place of a tokenizer: that there is none, and the ids that the config knows all the same. */
@@ -175,8 +182,8 @@ function tokenIds({ bosTokenId, eosTokenIds: [eos, eot] }: MambaFacts): (readonl
   return [['tokenizer.ggml.model', textValue('none')], ...ids.flatMap(([name, id]) => (id === undefined ? [] : [[`tokenizer.ggml.${name}_token_id`, uint32Value(id)] as const]))]
 }
 
-function tensorsOf(options: ConvertOptions): readonly GgufTensor[] {
-  const { vocabSize, dModel, nLayers, dInner, dState, dConv, dtRank, tieEmbeddings, useConvBias } = options.config
+function tensorsOf(options: ConvertOptions, config: MambaFacts): readonly GgufTensor[] {
+  const { vocabSize, dModel, nLayers, dInner, dState, dConv, dtRank, tieEmbeddings, useConvBias } = config
   const { tensors } = options
   const embedding = tensors.has('backbone.embedding.weight') ? 'backbone.embedding.weight' : 'backbone.embeddings.weight'
   const list = [tensorOf(options, 'token_embd.weight', [vocabSize, dModel], embedding), tensorOf(options, 'output_norm.weight', [dModel])]

@@ -10,7 +10,7 @@
 
 import { columns, type ProgramBuilder } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
+import { type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
 
 export interface Mamba1Config extends CommonConfig {
   readonly modelType: 'mamba' | 'falcon_mamba'
@@ -51,27 +51,15 @@ function readBlockConfig(reader: ConfigReader, modelType: string): Omit<Mamba1Co
 
 /** The original repository's config: `MambaConfig` of mamba_ssm. */
 export function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
+  const common = readOriginalCommonConfig(reader)
   const ssm = reader.nested('ssm_cfg')
-  ssm.only('layer', 'Mamba1')
-  reader.only('rms_norm', true)
-  reader.only('d_intermediate', 0)
-  reader.none('attn_layer_idx')
-  const dModel = reader.size('d_model')
-  const padding = reader.size('pad_vocab_size_multiple', { fallback: 8 })
   return {
+    ...common,
     modelType: 'mamba',
-    vocabSize: Math.ceil(reader.size('vocab_size', { limit: 'vocabSize' }) / padding) * padding,
-    dModel,
-    nLayers: reader.size('n_layer', { limit: 'layers' }),
-    normEps: reader.positive('norm_epsilon', 1e-5),
-    tieEmbeddings: reader.flag('tie_embeddings', true),
-    bosTokenId: null,
-    // The published checkpoints were trained with GPT-NeoX's end of text, id 0.
-    eosTokenIds: [0],
-    dInner: dModel * ssm.size('expand', { fallback: 2 }),
+    dInner: common.dModel * ssm.size('expand', { fallback: 2 }),
     dState: ssm.size('d_state', { fallback: 16 }),
     dConv: ssm.size('d_conv', { fallback: 4 }),
-    dtRank: readDtRank(ssm, 'dt_rank', dModel),
+    dtRank: readDtRank(ssm, 'dt_rank', common.dModel),
     useBias: ssm.flag('bias', false),
     useConvBias: ssm.flag('conv_bias', true),
     mixerNormEps: null
@@ -81,13 +69,6 @@ export function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
 /** "auto" is dModel / 16, rounded up. */
 function readDtRank(reader: ConfigReader, key: string, dModel: number): number {
   return reader.raw(key) === 'auto' || !reader.has(key) ? Math.ceil(dModel / 16) : reader.size(key)
-}
-
-/** A layer's names in the checkpoint. */
-export interface LayerNames {
-  /** E.g. `backbone.layers.3`. */
-  readonly prefix: string
-  readonly hasTensor: (name: string) => boolean
 }
 
 /** residual += block(norm(residual)). */

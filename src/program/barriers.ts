@@ -56,5 +56,7 @@ function accessesOf(op: Op): Access[] {
       const shared = [op.B, op.C].flatMap((input) => (isParameter(input) ? [] : [read(input, 'any')]))
       return [...perToken, ...shared, write(op.out, split)]
     }
+    // Heads are no shares of SHARE channels.
+    case 'ssdScan': return [...[op.x, op.dt, op.B, op.C].map((view) => read(view, 'any')), write(op.out, 'any')]
   }
 }

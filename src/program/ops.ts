@@ -114,7 +114,29 @@ export interface SelectiveScanOp {
   readonly out: View
 }
 
-export type Op = EmbedOp | GatherRowsOp | RmsNormOp | LinearOp | Conv1dOp | SelectiveScanOp
+/**
+ * The state space of Mamba-2 (Dao & Gu, section 6) as its recurrence, one A for each head:
+ * dt = clamp(softplus(dt + dtBias), dtLimit); h = exp(dt · A) · h + dt · x ⊗ B; out = h · C + D · x.
+ * x, out (rows, nHeads · headDim); dt (rows, nHeads); A, D, dtBias (nHeads); B, C (rows, nGroups · dState), head i of nHeads has those of
+ * group floor(i · nGroups / nHeads); state (nHeads, headDim, dState). Follows `ssd_minimal` and `selective_state_update` of state-spaces/mamba.
+ */
+export interface SsdScanOp {
+  readonly kind: 'ssdScan'
+  readonly x: View
+  readonly dt: View
+  readonly A: Parameter
+  readonly B: View
+  readonly C: View
+  readonly D: Parameter | null
+  readonly dtBias: Parameter | null
+  /** Least and largest dt after the softplus. */
+  readonly dtLimit: readonly [number, number]
+  readonly dState: number
+  readonly state: StatePart
+  readonly out: View
+}
+
+export type Op = EmbedOp | GatherRowsOp | RmsNormOp | LinearOp | Conv1dOp | SelectiveScanOp | SsdScanOp
 
 export type OpKind = Op['kind']
 
@@ -160,6 +182,7 @@ export function opCost(op: Op): number {
   switch (op.kind) {
     case 'linear': return 2 * op.x.width * op.out.width
     case 'selectiveScan': return 30 * op.x.width * op.dState
+    case 'ssdScan': return 8 * op.x.width * op.dState
     case 'conv1d': return 40 * op.x.width
     case 'embed':
     case 'gatherRows':

@@ -148,6 +148,26 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.SCAN_GROUP_CHANNELS, groupChannels(op))
     record.set(abi.SCAN_STATE, 4 * op.state.offset)
     record.setView(abi.SCAN_OUT, op.out)
+  },
+
+  ssdScan(op, record) {
+    const nHeads = op.dt.width
+    record.setCode(abi.CODE_SSD_SCAN, op.out)
+    record.setView(abi.SSD_X, op.x)
+    record.setView(abi.SSD_DT, op.dt)
+    record.setParameter(abi.SSD_A, op.A)
+    record.setView(abi.SSD_B, op.B)
+    record.setView(abi.SSD_C, op.C)
+    record.setParameter(abi.SSD_D, op.D)
+    record.setParameter(abi.SSD_DT_BIAS, op.dtBias)
+    record.setFloat(abi.SSD_DT_MIN, op.dtLimit[0])
+    record.setFloat(abi.SSD_DT_MAX, op.dtLimit[1])
+    record.set(abi.SSD_N_HEADS, nHeads)
+    record.set(abi.SSD_HEAD_DIM, op.x.width / nHeads)
+    record.set(abi.SSD_D_STATE, op.dState)
+    record.set(abi.SSD_GROUP_HEADS, nHeads / (op.B.width / op.dState))
+    record.set(abi.SSD_STATE, 4 * op.state.offset)
+    record.setView(abi.SSD_OUT, op.out)
   }
 }
 
