@@ -79,11 +79,17 @@ export const CODE_RMS_NORM: i32 = 3
 export const NORM_X: i32 = 2
 export const NORM_X_STRIDE: i32 = 3
 export const NORM_WIDTH: i32 = 4
+/** 0: none */
 export const NORM_WEIGHT: i32 = 5
 /** f32 */
 export const NORM_EPS: i32 = 6
 export const NORM_OUT: i32 = 7
 export const NORM_OUT_STRIDE: i32 = 8
+/** columns with a mean of their own */
+export const NORM_GROUP_WIDTH: i32 = 9
+/** 0: none */
+export const NORM_GATE: i32 = 10
+export const NORM_GATE_STRIDE: i32 = 11
 
 export const CODE_LINEAR: i32 = 4
 export const LINEAR_X: i32 = 2
@@ -148,6 +154,33 @@ export const SCAN_OUT_STRIDE: i32 = 22
 /** neighbouring channels that share both a B and a C */
 export const SCAN_GROUP_CHANNELS: i32 = 23
 
+export const CODE_SSD_SCAN: i32 = 7
+export const SSD_X: i32 = 2
+export const SSD_X_STRIDE: i32 = 3
+export const SSD_DT: i32 = 4
+export const SSD_DT_STRIDE: i32 = 5
+export const SSD_A: i32 = 6
+export const SSD_B: i32 = 7
+export const SSD_B_STRIDE: i32 = 8
+export const SSD_C: i32 = 9
+export const SSD_C_STRIDE: i32 = 10
+/** 0: none */
+export const SSD_D: i32 = 11
+/** 0: none */
+export const SSD_DT_BIAS: i32 = 12
+/** f32, both */
+export const SSD_DT_MIN: i32 = 13
+export const SSD_DT_MAX: i32 = 14
+export const SSD_N_HEADS: i32 = 15
+export const SSD_HEAD_DIM: i32 = 16
+export const SSD_D_STATE: i32 = 17
+/** heads that share a B and a C */
+export const SSD_GROUP_HEADS: i32 = 18
+/** byte offset in a state slot of (nHeads, headDim, dState) */
+export const SSD_STATE: i32 = 19
+export const SSD_OUT: i32 = 20
+export const SSD_OUT_STRIDE: i32 = 21
+
 /** Channels that stay with one thread: a panel's rows, so that an op may read what the same thread wrote without a barrier. */
 export const SHARE: i32 = 8
 /** Channels in one vector of the scan. */
@@ -156,6 +189,8 @@ export const LANES: i32 = 4
 export const PANEL_ROWS: i32 = 8
 /** Tokens that the scan takes at a time: dt, dt · x and y of one tile stay in L1 over all states. */
 export const SCAN_BLOCK: i32 = 32
+/** Tokens that the scan of Mamba-2 takes at a time: their B and C stay in L1 over all channels of a head. */
+export const SSD_BLOCK: i32 = 16
 
 /** Formats of a panel: see assembly/formats. */
 export const FORMAT_F32: i32 = 0

@@ -1,8 +1,8 @@
 /** Runs ops [first, end) of the program: fetch a record, run it, meet the other threads where it is flagged. */
 
 import {
-  CODE_CONV1D, CODE_EMBED, CODE_GATHER_ROWS, CODE_LINEAR, CODE_RMS_NORM, CODE_SELECTIVE_SCAN, CONTROL_N_THREADS, CONTROL_PROGRAM,
-  FLAG_BARRIER, OP_CODE, OP_FLAGS, OP_WORDS
+  CODE_CONV1D, CODE_EMBED, CODE_GATHER_ROWS, CODE_LINEAR, CODE_RMS_NORM, CODE_SELECTIVE_SCAN, CODE_SSD_SCAN, CONTROL_N_THREADS,
+  CONTROL_PROGRAM, FLAG_BARRIER, OP_CODE, OP_FLAGS, OP_WORDS
 } from './abi'
 import { at, pointer, word } from './control'
 import { conv1d } from './ops/conv1d'
@@ -10,6 +10,7 @@ import { linear } from './ops/linear'
 import { rmsNorm } from './ops/rms-norm'
 import { embed, gatherRows } from './ops/rows'
 import { selectiveScan } from './ops/selective-scan'
+import { ssdScan } from './ops/ssd-scan'
 import { barrier } from './threads'
 
 /** The share of one thread; every thread runs the same loop. False when a thread is missing. */
@@ -24,6 +25,7 @@ export function runOps(control: usize, first: i32, end: i32, thread: i32): bool 
       case CODE_LINEAR: linear(control, op, thread); break
       case CODE_CONV1D: conv1d(control, op, thread); break
       case CODE_SELECTIVE_SCAN: selectiveScan(control, op, thread); break
+      case CODE_SSD_SCAN: ssdScan(control, op, thread); break
     }
     // At the end all meet, so that whoever asked finds everything done.
     if (meets && (i == end - 1 || (word(op, OP_FLAGS) & FLAG_BARRIER))) {

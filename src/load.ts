@@ -8,7 +8,7 @@ import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { checkTensors, loadParameters } from './checkpoint/load-parameters.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
-import { buildModel, type ModelConfig, readModelConfig } from './model/architectures.ts'
+import { buildModel, type ConfigOverrides, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { opCost, type Parameter, type Program, type RowSpace } from './program/ops.ts'
@@ -28,7 +28,7 @@ export const WEIGHT_DTYPES = ['auto', 'f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as c
 
 export type WeightDtype = (typeof WEIGHT_DTYPES)[number]
 
-export interface EngineOptions {
+export interface EngineOptions extends ConfigOverrides {
   /**
    * Format of the large matrices in memory. 'auto' keeps what the file has; another one rounds to it while loading.
    * Norms, convolution, dt projection, A and D stay as they are. Default 'auto'.
@@ -44,6 +44,12 @@ export interface EngineOptions {
   readonly relaxed?: boolean | undefined
   /** Sequences whose state stays in the engine's memory; further ones are moved in and out. Default 4. */
   readonly maxBatch?: number | undefined
+  /**
+   * Mamba-2 with several groups: parts of the inner width that the gated norm takes by themselves. The sources disagree: transformers'
+   * `mamba2` takes the whole width, the original repository each group. Default: as the form of the config says. Give n_groups for a
+   * checkpoint that was trained with the original code and converted to transformers' form, such as Codestral-Mamba (8).
+   */
+  readonly normGroups?: number | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined
 }
@@ -57,7 +63,7 @@ export interface LoadedModel {
 
 /** Throws a CheckpointError, an UnsupportedError, a RangeError for a model beyond 4 GiB, or the signal's reason. */
 export async function loadModel(checkpoint: Checkpoint, options: EngineOptions): Promise<LoadedModel> {
-  const config = readModelConfig(checkpoint.config, checkpoint.configPlace)
+  const config = overrideConfig(readModelConfig(checkpoint.config, checkpoint.configPlace), options)
   const model = buildModel(config, (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)
@@ -83,12 +89,13 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 }
 
 /** The checks of options that need no model. */
-export function checkEngineOptions({ dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', maxBatch = 4 }: EngineOptions): void {
+export function checkEngineOptions({ dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', maxBatch = 4, normGroups }: EngineOptions): void {
   oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, ['auto', 'wasm', 'reference'])
   oneOf('build', build, ['auto', 'scalar', 'simd'])
   if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
   checkInteger('maxBatch', maxBatch, 1024)
+  if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
 }
 
 const MAX_THREADS = 64

@@ -39,7 +39,8 @@ type FormatOf = (parameter: Parameter) => WeightFormat
 const works: { readonly [K in OpKind]: (op: OpOf<K>, nRows: number, formatOf: FormatOf) => Work } = {
   embed: ({ weight, out }, nRows, formatOf) => ({ byte: nRows * bytesOf(formatOf(weight), out.width) }),
   gatherRows: ({ out }, nRows) => ({ byte: 4 * nRows * out.width }),
-  rmsNorm: ({ out }, nRows) => ({ flop: 4 * nRows * out.width }),
+  // An exp in the gate's silu.
+  rmsNorm: ({ out, gate }, nRows) => ({ flop: 4 * nRows * out.width, ...(gate && { exp2: nRows * out.width }) }),
   linear({ weight, x, out }, nRows, formatOf) {
     const format = formatOf(weight)
     const operations = 2 * nRows * x.width * out.width
@@ -49,7 +50,9 @@ const works: { readonly [K in OpKind]: (op: OpOf<K>, nRows: number, formatOf: Fo
   conv1d: ({ weight, out, activation }, nRows) => ({
     flop: 2 * weight.shape[2] * nRows * out.width, exp2: activation === 'silu' ? nRows * out.width : 0
   }),
-  selectiveScan: ({ x, dState }, nRows) => ({ exp2: nRows * x.width * dState })
+  selectiveScan: ({ x, dState }, nRows) => ({ exp2: nRows * x.width * dState }),
+  // The decay, what comes in, and the product with C.
+  ssdScan: ({ x, dt, dState }, nRows) => ({ flop: 5 * nRows * x.width * dState, exp2: nRows * dt.width })
 }
 
 /** The least that an op does for a number of rows. */

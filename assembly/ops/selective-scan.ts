@@ -22,17 +22,11 @@ import {
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
 import { exp2, exp2Lanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
+import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
 
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
-
-/**
- * (h + FLUSH) − FLUSH is h from 2^-55 on and a multiple of 2^-103 below: a state that fades ends at zero while its products with A, C and
- * the gate are still normal numbers, and so does what a quiet input adds. Subnormal ones cost a factor of 2 to 4.
- */
-const FLUSH: f32 = 8.271806125530277e-25
-const FLUSH_LANES: usize = memory.data<f32>([FLUSH, FLUSH, FLUSH, FLUSH], 16)
 
 /** Scratch of a thread: [ dt | dt · x | y, SCAN_BLOCK vectors of LANES channels each | states (tiles, dState, LANES) ]. */
 export function selectiveScan(control: usize, op: usize, thread: i32): void {

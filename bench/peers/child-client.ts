@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { Answer, Call } from './child-server.ts'
 import { processTree, usageOf } from './process-tree.ts'
-import type { Engine, EngineName, EngineOptions, LoadTimes, Task, TaskTimes, Usage } from './engine.ts'
+import type { Engine, EngineName, EngineOptions, LoadTimes, TaskTimes, Usage } from './engine.ts'
 
 export interface Child {
   readonly call: <T>(method: string, argument?: unknown) => Promise<T>
@@ -42,7 +42,8 @@ export function startChildEngine(name: EngineName, options: EngineOptions): Engi
   return {
     name,
     load: () => child.call<LoadTimes>('load', options),
-    run: (task: Task) => child.call<TaskTimes>('run', task),
+    run: (task) => child.call<TaskTimes>('run', task),
+    top: (prompt) => child.call<number>('top', prompt),
     usage: child.usage,
     close: child.close
   }

@@ -39,8 +39,6 @@ export interface Task {
 }
 
 export interface TaskTimes {
-  /** The completion, to see that all engines calculate the same. */
-  readonly text: string
   /** Up to the first token. */
   readonly prefillMs: number
   /** From the first token to the last: `nDecode` tokens read, one at a time. */
@@ -53,6 +51,8 @@ export interface Engine {
   readonly name: string
   readonly load: () => Promise<LoadTimes>
   readonly run: (task: Task) => Promise<TaskTimes>
+  /** Log probability of the likeliest token after a prompt, to see that all engines calculate the same. */
+  readonly top: (prompt: Prompt) => Promise<number>
   /** Of the processes that it consists of: peak memory and processor time so far. */
   readonly usage: () => Usage
   readonly close: () => Promise<void>

@@ -37,7 +37,7 @@ const PANEL = { width: 380, height: 230, left: 48, top: 70, right: 12, bottom: 4
 
 /** A panel for each number of threads. */
 function panels({ threads, engines, about }: PlotContext, title: string, panel: (threads: number, left: number) => readonly string[]): string {
-  const size = { width: PANEL.width * threads.length, height: PANEL.top + PANEL.height + PANEL.bottom }
+  const size = { width: PANEL.width * Math.max(2, threads.length), height: PANEL.top + PANEL.height + PANEL.bottom }
   return svgOf(size, title, [
     text(8, 18, title, { className: 'title' }), text(8, 36, about, { className: 'quiet' }), legend(8, 54, engines),
     ...threads.flatMap((count, i) => [
@@ -102,26 +102,28 @@ function decodePlot(context: PlotContext): string {
 }
 
 const ROW_HEIGHT = 20
-const NAMES_WIDTH = 380
-const BARS_WIDTH = 320
+const NAMES_WIDTH = 390
+const BARS_WIDTH = 240
+/** Bars end here, in goals: what is far beyond one needs no scale. */
+const LONGEST_BAR = 3
 
 function ratioPlot(goals: readonly Goal[], about: string): string {
-  const most = Math.max(...goals.flatMap(({ goal, reached }) => [goal, reached]))
-  const x = (ratio: number): number => NAMES_WIDTH + (BARS_WIDTH * ratio) / most
-  const top = 56
-  const size = { width: NAMES_WIDTH + BARS_WIDTH + 60, height: top + ROW_HEIGHT * goals.length + 10 }
-  const title = 'Ratios within one run, and the goals (marks)'
+  const x = (part: number): number => NAMES_WIDTH + (BARS_WIDTH * Math.min(part, LONGEST_BAR)) / LONGEST_BAR
+  const top = 62
+  const size = { width: NAMES_WIDTH + BARS_WIDTH + 130, height: top + ROW_HEIGHT * goals.length + 10 }
+  const title = 'Ratios within one run, against their goals'
   return svgOf(size, title, [
-    text(8, 18, title, { className: 'title' }), text(8, 36, about, { className: 'quiet' }),
+    text(8, 18, title, { className: 'title' }), text(8, 36, `${about}; in parentheses the number of threads`, { className: 'quiet' }),
+    text(x(1), top - 6, 'goal', { anchor: 'middle', className: 'quiet' }),
     ...goals.flatMap(({ name, threads, goal, reached }, i) => {
       const y = top + ROW_HEIGHT * i
       return [
-        text(NAMES_WIDTH - 8, y + 13, `${name} (${threads})`, { anchor: 'end' }),
-        rect({ x: x(0), y: y + 3, width: x(reached) - x(0), height: ROW_HEIGHT - 6 }, 'mamba-wasm'),
-        line([x(goal), y + 1], [x(goal), y + ROW_HEIGHT - 1], 'mark'),
-        text(x(Math.max(reached, goal)) + 6, y + 14, reached.toFixed(2))
+        text(NAMES_WIDTH - 8, y + 14, `${name} (${threads})`, { anchor: 'end' }),
+        rect({ x: x(0), y: y + 3, width: x(reached / goal) - x(0), height: ROW_HEIGHT - 6 }, 'mamba-wasm'),
+        text(NAMES_WIDTH + BARS_WIDTH + 8, y + 14, `${reached.toFixed(2)} of ${goal.toFixed(2)}`)
       ]
-    })
+    }),
+    line([x(1), top], [x(1), top + ROW_HEIGHT * goals.length], 'mark')
   ])
 }
 

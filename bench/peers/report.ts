@@ -41,7 +41,7 @@ export interface LoadSummary {
 export function printReport(report: Report): string {
   const { rows, goals, sessions, matmul, loads } = report
   const parts = [...new Set(rows.map(({ threads }) => threads))].map((threads) =>
-    `${threads === 1 ? '1 thread' : `${threads} threads`}: tokens per second\n${rateTable(rows.filter((row) => row.threads === threads))}`
+    `${formatThreads(threads)}: tokens per second\n${rateTable(rows.filter((row) => row.threads === threads))}`
   )
   parts.push(`Load, and peak memory (resident set)\n${loadTable(loads, sessions)}`)
   if (matmul.length > 0) parts.push(`f32 matrix product: GFLOP/s\n${matmulTable(matmul)}`)
@@ -87,12 +87,14 @@ function goalTable(goals: readonly Goal[]): string {
   return formatTable([['', 'threads', 'goal', 'ratio', ''], ...lines], [1, 2, 3])
 }
 
-/** Quantized, llama.cpp rounds activations to 8 bits as well: there the texts may part. */
+/** Quantized, llama.cpp rounds activations to 8 bits as well, and this package to 16: there the figures part a little. */
 function agreementOf(sessions: Report['sessions']): string {
-  const lines = sessions.flatMap(({ threads, dtype, engines: [ours, ...others] }) =>
-    others.map(({ engine, firstText }) => `${dtype}, ${threads} threads: ${engine} ${firstText === ours.firstText ? 'wrote the same' : 'wrote something else'}`)
-  )
-  return `The first tokens, greedily, beside ours\n${lines.map((line) => `  ${line}\n`).join('')}`
+  const lines = sessions.map(({ threads, dtype, engines }) => [`${dtype}, ${formatThreads(threads)}`, ...engines.flatMap(({ engine, top }) => [engine, top.toFixed(5)])])
+  return `Log probability of the likeliest token after one prompt: all calculate the same\n${formatTable(lines, [2, 4, 6])}`
+}
+
+function formatThreads(threads: number): string {
+  return threads === 1 ? '1 thread' : `${threads} threads`
 }
 
 /** Above it others were at work, and the figures are not to be trusted. */
@@ -100,9 +102,9 @@ const NOISY_CORES = 0.15
 
 function noiseOf(sessions: Report['sessions']): string {
   const lines = sessions.flatMap(({ threads, dtype, foreignCores, engines }) => [
-    ...(foreignCores > NOISY_CORES ? [`${dtype}, ${threads} threads: other programs took ${foreignCores.toFixed(2)} cores meanwhile`] : []),
+    ...(foreignCores > NOISY_CORES ? [`${dtype}, ${formatThreads(threads)}: other programs took ${foreignCores.toFixed(2)} cores meanwhile`] : []),
     ...engines.filter(({ idleShare }) => idleShare > 0.02).map(({ engine, idleShare }) =>
-      `${dtype}, ${threads} threads: ${engine} took ${idleShare.toFixed(2)} cores while others were measured`)
+      `${dtype}, ${formatThreads(threads)}: ${engine} took ${idleShare.toFixed(2)} cores while others were measured`)
   ])
   return lines.length === 0 ? 'The machine was quiet.\n' : `Noise\n${lines.map((line) => `  ${line}\n`).join('')}`
 }

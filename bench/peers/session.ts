@@ -26,8 +26,8 @@ export interface EngineReport {
   readonly peakBytes: number
   /** Processor time while others were measured, over that time. */
   readonly idleShare: number
-  /** What it wrote first, after a prompt that all were given: in F32 the same for all. */
-  readonly firstText: string
+  /** Log probability of the likeliest token after a prompt that all were given. */
+  readonly top: number
 }
 
 export interface SessionResult {
@@ -58,8 +58,11 @@ interface Entrant {
   decodeMs: number
   idleCpuMs: number
   idleMs: number
-  firstText: string
+  top: number
 }
+
+/** Of the prompt after which engines are compared. */
+const CHECKED_LENGTH = 32
 
 export async function runSession({ dtype, threads, tasks, start, names, prompts, onProgress }: SessionOptions): Promise<SessionResult> {
   const entrants: Entrant[] = []
@@ -69,7 +72,7 @@ export async function runSession({ dtype, threads, tasks, start, names, prompts,
     for (const name of names) {
       onProgress(`${name}, load`)
       const engine = await start(name)
-      entrants.push({ name, engine, prefillMs: 0, decodeMs: 0, idleCpuMs: 0, idleMs: 0, firstText: '' })
+      entrants.push({ name, engine, prefillMs: 0, decodeMs: 0, idleCpuMs: 0, idleMs: 0, top: 0 })
       loads.push({ engine: name, ...(await engine.load()) })
     }
     for (const { nPrompt, nDecode, limitMs } of WARM_UPS) {
@@ -77,18 +80,19 @@ export async function runSession({ dtype, threads, tasks, start, names, prompts,
       for (const entrant of entrants) {
         if (nPrompt * entrant.prefillMs + nDecode * entrant.decodeMs > limitMs) continue
         onProgress(`${entrant.name}, warm-up`)
-        const { prefillMs, decodeMs, text } = await entrant.engine.run({ prompt, nDecode })
-        entrant.firstText ||= text
+        const { prefillMs, decodeMs } = await entrant.engine.run({ prompt, nDecode })
         entrant.prefillMs = prefillMs / nPrompt
         entrant.decodeMs = decodeMs / nDecode
       }
     }
+    const checked = prompts(CHECKED_LENGTH)
+    for (const entrant of entrants) entrant.top = await entrant.engine.top(checked)
     const foreign = createForeignLoad(() => entrants.reduce((sum, { engine }) => sum + engine.usage().cpuMs, 0))
     for (const task of tasks) results.push(...(await runTask(task, entrants, { prompts, onProgress, measured: foreign.during })))
     return {
       dtype, threads, tasks: results, loads,
-      engines: entrants.map(({ name, engine, idleCpuMs, idleMs, firstText }) => ({
-        engine: name, peakBytes: engine.usage().peakBytes, idleShare: idleMs === 0 ? 0 : idleCpuMs / idleMs, firstText
+      engines: entrants.map(({ name, engine, idleCpuMs, idleMs, top }) => ({
+        engine: name, peakBytes: engine.usage().peakBytes, idleShare: idleMs === 0 ? 0 : idleCpuMs / idleMs, top
       })),
       foreignCores: foreign.cores()
     }

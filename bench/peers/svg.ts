@@ -71,7 +71,7 @@ export function legend(x: number, y: number, engines: readonly EngineName[]): st
   let left = x
   for (const engine of engines) {
     parts.push(rect({ x: left, y: y - 9, width: 10, height: 10 }, engine), text(left + 15, y, engine))
-    left += 40 + 7 * engine.length
+    left += 36 + 7.2 * engine.length
   }
   return parts.join('\n')
 }

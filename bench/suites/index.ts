@@ -10,9 +10,10 @@ import { primitiveSuite } from './primitive.ts'
 import { samplerSuite } from './sampler.ts'
 import { scanSuite } from './scan.ts'
 import { conv1dSuite, embedSuite, rmsNormSuite } from './small-ops.ts'
+import { ssdSuite } from './ssd.ts'
 import { threadsSuite } from './threads.ts'
 
 export const SUITES: readonly Suite[] = [
-  limitsSuite, mathSuite, linearSuite, scanSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
+  limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
   threadsSuite, loadSuite
 ]

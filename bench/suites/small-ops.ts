@@ -56,7 +56,7 @@ async function normGroup(core: Core, shape: OpShape): Promise<Group> {
   const norm = await createOpBackend((builder) => {
     const x = builder.buffer('x', shape.width)
     const out = builder.buffer('out', shape.width)
-    for (let i = 0; i < shape.nOps; i++) builder.add({ kind: 'rmsNorm', x, out, eps: 1e-5, weight: builder.parameter(`W${i}`, [shape.width]) })
+    for (let i = 0; i < shape.nOps; i++) builder.add({ kind: 'rmsNorm', x, gate: null, out, eps: 1e-5, groupWidth: shape.width, weight: builder.parameter(`W${i}`, [shape.width]) })
   }, { core, maxRows: shape.nRows })
   return { name: `width ${shape.width}`, lines: linesOf(norm, shape) }
 }

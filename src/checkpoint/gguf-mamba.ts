@@ -94,8 +94,9 @@ function renamed({ name: fileName, tensors }: GgufHeader): readonly TensorEntry[
   })
 }
 
-/** What is written of a model's config: this package's ModelConfig of a `mamba` has it. */
+/** What is written of a model's config: this package's Mamba1Config has it. */
 export interface MambaFacts {
+  readonly modelType: 'mamba' | 'falcon_mamba'
   readonly vocabSize: number
   readonly dModel: number
   readonly nLayers: number
@@ -104,6 +105,8 @@ export interface MambaFacts {
   readonly dConv: number
   readonly dtRank: number
   readonly normEps: number
+  /** Falcon-Mamba's norms on dt, B and C. */
+  readonly mixerNormEps: number | null
   readonly tieEmbeddings: boolean
   readonly useBias: boolean
   readonly useConvBias: boolean
@@ -112,8 +115,13 @@ export interface MambaFacts {
   readonly eosTokenIds: readonly number[]
 }
 
+/** Models that are loaded but not written as GGUF files. */
+export interface OtherFacts {
+  readonly modelType: 'mamba2'
+}
+
 export interface ConvertOptions {
-  readonly config: MambaFacts
+  readonly config: MambaFacts | OtherFacts
   readonly tensors: ReadonlyMap<string, TensorEntry>
   /** Of the larger matrices; see `mambaTensorType`. */
   readonly type: EncodedType
@@ -131,13 +139,19 @@ export interface ConvertOptions {
 /** llama.cpp's LLAMA_FTYPE: what most tensors are of. */
 const FILE_TYPES: Readonly<Record<EncodedType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 }
 const QUANTIZATION_VERSION = 2
+/** Of all published models, and what a config has that does not say. */
+const MIXER_NORM_EPS = 1e-6
 /** As llama.cpp's converter has it: a recurrent model has no limit. */
 const CONTEXT_LENGTH = 2 ** 20
 
 /** A checkpoint as the contents of a GGUF file; its tensors are read as the file is written. Throws an UnsupportedError for biases that llama.cpp has no place for. */
 export function mambaToGguf(options: ConvertOptions): GgufContents {
   const { config, type, name, tokenizer, place } = options
+  if (config.modelType === 'mamba2') throw new UnsupportedError({ place: `${place}: model_type`, expected: 'mamba or falcon_mamba', got: config.modelType })
   if (config.useBias) throw new UnsupportedError({ place: `${place}: use_bias`, expected: "false, as in llama.cpp's mamba", got: 'true' })
+  if ((config.mixerNormEps ?? MIXER_NORM_EPS) !== MIXER_NORM_EPS) {
+    throw new UnsupportedError({ place: `${place}: mixer_rms_eps`, expected: `${MIXER_NORM_EPS}, since the format has no place for it`, got: `${config.mixerNormEps}` })
+  }
   const metadata = new Map<string, GgufValue>([
     ['general.architecture', textValue('mamba')],
     ['general.type', textValue('model')],
@@ -153,13 +167,13 @@ export function mambaToGguf(options: ConvertOptions): GgufContents {
     ['mamba.ssm.state_size', uint32Value(config.dState)],
     ['mamba.ssm.time_step_rank', uint32Value(config.dtRank)],
     ['mamba.attention.layer_norm_rms_epsilon', float32Value(config.normEps)],
-    ['mamba.ssm.dt_b_c_rms', boolValue(false)],
+    ['mamba.ssm.dt_b_c_rms', boolValue(config.mixerNormEps !== null)],
     ['mamba.vocab_size', uint32Value(config.vocabSize)],
     ['general.file_type', uint32Value(FILE_TYPES[type])],
     ['general.quantization_version', uint32Value(QUANTIZATION_VERSION)],
     ...(tokenizer ?? tokenIds(config))
   ])
-  return { metadata, tensors: tensorsOf(options) }
+  return { metadata, tensors: tensorsOf(options, config) }
 }
 
 /** In place of a tokenizer: that there is none, and the ids that the config knows all the same. */
@@ -168,8 +182,8 @@ function tokenIds({ bosTokenId, eosTokenIds: [eos, eot] }: MambaFacts): (readonl
   return [['tokenizer.ggml.model', textValue('none')], ...ids.flatMap(([name, id]) => (id === undefined ? [] : [[`tokenizer.ggml.${name}_token_id`, uint32Value(id)] as const]))]
 }
 
-function tensorsOf(options: ConvertOptions): readonly GgufTensor[] {
-  const { vocabSize, dModel, nLayers, dInner, dState, dConv, dtRank, tieEmbeddings, useConvBias } = options.config
+function tensorsOf(options: ConvertOptions, config: MambaFacts): readonly GgufTensor[] {
+  const { vocabSize, dModel, nLayers, dInner, dState, dConv, dtRank, tieEmbeddings, useConvBias } = config
   const { tensors } = options
   const embedding = tensors.has('backbone.embedding.weight') ? 'backbone.embedding.weight' : 'backbone.embeddings.weight'
   const list = [tensorOf(options, 'token_embd.weight', [vocabSize, dModel], embedding), tensorOf(options, 'output_norm.weight', [dModel])]

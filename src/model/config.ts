@@ -91,8 +91,15 @@ export function createConfigReader(config: JsonObject, place: string): ConfigRea
   }
 }
 
-/** Reads the keys that all configs in transformers' form share. */
-export function readCommonConfig(reader: ConfigReader, modelType: string): CommonConfig {
+/** A layer's names in the checkpoint. */
+export interface LayerNames {
+  /** E.g. `backbone.layers.3`. */
+  readonly prefix: string
+  readonly hasTensor: (name: string) => boolean
+}
+
+/** Reads the keys that all configs in transformers' form share; what is not said is as the architecture's own config class has it. */
+export function readCommonConfig(reader: ConfigReader, modelType: string, defaults = { tieEmbeddings: true }): CommonConfig {
   const vocabSize = reader.size('vocab_size', { limit: 'vocabSize' })
   return {
     modelType,
@@ -100,9 +107,27 @@ export function readCommonConfig(reader: ConfigReader, modelType: string): Commo
     dModel: reader.size('hidden_size'),
     nLayers: reader.size('num_hidden_layers', { limit: 'layers' }),
     normEps: reader.positive('layer_norm_epsilon', 1e-5),
-    tieEmbeddings: reader.flag('tie_word_embeddings', true),
+    tieEmbeddings: reader.flag('tie_word_embeddings', defaults.tieEmbeddings),
     bosTokenId: readTokenIds(reader, 'bos_token_id')[0] ?? null,
     eosTokenIds: readTokenIds(reader, 'eos_token_id')
+  }
+}
+
+/** Reads the keys that all configs of the original repository share: `MambaConfig` of mamba_ssm. */
+export function readOriginalCommonConfig(reader: ConfigReader): Omit<CommonConfig, 'modelType'> {
+  reader.only('rms_norm', true)
+  reader.only('d_intermediate', 0)
+  reader.none('attn_layer_idx')
+  const padding = reader.size('pad_vocab_size_multiple', { fallback: 8 })
+  return {
+    vocabSize: Math.ceil(reader.size('vocab_size', { limit: 'vocabSize' }) / padding) * padding,
+    dModel: reader.size('d_model'),
+    nLayers: reader.size('n_layer', { limit: 'layers' }),
+    normEps: reader.positive('norm_epsilon', 1e-5),
+    tieEmbeddings: reader.flag('tie_embeddings', true),
+    bosTokenId: null,
+    // The published checkpoints were trained with GPT-NeoX's end of text, id 0.
+    eosTokenIds: [0]
   }
 }
 

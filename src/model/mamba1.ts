@@ -1,5 +1,6 @@
 /**
- * The Mamba block (Mamba, section 3.4): one simple block is the whole architecture.
+ * The Mamba block (Mamba, section 3.4): one simple block is the whole architecture. Falcon-Mamba has the same one, with an RMSNorm without
+ * weights on dt, B and C each after x_proj.
  *
  *   residual ─► norm ─► in_proj ─┬─ x ─► conv1d, silu ─┬─► x_proj ─► dt, B, C ─┐
  *       │                        │                     └──────────────► selective scan ─► · silu(z) ─► out_proj ─┐
@@ -9,10 +10,10 @@
 
 import { columns, type ProgramBuilder } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
+import { type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
 
 export interface Mamba1Config extends CommonConfig {
-  readonly modelType: 'mamba'
+  readonly modelType: 'mamba' | 'falcon_mamba'
   readonly dInner: number
   readonly dState: number
   readonly dConv: number
@@ -20,15 +21,25 @@ export interface Mamba1Config extends CommonConfig {
   /** Biases on in_proj and out_proj. */
   readonly useBias: boolean
   readonly useConvBias: boolean
+  /** Of the norms on dt, B and C; null: none. */
+  readonly mixerNormEps: number | null
 }
 
 /** transformers' `MambaConfig`. */
 export function readMamba1Config(reader: ConfigReader): Mamba1Config {
-  const common = readCommonConfig(reader, 'mamba')
+  return { ...readBlockConfig(reader, 'mamba'), modelType: 'mamba', mixerNormEps: null }
+}
+
+/** transformers' `FalconMambaConfig`. */
+export function readFalconMambaConfig(reader: ConfigReader): Mamba1Config {
+  return { ...readBlockConfig(reader, 'falcon_mamba'), modelType: 'falcon_mamba', mixerNormEps: reader.positive('mixer_rms_eps', 1e-6) }
+}
+
+function readBlockConfig(reader: ConfigReader, modelType: string): Omit<Mamba1Config, 'modelType' | 'mixerNormEps'> {
+  const common = readCommonConfig(reader, modelType)
   reader.only('hidden_act', 'silu')
   return {
     ...common,
-    modelType: 'mamba',
     dInner: reader.size('intermediate_size', { fallback: common.dModel * reader.size('expand', { fallback: 2 }) }),
     dState: reader.size('state_size', { fallback: 16 }),
     dConv: reader.size('conv_kernel', { fallback: 4 }),
@@ -40,29 +51,18 @@ export function readMamba1Config(reader: ConfigReader): Mamba1Config {
 
 /** The original repository's config: `MambaConfig` of mamba_ssm. */
 export function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
+  const common = readOriginalCommonConfig(reader)
   const ssm = reader.nested('ssm_cfg')
-  ssm.only('layer', 'Mamba1')
-  reader.only('rms_norm', true)
-  reader.only('d_intermediate', 0)
-  reader.none('attn_layer_idx')
-  const dModel = reader.size('d_model')
-  const padding = reader.size('pad_vocab_size_multiple', { fallback: 8 })
   return {
+    ...common,
     modelType: 'mamba',
-    vocabSize: Math.ceil(reader.size('vocab_size', { limit: 'vocabSize' }) / padding) * padding,
-    dModel,
-    nLayers: reader.size('n_layer', { limit: 'layers' }),
-    normEps: reader.positive('norm_epsilon', 1e-5),
-    tieEmbeddings: reader.flag('tie_embeddings', true),
-    bosTokenId: null,
-    // The published checkpoints were trained with GPT-NeoX's end of text, id 0.
-    eosTokenIds: [0],
-    dInner: dModel * ssm.size('expand', { fallback: 2 }),
+    dInner: common.dModel * ssm.size('expand', { fallback: 2 }),
     dState: ssm.size('d_state', { fallback: 16 }),
     dConv: ssm.size('d_conv', { fallback: 4 }),
-    dtRank: readDtRank(ssm, 'dt_rank', dModel),
+    dtRank: readDtRank(ssm, 'dt_rank', common.dModel),
     useBias: ssm.flag('bias', false),
-    useConvBias: ssm.flag('conv_bias', true)
+    useConvBias: ssm.flag('conv_bias', true),
+    mixerNormEps: null
   }
 }
 
@@ -71,21 +71,14 @@ function readDtRank(reader: ConfigReader, key: string, dModel: number): number {
   return reader.raw(key) === 'auto' || !reader.has(key) ? Math.ceil(dModel / 16) : reader.size(key)
 }
 
-/** A layer's names in the checkpoint. */
-export interface LayerNames {
-  /** E.g. `backbone.layers.3`. */
-  readonly prefix: string
-  readonly hasTensor: (name: string) => boolean
-}
-
 /** residual += block(norm(residual)). */
 export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, residual: View, { prefix, hasTensor }: LayerNames): void {
-  const { dModel, dInner, dState, dConv, dtRank, normEps } = config
+  const { dModel, dInner, dState, dConv, dtRank, normEps, mixerNormEps } = config
   const weight = (name: string, ...shape: number[]) => builder.parameter(`${prefix}.${name}`, shape)
   const bias = (isUsed: boolean, name: string, size: number) => (isUsed ? weight(name, size) : null)
 
   const normed = builder.buffer('normed', dModel)
-  builder.add({ kind: 'rmsNorm', x: residual, weight: weight('norm.weight', dModel), eps: normEps, out: normed })
+  builder.add({ kind: 'rmsNorm', x: residual, gate: null, weight: weight('norm.weight', dModel), eps: normEps, groupWidth: dModel, out: normed })
 
   const xz = builder.buffer('xz', 2 * dInner)
   const z = columns(xz, dInner, dInner)
@@ -103,23 +96,27 @@ export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, re
 
   const dtBC = builder.buffer('dtBC', dtRank + 2 * dState)
   builder.add({ kind: 'linear', x, weight: weight('mixer.x_proj.weight', dtRank + 2 * dState, dInner), bias: null, out: dtBC, accumulate: false })
+  const [lowRankDt, B, C] = [columns(dtBC, 0, dtRank), columns(dtBC, dtRank, dState), columns(dtBC, dtRank + dState, dState)]
+  if (mixerNormEps !== null) {
+    for (const part of [lowRankDt, B, C]) {
+      builder.add({ kind: 'rmsNorm', x: part, gate: null, weight: null, eps: mixerNormEps, groupWidth: part.width, out: part })
+    }
+  }
 
   // The bias of dt_proj belongs to the softplus, as in the reference's kernel.
   const dt = builder.buffer('dt', dInner)
   builder.add({
-    kind: 'linear', x: columns(dtBC, 0, dtRank), bias: null, out: dt, accumulate: false,
+    kind: 'linear', x: lowRankDt, bias: null, out: dt, accumulate: false,
     weight: builder.parameter(`${prefix}.mixer.dt_proj.weight`, [dInner, dtRank], { isSensitive: true })
   })
 
   const y = builder.buffer('y', dInner)
   builder.add({
-    kind: 'selectiveScan', x, dt, z, out: y, dState, dtSoftplus: true,
+    kind: 'selectiveScan', x, dt, z, B, C, out: y, dState, dtSoftplus: true,
     // GGUF files have A itself.
     A: hasTensor(`${prefix}.mixer.A`)
       ? weight('mixer.A', dInner, dState)
       : builder.parameter(`${prefix}.mixer.A_log`, [dInner, dState], { transform: 'negExp' }),
-    B: columns(dtBC, dtRank, dState),
-    C: columns(dtBC, dtRank + dState, dState),
     D: weight('mixer.D', dInner),
     dtBias: weight('mixer.dt_proj.bias', dInner),
     state: builder.state(`${prefix}.ssm`, [dInner, dState])

@@ -45,7 +45,7 @@ function accessesOf(op: Op): Access[] {
     case 'embed': return [write(op.out, 'rows')]
     // The rows of the logits are other rows than those of the tokens.
     case 'gatherRows': return [read(op.x, 'any'), write(op.out, 'rows')]
-    case 'rmsNorm': return [read(op.x, 'rows'), write(op.out, 'rows')]
+    case 'rmsNorm': return [read(op.x, 'rows'), ...(op.gate ? [read(op.gate, 'rows')] : []), write(op.out, 'rows')]
     case 'linear': return [read(op.x, 'any'), write(op.out, 'channels')]
     case 'conv1d': return [read(op.x, 'channels'), write(op.out, 'channels')]
     case 'selectiveScan': {
@@ -56,5 +56,7 @@ function accessesOf(op: Op): Access[] {
       const shared = [op.B, op.C].flatMap((input) => (isParameter(input) ? [] : [read(input, 'any')]))
       return [...perToken, ...shared, write(op.out, split)]
     }
+    // Heads are no shares of SHARE channels.
+    case 'ssdScan': return [...[op.x, op.dt, op.B, op.C].map((view) => read(view, 'any')), write(op.out, 'any')]
   }
 }

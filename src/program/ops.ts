@@ -54,12 +54,18 @@ export interface GatherRowsOp {
   readonly out: View
 }
 
-/** out = x / sqrt(mean(x²) + eps) · weight; weight (width). */
+/**
+ * out = x / sqrt(mean(x²) + eps) · weight, the mean over each group of groupWidth columns; weight (width).
+ * With a gate, x · silu(gate) stands for x: Mamba-2's norm (`RMSNormGated` of state-spaces/mamba, norm_before_gate false).
+ */
 export interface RmsNormOp {
   readonly kind: 'rmsNorm'
   readonly x: View
-  readonly weight: Parameter
+  readonly gate: View | null
+  readonly weight: Parameter | null
   readonly eps: number
+  /** Columns with a mean of their own; they divide x.width. */
+  readonly groupWidth: number
   readonly out: View
 }
 
@@ -108,7 +114,29 @@ export interface SelectiveScanOp {
   readonly out: View
 }
 
-export type Op = EmbedOp | GatherRowsOp | RmsNormOp | LinearOp | Conv1dOp | SelectiveScanOp
+/**
+ * The state space of Mamba-2 (Dao & Gu, section 6) as its recurrence, one A for each head:
+ * dt = clamp(softplus(dt + dtBias), dtLimit); h = exp(dt · A) · h + dt · x ⊗ B; out = h · C + D · x.
+ * x, out (rows, nHeads · headDim); dt (rows, nHeads); A, D, dtBias (nHeads); B, C (rows, nGroups · dState), head i of nHeads has those of
+ * group floor(i · nGroups / nHeads); state (nHeads, headDim, dState). Follows `ssd_minimal` and `selective_state_update` of state-spaces/mamba.
+ */
+export interface SsdScanOp {
+  readonly kind: 'ssdScan'
+  readonly x: View
+  readonly dt: View
+  readonly A: Parameter
+  readonly B: View
+  readonly C: View
+  readonly D: Parameter | null
+  readonly dtBias: Parameter | null
+  /** Least and largest dt after the softplus. */
+  readonly dtLimit: readonly [number, number]
+  readonly dState: number
+  readonly state: StatePart
+  readonly out: View
+}
+
+export type Op = EmbedOp | GatherRowsOp | RmsNormOp | LinearOp | Conv1dOp | SelectiveScanOp | SsdScanOp
 
 export type OpKind = Op['kind']
 
@@ -154,6 +182,7 @@ export function opCost(op: Op): number {
   switch (op.kind) {
     case 'linear': return 2 * op.x.width * op.out.width
     case 'selectiveScan': return 30 * op.x.width * op.dState
+    case 'ssdScan': return 8 * op.x.width * op.dState
     case 'conv1d': return 40 * op.x.width
     case 'embed':
     case 'gatherRows':

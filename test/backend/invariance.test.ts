@@ -24,6 +24,9 @@ const CASES: readonly Case[] = [
   { name: 'mamba', folder: fixtureModel('mamba'), format: 'f32', longest: 150, nRuns: 40 },
   ...(['bf16', 'q8_0', 'q4_0'] as const).map((format) => ({ name: 'mamba', folder: fixtureModel('mamba'), format, longest: 80, nRuns: 15 })),
   { name: 'mamba_bias_untied', folder: fixtureModel('mamba_bias_untied'), format: 'f32', longest: 80, nRuns: 15 },
+  { name: 'falcon_mamba', folder: fixtureModel('falcon_mamba'), format: 'f32', longest: 80, nRuns: 10 },
+  { name: 'mamba2', folder: fixtureModel('mamba2'), format: 'f32', longest: 100, nRuns: 20 },
+  { name: 'mamba2_groups', folder: fixtureModel('mamba2_groups'), format: 'bf16', longest: 60, nRuns: 10 },
   { name: 'classics-8m', folder: repositoryPath('test/models/classics-8m'), format: 'f16', longest: 20, nRuns: 4 }
 ]
 const MOST_SEQUENCES = 4

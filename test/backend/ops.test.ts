@@ -80,15 +80,39 @@ test('rmsNorm', async () => {
       const spec: OpSpec = {
         seed: width, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 1 },
         build(builder) {
-          const x = view(builder, 'x', { width, isInset: form === 'inset', isOut: form === 'in place' })
-          const out = form === 'in place' ? x : view(builder, 'out', { width, isInset: form === 'inset', isOut: true })
-          return { kind: 'rmsNorm', x, out, eps: 1e-3, weight: builder.parameter('weight', [width]) }
+          const x = view(builder, 'x', { width, isInset: form !== 'apart' })
+          const out = form === 'in place' ? x : view(builder, 'out', { width, isInset: form === 'inset' })
+          return { kind: 'rmsNorm', x, out, gate: null, groupWidth: width, eps: 1e-3, weight: builder.parameter('weight', [width]) }
         }
       }
       error = Math.max(error, await compareAll(spec, single([1, 2, 5, 9]), { tolerance: 5e-7, place: `width ${width}, ${form}` }))
     }
   }
   report('rmsNorm', error)
+})
+
+test('rmsNorm of groups, with and without a gate and weights', async () => {
+  let error = 0
+  for (const [groupWidth, nGroups] of [[1, 3], [3, 2], [4, 1], [7, 3], [8, 2], [9, 2], [16, 3], [20, 1]]) {
+    for (const [hasGate, hasWeight, isInPlace] of [[true, true, false], [true, false, true], [false, false, true], [false, true, false], [true, true, true]]) {
+      const width = groupWidth * nGroups
+      const spec: OpSpec = {
+        seed: width + groupWidth, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 1 }, ranges: { gate: [-5, 5] },
+        build(builder) {
+          const x = view(builder, 'x', { width, isInset: true })
+          return {
+            kind: 'rmsNorm', x, groupWidth, eps: 1e-3,
+            gate: hasGate ? view(builder, 'gate', { width, isInset: true }) : null,
+            weight: hasWeight ? builder.parameter('weight', [width]) : null,
+            out: isInPlace ? x : view(builder, 'out', { width, isInset: true })
+          }
+        }
+      }
+      const place = `${nGroups} groups of ${groupWidth}, gate ${hasGate}, weight ${hasWeight}, in place ${isInPlace}`
+      error = Math.max(error, await compareAll(spec, single([1, 2, 5, 9]), { tolerance: 1e-6, place }))
+    }
+  }
+  report('rmsNorm of groups', error)
 })
 
 describe('conv1d', () => {

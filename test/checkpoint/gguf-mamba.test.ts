@@ -35,7 +35,7 @@ function bound(type: string, size: number): number {
   return (type === 'Q8_0' ? size / 254 : size / 8) + ofScale
 }
 
-describe.each(['mamba', 'mamba_f16', 'mamba_bf16', 'mamba_sharded'])('%s', (name) => {
+describe.each(['mamba', 'mamba_f16', 'mamba_bf16', 'mamba_sharded', 'falcon_mamba'])('%s', (name) => {
   test.each(TYPES)('comes back from %s with its config, its names, its shapes, and its values within the type', async (type) => {
     const { checkpoint, config, model } = await converted(name, type)
     expect(readModelConfig(model.config)).toEqual(config)

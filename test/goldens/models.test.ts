@@ -22,7 +22,7 @@ interface Case {
 }
 
 const CASES: readonly Case[] = [
-  ...['mamba', 'mamba_bias_untied', 'mamba_bf16', 'mamba_f16'].map((name) => ({ name, source: fixtureModel(name), golden: name })),
+  ...['mamba', 'mamba_bias_untied', 'mamba_bf16', 'mamba_f16', 'falcon_mamba', 'mamba2', 'mamba2_groups'].map((name) => ({ name, source: fixtureModel(name), golden: name })),
   { name: 'mamba_sharded', source: fixtureModel('mamba_sharded'), golden: 'mamba' },
   { name: 'mamba_original', source: fixtureModel('mamba_original'), golden: 'mamba' },
   { name: 'mamba in the original form', source: originalFiles(), golden: 'mamba' }

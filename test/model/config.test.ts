@@ -57,7 +57,7 @@ describe('sizes of transformers’ form', () => {
 
   test('"auto" loads', async () => {
     await using mamba = await loadTiny({ config: { ...tinyConfig(), time_step_rank: 'auto' } })
-    expect(mamba.config.dtRank).toBe(2)
+    expect(mamba.config).toMatchObject({ dtRank: 2 })
   })
 })
 
@@ -91,6 +91,18 @@ describe('other keys of transformers’ form', () => {
   })
 })
 
+describe('falcon_mamba', () => {
+  const falcon = { ...tinyConfig(), model_type: 'falcon_mamba' }
+
+  test('has norms of their own on dt, B and C', () => {
+    expect(readModelConfig(JSON.parse(JSON.stringify({ ...falcon, mixer_rms_eps: 1e-4 })))).toMatchObject({ modelType: 'falcon_mamba', mixerNormEps: 1e-4 })
+    expect(readModelConfig(JSON.parse(JSON.stringify(falcon)))).toMatchObject({ modelType: 'falcon_mamba', mixerNormEps: 1e-6 })
+    expect(readModelConfig(JSON.parse(JSON.stringify(tinyConfig())))).toMatchObject({ modelType: 'mamba', mixerNormEps: null })
+  })
+
+  test.each(NO_NUMBERS)('mixer_rms_eps: %s', async (_, value) => expectRefused({ ...falcon, mixer_rms_eps: value }, 'mixer_rms_eps'))
+})
+
 describe('the original repository’s form', () => {
   test('is read', () => {
     expect(readModelConfig(JSON.parse(JSON.stringify({ ...originalConfig(), vocab_size: 157 })))).toMatchObject({
@@ -114,7 +126,7 @@ describe('the original repository’s form', () => {
   test.each([['a string', 'Mamba1'], ['an array', []], ['a number', 1]])('ssm_cfg that is %s', async (_, value) => expectRefused({ ...originalConfig(), ssm_cfg: value }, 'ssm_cfg'))
 
   test('other kinds of layers are not supported', async () => {
-    await expectRefused({ ...originalConfig(), ssm_cfg: { layer: 'Mamba2' } }, 'layer', UnsupportedError)
+    await expectRefused({ ...originalConfig(), ssm_cfg: { layer: 'Mamba3' } }, 'layer', UnsupportedError)
     await expectRefused({ ...originalConfig(), attn_layer_idx: [1], attn_cfg: { num_heads: 4 } }, 'attn_layer_idx', UnsupportedError)
     await expectRefused({ ...originalConfig(), d_intermediate: 64 }, 'd_intermediate', UnsupportedError)
     await expectRefused({ ...originalConfig(), rms_norm: false }, 'rms_norm', UnsupportedError)

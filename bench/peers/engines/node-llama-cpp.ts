@@ -4,7 +4,7 @@
  */
 
 import { getLlama, type LlamaContextSequence, LlamaLogLevel, type Token } from 'node-llama-cpp'
-import type { EngineOptions, LoadTimes, Task, TaskTimes } from '../engine.ts'
+import type { EngineOptions, LoadTimes, Prompt, Task, TaskTimes } from '../engine.ts'
 import { serve } from '../child-server.ts'
 
 let sequence: LlamaContextSequence
@@ -26,7 +26,15 @@ serve({
     const { prefillMs } = await run({ prompt: first, nDecode: 0 })
     return { loadMs, firstTokenMs: prefillMs, detail: JSON.stringify({ library, threads: context.currentThreads, batchSize: context.batchSize, llamaCpp: llama.llamaCppRelease.release }) }
   },
-  run
+  run,
+  async top({ ids }: Prompt): Promise<number> {
+    await sequence.clearHistory()
+    const tokens = [...ids] as Token[]
+    const last = tokens.pop() as Token
+    const results = await sequence.controlledEvaluate([...tokens, [last, { generateNext: { totalLogitWeight: true } }]])
+    // The sum of exp(logit - largest logit).
+    return -Math.log(results[tokens.length]?.next.totalLogitWeight ?? Number.NaN)
+  }
 })
 
 async function run({ prompt, nDecode }: Task): Promise<TaskTimes> {
@@ -41,5 +49,5 @@ async function run({ prompt, nDecode }: Task): Promise<TaskTimes> {
   }
   const endMs = performance.now()
   if (tokens.length !== nDecode + 1) throw new Error(`${tokens.length} tokens in place of ${nDecode + 1}`)
-  return { text: sequence.model.detokenize(tokens), prefillMs: firstMs - startMs, decodeMs: endMs - firstMs, wallMs: endMs - startMs }
+  return { prefillMs: firstMs - startMs, decodeMs: endMs - firstMs, wallMs: endMs - startMs }
 }

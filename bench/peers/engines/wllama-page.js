@@ -46,14 +46,19 @@ function withoutCheckpoints(target) {
 /** Prompts of ids do not get through: it takes text, which is made of words of one token each. */
 async function run({ prompt: { ids, text }, nDecode }) {
   const startMs = performance.now()
-  const { timings, choices } = await wllama.createCompletion({
+  const { timings } = await wllama.createCompletion({
     prompt: text, max_tokens: nDecode + 1, ignore_eos: true, cache_prompt: false,
     // Greedy, by one sampler.
     temperature: 0, samplers: ['temperature'], top_k: 1
   })
   const wallMs = performance.now() - startMs
   if (timings.prompt_n !== ids.length || timings.predicted_n !== nDecode + 1) throw new Error(JSON.stringify(timings))
-  return { text: choices[0].text, prefillMs: timings.prompt_ms, decodeMs: timings.predicted_ms, wallMs }
+  return { prefillMs: timings.prompt_ms, decodeMs: timings.predicted_ms, wallMs }
 }
 
-globalThis.peer = { load, run }
+async function top({ text }) {
+  const { choices } = await wllama.createCompletion({ prompt: text, max_tokens: 1, ignore_eos: true, cache_prompt: false, temperature: 0, samplers: ['temperature'], logprobs: 1 })
+  return choices[0].logprobs.content[0].top_logprobs[0].logprob
+}
+
+globalThis.peer = { load, run, top }

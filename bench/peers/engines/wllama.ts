@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { chromium, type Page } from 'playwright-core'
-import type { Engine, EngineOptions, LoadTimes, Task, TaskTimes } from '../engine.ts'
+import type { Engine, EngineOptions, LoadTimes, TaskTimes } from '../engine.ts'
 import { processTree, usageOf } from '../process-tree.ts'
 import { startStaticServer } from '../static-server.ts'
 
@@ -20,8 +20,11 @@ export function hasChromium(): boolean {
   return existsSync(CHROMIUM_PATH)
 }
 
+/** Of ./wllama-page.js. */
+type Method = 'load' | 'run' | 'top'
+
 interface PeerWindow {
-  readonly peer: { load(options: unknown): Promise<LoadTimes>; run(task: Task): Promise<TaskTimes> }
+  readonly peer: Readonly<Record<Method, (argument: unknown) => Promise<unknown>>>
 }
 
 export async function startWllama({ path, threads, contextLength, first }: EngineOptions): Promise<Engine> {
@@ -45,6 +48,7 @@ export async function startWllama({ path, threads, contextLength, first }: Engin
     name: 'wllama',
     load: () => call<LoadTimes>(page, 'load', { url: server.origin + url, threads, contextLength, first }),
     run: (task) => call<TaskTimes>(page, 'run', task),
+    top: (prompt) => call<number>(page, 'top', prompt),
     usage: () => usageOf(processTree(pid)),
     async close() {
       await context.close()
@@ -54,10 +58,10 @@ export async function startWllama({ path, threads, contextLength, first }: Engin
   }
 }
 
-function call<T>(page: Page, method: 'load' | 'run', argument: unknown): Promise<T> {
+function call<T>(page: Page, method: Method, argument: unknown): Promise<T> {
   return page.evaluate(([name, value]) => {
     const { peer } = globalThis as unknown as PeerWindow
-    return (peer[name as 'load'] as (argument: unknown) => Promise<unknown>)(value)
+    return peer[name](value)
   }, [method, argument] as const) as Promise<T>
 }
 

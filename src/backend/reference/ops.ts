@@ -3,7 +3,7 @@
  * plain loops, no blocking, no SIMD.
  */
 
-import { type Conv1dOp, isParameter, type LinearOp, type OpKind, type OpOf, type RmsNormOp, scanGroups, type ScanInput, type SelectiveScanOp, type View } from '../../program/ops.ts'
+import { type Conv1dOp, isParameter, type LinearOp, type OpKind, type OpOf, type RmsNormOp, scanGroups, type ScanInput, type SelectiveScanOp, type SsdScanOp, type View } from '../../program/ops.ts'
 import type { Batch } from '../backend.ts'
 import type { ReferenceMemory } from './memory.ts'
 
@@ -48,6 +48,12 @@ export const referenceOps: { readonly [K in OpKind]: Runner<K> } = {
     for (const { slot, firstRow, nRows } of context.batch.segments) {
       for (let t = 0; t < nRows; t++) scanRow(op, context, slot, firstRow + t)
     }
+  },
+
+  ssdScan(op, context) {
+    for (const { slot, firstRow, nRows } of context.batch.segments) {
+      for (let t = 0; t < nRows; t++) scanHeads(op, context, slot, firstRow + t)
+    }
   }
 }
 
@@ -56,11 +62,17 @@ function rowsOf(view: View, { batch, logitRows }: Context): number {
 }
 
 function normalizeRow(op: RmsNormOp, { memory }: Context, row: number): void {
-  const weight = memory.parameter(op.weight)
-  let sum = 0
-  for (let i = 0; i < op.x.width; i++) sum += memory.get(op.x, row, i) ** 2
-  const scale = 1 / Math.sqrt(sum / op.x.width + op.eps)
-  for (let i = 0; i < op.x.width; i++) memory.set(op.out, row, i, memory.get(op.x, row, i) * scale * weight[i])
+  const weight = op.weight && memory.parameter(op.weight)
+  const { gate, groupWidth } = op
+  for (let first = 0; first < op.x.width; first += groupWidth) {
+    const values = Array.from({ length: groupWidth }, (_, i) => {
+      const x = memory.get(op.x, row, first + i)
+      return gate ? x * silu(memory.get(gate, row, first + i)) : x
+    })
+    const sum = values.reduce((total, value) => total + value ** 2, 0)
+    const scale = 1 / Math.sqrt(sum / groupWidth + op.eps)
+    values.forEach((value, i) => memory.set(op.out, row, first + i, value * scale * (weight ? weight[first + i] : 1)))
+  }
 }
 
 function linearRow(op: LinearOp, { memory }: Context, row: number): void {
@@ -120,6 +132,33 @@ function scanRow(op: SelectiveScanOp, { memory }: Context, slot: number, row: nu
     }
     if (D) y += D[d] * x
     memory.set(op.out, row, d, op.z ? y * silu(memory.get(op.z, row, d)) : y)
+  }
+}
+
+/** Mamba-2 for one token: a head's whole state (headDim, dState) decays by one number, and what comes in is the outer product of x and B. */
+function scanHeads(op: SsdScanOp, { memory }: Context, slot: number, row: number): void {
+  const { dState, dtLimit: [dtMin, dtMax] } = op
+  const nHeads = op.dt.width
+  const headDim = op.x.width / nHeads
+  const nGroups = op.B.width / dState
+  const A = memory.parameter(op.A)
+  const D = op.D && memory.parameter(op.D)
+  const dtBias = op.dtBias && memory.parameter(op.dtBias)
+  const h = memory.state(slot, op.state)
+  for (let head = 0; head < nHeads; head++) {
+    const group = Math.floor((head * nGroups) / nHeads)
+    const dt = Math.min(Math.max(softplus(memory.get(op.dt, row, head) + (dtBias ? dtBias[head] : 0)), dtMin), dtMax)
+    const decay = Math.exp(dt * A[head])
+    for (let p = head * headDim; p < (head + 1) * headDim; p++) {
+      const x = memory.get(op.x, row, p)
+      let y = D ? D[head] * x : 0
+      for (let n = 0; n < dState; n++) {
+        const i = p * dState + n
+        h[i] = decay * h[i] + dt * x * memory.get(op.B, row, group * dState + n)
+        y += memory.get(op.C, row, group * dState + n) * h[i]
+      }
+      memory.set(op.out, row, p, y)
+    }
   }
 }
 

@@ -55,15 +55,14 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
       words[word] = FORMAT_CODES[formatOfLayout(map.layout(parameter))]
     },
     setCode(code, out) {
-      checkOut(out)
       words[abi.OP_CODE] = code
       words[abi.OP_FLAGS] = out.buffer.rows === 'token' ? 0 : abi.ROWS_LOGIT
     }
   }
 }
 
-/** Kernels store whole panels: what follows an output in its row must be padding, as far as the last panel goes. */
-function checkOut({ buffer, offset, width }: View): void {
+/** For kernels that store whole panels or vectors: what follows an output in its row must be padding, as far as the last panel goes. */
+function checkPanelsFit({ buffer, offset, width }: View): void {
   const roundUp = (value: number): number => Math.ceil(value / abi.PANEL_ROWS) * abi.PANEL_ROWS
   const isLast = offset + width === buffer.width && offset + roundUp(width) <= roundUp(buffer.width)
   if (width % abi.PANEL_ROWS !== 0 && !isLast) {
@@ -93,10 +92,13 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.NORM_WIDTH, op.x.width)
     record.setParameter(abi.NORM_WEIGHT, op.weight)
     record.setFloat(abi.NORM_EPS, op.eps)
+    record.set(abi.NORM_GROUP_WIDTH, op.groupWidth)
+    if (op.gate) record.setView(abi.NORM_GATE, op.gate)
     record.setView(abi.NORM_OUT, op.out)
   },
 
   linear(op, record) {
+    checkPanelsFit(op.out)
     record.setCode(abi.CODE_LINEAR, op.out)
     record.setView(abi.LINEAR_X, op.x)
     record.set(abi.LINEAR_N_IN, op.x.width)
@@ -109,6 +111,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
   },
 
   conv1d(op, record) {
+    checkPanelsFit(op.out)
     record.setCode(abi.CODE_CONV1D, op.out)
     record.setView(abi.CONV_X, op.x)
     record.set(abi.CONV_WIDTH, op.x.width)
@@ -145,6 +148,26 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.SCAN_GROUP_CHANNELS, groupChannels(op))
     record.set(abi.SCAN_STATE, 4 * op.state.offset)
     record.setView(abi.SCAN_OUT, op.out)
+  },
+
+  ssdScan(op, record) {
+    const nHeads = op.dt.width
+    record.setCode(abi.CODE_SSD_SCAN, op.out)
+    record.setView(abi.SSD_X, op.x)
+    record.setView(abi.SSD_DT, op.dt)
+    record.setParameter(abi.SSD_A, op.A)
+    record.setView(abi.SSD_B, op.B)
+    record.setView(abi.SSD_C, op.C)
+    record.setParameter(abi.SSD_D, op.D)
+    record.setParameter(abi.SSD_DT_BIAS, op.dtBias)
+    record.setFloat(abi.SSD_DT_MIN, op.dtLimit[0])
+    record.setFloat(abi.SSD_DT_MAX, op.dtLimit[1])
+    record.set(abi.SSD_N_HEADS, nHeads)
+    record.set(abi.SSD_HEAD_DIM, op.x.width / nHeads)
+    record.set(abi.SSD_D_STATE, op.dState)
+    record.set(abi.SSD_GROUP_HEADS, nHeads / (op.B.width / op.dState))
+    record.set(abi.SSD_STATE, 4 * op.state.offset)
+    record.setView(abi.SSD_OUT, op.out)
   }
 }
 

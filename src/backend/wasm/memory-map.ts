@@ -10,7 +10,7 @@
  *                          logit rows      thread    kernels
  */
 
-import { CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS } from '../../../assembly/abi.ts'
+import { CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS, SSD_BLOCK } from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
 import { FORMATS } from '../../program/formats.ts'
 import type { ActivationBuffer, Op, Parameter, Program, View } from '../../program/ops.ts'
@@ -116,6 +116,7 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
     case 'conv1d': return 4 * (op.weight.shape[2] - 1) * Math.ceil(op.x.width / LANES) * LANES
     // Of short segments up to SCAN_BLOCK tiles at once.
     case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + op.dState)
+    case 'ssdScan': return 4 * (2 * SSD_BLOCK + LANES)
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': {
       const format = formatOfLayout(layoutOf(op.weight))

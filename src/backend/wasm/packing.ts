@@ -50,6 +50,7 @@ function layoutsOf(op: Op, formatOf: FormatOf): (readonly [Parameter | null, Pac
       [op.dtBias, plain(op.dtBias)],
       ...[op.B, op.C].filter(isParameter).map((input) => [input, plain(input)] as const)
     ]
+    case 'ssdScan': return [op.A, op.D, op.dtBias].map((parameter) => [parameter, plain(parameter)] as const)
   }
 }
 
