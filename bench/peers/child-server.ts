@@ -18,6 +18,8 @@ export function serve(methods: Methods): void {
       return { error: error instanceof Error ? (error.stack ?? error.message) : String(error) }
     }
   }
+  // Workers are not to outlive a benchmark that was stopped.
+  process.on('disconnect', () => process.exit())
   process.on('message', (call: Call) => {
     void answer(call).then((result) => process.send?.(result))
   })

@@ -43,9 +43,9 @@ export function printReport(report: Report): string {
   const parts = [...new Set(rows.map(({ threads }) => threads))].map((threads) =>
     `${formatThreads(threads)}: tokens per second\n${rateTable(rows.filter((row) => row.threads === threads))}`
   )
-  parts.push(`Load, and peak memory (resident set)\n${loadTable(loads, sessions)}`)
+  if (loads.length > 0) parts.push(`Load, and peak memory (resident set)\n${loadTable(loads, sessions)}`)
   if (matmul.length > 0) parts.push(`f32 matrix product: GFLOP/s\n${matmulTable(matmul)}`)
-  parts.push(`Goals\n${goalTable(goals)}`, agreementOf(sessions), noiseOf(sessions))
+  parts.push(...(goals.length > 0 ? [`Goals\n${goalTable(goals)}`] : []), ...(sessions.length > 0 ? [agreementOf(sessions), noiseOf(sessions)] : []))
   return parts.join('\n')
 }
 
@@ -90,7 +90,7 @@ function goalTable(goals: readonly Goal[]): string {
 /** Quantized, llama.cpp rounds activations to 8 bits as well, and this package to 16: there the figures part a little. */
 function agreementOf(sessions: Report['sessions']): string {
   const lines = sessions.map(({ threads, dtype, engines }) => [`${dtype}, ${formatThreads(threads)}`, ...engines.flatMap(({ engine, top }) => [engine, top.toFixed(5)])])
-  return `Log probability of the likeliest token after one prompt: all calculate the same\n${formatTable(lines, [2, 4, 6])}`
+  return `Log probability of the likeliest token after one prompt: whether all calculate the same\n${formatTable(lines, [2, 4, 6])}`
 }
 
 function formatThreads(threads: number): string {
@@ -106,7 +106,7 @@ function noiseOf(sessions: Report['sessions']): string {
     ...engines.filter(({ idleShare }) => idleShare > 0.02).map(({ engine, idleShare }) =>
       `${dtype}, ${formatThreads(threads)}: ${engine} took ${idleShare.toFixed(2)} cores while others were measured`)
   ])
-  return lines.length === 0 ? 'The machine was quiet.\n' : `Noise\n${lines.map((line) => `  ${line}\n`).join('')}`
+  return lines.length === 0 ? 'The machine was quiet.\n' : `The machine was not quiet: with two threads above all, such figures say nothing\n${lines.map((line) => `  ${line}\n`).join('')}`
 }
 
 function formatRatio(ratio: Ratio | null): string {

@@ -19,14 +19,16 @@ export interface Ratio extends Spread {
 }
 
 export function samplesOf(values: readonly number[]): Samples {
-  return { ...spreadOf(values), samples: values.map(rounded) }
+  const { median, p10, p90 } = spreadOf(values)
+  return { median: rounded(median), p10: rounded(p10), p90: rounded(p90), samples: values.map(rounded) }
 }
 
 /** Samples of one round stand at the same index; one side may have fewer. */
 export function pairOf(ours: readonly number[], theirs: readonly number[]): Pair {
   const nPairs = Math.min(ours.length, theirs.length)
   const { p10, p90 } = spreadOf(Array.from({ length: nPairs }, (_, i) => ours[i] / theirs[i]))
-  return { ours: samplesOf(ours), theirs: samplesOf(theirs), ratio: { median: spreadOf(ours).median / spreadOf(theirs).median, p10, p90, nRounds: nPairs } }
+  const median = spreadOf(ours).median / spreadOf(theirs).median
+  return { ours: samplesOf(ours), theirs: samplesOf(theirs), ratio: { median: rounded(median), p10: rounded(p10), p90: rounded(p90), nRounds: nPairs } }
 }
 
 /** Four digits: the rest is noise. */
