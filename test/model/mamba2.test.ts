@@ -4,7 +4,8 @@ import { expectObject, parseJson } from '../../src/checkpoint/json.ts'
 import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { type LoadOptions, Mamba } from '../../src/mamba.ts'
-import { overrideConfig, readModelConfig } from '../../src/model/architectures.ts'
+import { buildModel, overrideConfig, readModelConfig } from '../../src/model/architectures.ts'
+import { elementsOf } from '../../src/program/ops.ts'
 import { reasonOf } from '../support/anything.ts'
 import { expectSameBits, relativeError } from '../support/compare.ts'
 import { filesOf, fixtureModel, readGolden } from '../support/fixtures.ts'
@@ -93,6 +94,12 @@ describe('the original repository’s form', () => {
 
   test.each<[string, unknown]>([['norm_before_gate', true], ['rmsnorm', false], ['D_has_hdim', true], ['d_ssm', 768]])('%s %s is not supported', (key, value) => {
     expectRefused({ ...ORIGINAL, ssm_cfg: { layer: 'Mamba2', [key]: value } }, `ssm_cfg: ${key}`, UnsupportedError)
+  })
+
+  test('mamba2-130m has the parameters and the state of mamba2-130m', () => {
+    const { program } = buildModel(read(ORIGINAL), () => false)
+    expect(program.parameters.reduce((sum, { shape }) => sum + elementsOf(shape), 0)).toBe(128_989_632)
+    expect(program.stateSize).toBe(24 * (24 * 64 * 128 + (1536 + 2 * 128) * 3))
   })
 
   test('heads and groups that do not fit', () => {
