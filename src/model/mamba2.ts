@@ -57,9 +57,16 @@ export function readMamba2Config(reader: ConfigReader): Mamba2Config {
     dtLimit: readLimits(reader, 'time_step_limit'),
     useBias: reader.flag('use_bias', false),
     useConvBias: reader.flag('use_conv_bias', true),
-    normGroups: 1,
+    normGroups: readNormGroups(reader, dInner),
     gatedNormEps: common.normEps
   }
+}
+
+/** A key of our own, which a GGUF file's config has: llama.cpp normalises each group by itself. */
+function readNormGroups(reader: ConfigReader, dInner: number): number {
+  const normGroups = reader.size('norm_groups', { fallback: 1 })
+  if (dInner % normGroups === 0) return normGroups
+  throw new CheckpointError({ place: `${reader.place}: norm_groups`, expected: `a divisor of the inner width ${dInner}`, got: describe(normGroups) })
 }
 
 /** The original repository's config with `ssm_cfg.layer` "Mamba2": `Mamba2` of mamba_ssm, whose gated norm is of each group by itself. */

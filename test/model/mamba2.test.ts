@@ -75,6 +75,11 @@ describe('transformers’ form', () => {
     expectRefused({ ...CODESTRAL, n_groups: 3 }, 'n_groups: expected a divisor of the number of heads 128, got 3')
   })
 
+  test('norm_groups, as the config of a GGUF file has it', () => {
+    expect(read({ ...CODESTRAL, norm_groups: 8 })).toMatchObject({ nGroups: 8, normGroups: 8 })
+    expectRefused({ ...CODESTRAL, norm_groups: 3 }, 'config.json: norm_groups: expected a divisor of the inner width 8192, got 3')
+  })
+
   test('another activation is not supported', () => expectRefused({ ...CODESTRAL, hidden_act: 'gelu' }, 'hidden_act', UnsupportedError))
 })
 
