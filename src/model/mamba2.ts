@@ -11,7 +11,7 @@ import { isJsonObject, type JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe, messageOf } from '../errors.ts'
 import { columns, type ProgramBuilder } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { checkMambaLayers, type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
 
 export interface Mamba2Config extends CommonConfig {
   readonly modelType: 'mamba2'
@@ -40,6 +40,7 @@ export interface Mamba2Config extends CommonConfig {
  */
 export function readMamba2Config(reader: ConfigReader): Mamba2Config {
   const common = readCommonConfig(reader, 'mamba2', { tieEmbeddings: false })
+  checkMambaLayers(reader, common)
   reader.only('hidden_act', 'silu')
   const headDim = reader.size('head_dim', { fallback: 64 })
   const nHeads = reader.size('num_heads', { fallback: 128 })

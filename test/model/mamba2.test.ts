@@ -75,6 +75,16 @@ describe('transformers’ form', () => {
     expectRefused({ ...CODESTRAL, n_groups: 3 }, 'n_groups: expected a divisor of the number of heads 128, got 3')
   })
 
+  test.each(['layer_types', 'layers_block_type'])('%s: state space layers alone, by either name', (key) => {
+    const config = { ...CODESTRAL, num_hidden_layers: 2 }
+    const models: [string, Config][] = [['mamba2', config], ...['mamba', 'falcon_mamba'].map((type): [string, Config] => [type, { model_type: type, vocab_size: 8, hidden_size: 16, num_hidden_layers: 2 }])]
+    for (const [modelType, model] of models) {
+      for (const layers of [['mamba', 'mamba'], ['linear_attention', 'linear_attention'], null]) expect(read({ ...model, [key]: layers })).toMatchObject({ modelType, nLayers: 2 })
+      for (const layers of [['mamba', 'full_attention'], ['attention', 'mamba'], ['mamba', 5]]) expectRefused({ ...model, [key]: layers }, `config.json: ${key}`, UnsupportedError)
+      for (const layers of [['mamba'], 'mamba', {}, 2]) expectRefused({ ...model, [key]: layers }, `config.json: ${key}: expected a list of 2, as num_hidden_layers says`)
+    }
+  })
+
   test('norm_groups, as the config of a GGUF file has it', () => {
     expect(read({ ...CODESTRAL, norm_groups: 8 })).toMatchObject({ nGroups: 8, normGroups: 8 })
     expectRefused({ ...CODESTRAL, norm_groups: 3 }, 'config.json: norm_groups: expected a divisor of the inner width 8192, got 3')
