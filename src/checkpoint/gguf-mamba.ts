@@ -1,16 +1,18 @@
 /**
- * llama.cpp's architecture `mamba` and this package's checkpoints: names, metadata and what is stored differently, both ways.
+ * llama.cpp's architecture `mamba` and this package's checkpoints: names, metadata and what is stored differently, both ways; and `mamba2`,
+ * read alone.
  * As llama.cpp's `conversion/mamba.py` writes it and `src/models/mamba.cpp` reads it:
  *
  *   - `ssm_a` is A itself, -exp(A_log): here `mixer.A`, beside `mixer.A_log` in other checkpoints;
  *   - the convolution's weight is (dInner, dConv): the same bytes as (dInner, 1, dConv);
  *   - a bias of the convolution is always there; there are none on in_proj and out_proj;
- *   - a tied head is left out.
+ *   - a tied head is left out;
+ *   - of `mamba2`: A and D are (nHeads, 1), the gated norm's weight is (nGroups, dInner / nGroups), each group normalised by itself.
  */
 import { exp } from '../elementary.ts'
 import { CheckpointError, UnsupportedError, describe } from '../errors.ts'
 import { encodeTensor } from './gguf-encode.ts'
-import { boolValue, createMetadataReader, float32Value, textValue, uint32Value } from './gguf-metadata.ts'
+import { boolValue, createMetadataReader, float32Value, type MetadataReader, textValue, uint32Value } from './gguf-metadata.ts'
 import type { GgufHeader, GgufMetadata, GgufValue } from './gguf-types.ts'
 import type { GgufContents, GgufTensor } from './gguf-writer.ts'
 import type { JsonObject, JsonValue } from './json.ts'
@@ -36,11 +38,15 @@ const LAYER_NAMES: ReadonlyMap<string, string> = new Map([
   ['ssm_out.weight', 'mixer.out_proj.weight']
 ])
 
+const MAMBA2_LAYER_NAMES: ReadonlyMap<string, string> = new Map([...LAYER_NAMES, ['ssm_dt.bias', 'mixer.dt_bias'], ['ssm_norm.weight', 'mixer.norm.weight']])
+
+type Architecture = 'mamba' | 'mamba2'
+
 /** The checkpoint's name of one of llama.cpp's tensors; an unknown one keeps its own. */
-export function mambaNameOf(ggufName: string): string {
+export function mambaNameOf(ggufName: string, architecture: Architecture = 'mamba'): string {
   const [, layer, rest] = /^blk\.(0|[1-9][0-9]*)\.(.+)$/.exec(ggufName) ?? []
   if (layer === undefined) return MODEL_NAMES.get(ggufName) ?? ggufName
-  const name = LAYER_NAMES.get(rest)
+  const name = (architecture === 'mamba' ? LAYER_NAMES : MAMBA2_LAYER_NAMES).get(rest)
   return name === undefined ? ggufName : `backbone.layers.${layer}.${name}`
 }
 
@@ -51,24 +57,25 @@ export interface GgufModel {
   readonly tensors: readonly TensorEntry[]
 }
 
-/** A GGUF file of the architecture `mamba` as a checkpoint. Throws an UnsupportedError for another one, a CheckpointError for what is missing. */
+/** A GGUF file of the architecture `mamba` or `mamba2` as a checkpoint. Throws an UnsupportedError for another one, a CheckpointError for what is missing. */
 export function ggufMambaModel(header: GgufHeader): GgufModel {
   const reader = createMetadataReader(header)
   const architecture = reader.text('general.architecture')
-  if (architecture !== 'mamba') throw new UnsupportedError({ place: `${header.name}, general.architecture`, expected: '"mamba"', got: describe(architecture) })
+  if (architecture !== 'mamba' && architecture !== 'mamba2') {
+    throw new UnsupportedError({ place: `${header.name}, general.architecture`, expected: '"mamba" or "mamba2"', got: describe(architecture) })
+  }
   const shapes = new Map(header.tensors.map(({ name, shape }) => [name, shape]))
   const vocabSize = shapes.get('token_embd.weight')?.[0]
   if (vocabSize === undefined) throw new CheckpointError({ place: `${header.name}, token_embd.weight`, expected: 'a tensor', got: 'none of that name' })
   const config: Record<string, JsonValue> = {
-    model_type: reader.flag('mamba.ssm.dt_b_c_rms', false) ? 'falcon_mamba' : 'mamba',
+    ...(architecture === 'mamba' ? mambaConfig(reader) : mamba2Config(reader, header.name)),
     vocab_size: vocabSize,
-    hidden_size: reader.natural('mamba.embedding_length'),
-    num_hidden_layers: reader.natural('mamba.block_count'),
-    intermediate_size: reader.natural('mamba.ssm.inner_size'),
-    state_size: reader.natural('mamba.ssm.state_size'),
-    conv_kernel: reader.natural('mamba.ssm.conv_kernel'),
-    time_step_rank: reader.natural('mamba.ssm.time_step_rank'),
-    layer_norm_epsilon: reader.positive('mamba.attention.layer_norm_rms_epsilon'),
+    hidden_size: reader.natural(`${architecture}.embedding_length`),
+    num_hidden_layers: reader.natural(`${architecture}.block_count`),
+    intermediate_size: reader.natural(`${architecture}.ssm.inner_size`),
+    state_size: reader.natural(`${architecture}.ssm.state_size`),
+    conv_kernel: reader.natural(`${architecture}.ssm.conv_kernel`),
+    layer_norm_epsilon: reader.positive(`${architecture}.attention.layer_norm_rms_epsilon`),
     hidden_act: 'silu',
     use_bias: false,
     use_conv_bias: shapes.has('blk.0.ssm_conv1d.bias'),
@@ -79,19 +86,42 @@ export function ggufMambaModel(header: GgufHeader): GgufModel {
   if (bos !== undefined) config['bos_token_id'] = bos
   const eos = new Set([...tokenId('tokenizer.ggml.eos_token_id'), ...tokenId('tokenizer.ggml.eot_token_id')])
   if (eos.size > 0) config['eos_token_id'] = [...eos]
-  return { config, tensors: renamed(header) }
+  return { config, tensors: renamed(header, architecture) }
 }
 
-function renamed({ name: fileName, tensors }: GgufHeader): readonly TensorEntry[] {
+function mambaConfig(reader: MetadataReader): JsonObject {
+  return {
+    model_type: reader.flag('mamba.ssm.dt_b_c_rms', false) ? 'falcon_mamba' : 'mamba',
+    time_step_rank: reader.natural('mamba.ssm.time_step_rank')
+  }
+}
+
+/** llama.cpp keeps the number of heads as time_step_rank. */
+function mamba2Config(reader: MetadataReader, fileName: string): JsonObject {
+  const [dModel, dInner, nHeads, nGroups] = ['embedding_length', 'ssm.inner_size', 'ssm.time_step_rank', 'ssm.group_count'].map((key) => reader.natural(`mamba2.${key}`))
+  for (const [key, divisor] of [['embedding_length', dModel], ['ssm.time_step_rank', nHeads], ['ssm.group_count', nGroups]] as const) {
+    if (divisor > 0 && dInner % divisor === 0) continue
+    throw new CheckpointError({ place: `${fileName}, mamba2.${key}`, expected: `a divisor of mamba2.ssm.inner_size ${dInner}`, got: describe(divisor) })
+  }
+  return { model_type: 'mamba2', num_heads: nHeads, head_dim: dInner / nHeads, expand: dInner / dModel, n_groups: nGroups, norm_groups: nGroups }
+}
+
+function renamed({ name: fileName, tensors }: GgufHeader, architecture: Architecture): readonly TensorEntry[] {
   const names = new Set<string>()
   return tensors.map((entry) => {
-    const name = mambaNameOf(entry.name)
+    const name = mambaNameOf(entry.name, architecture)
     if (names.has(name)) throw new CheckpointError({ place: `${fileName}, ${entry.name}`, expected: 'each tensor once', got: `${name} again` })
     names.add(name)
-    const { shape } = entry
-    const isConv = name.endsWith('.mixer.conv1d.weight') && shape.length === 2
-    return { ...entry, name, shape: isConv ? [shape[0], 1, shape[1]] : shape }
+    return { ...entry, name, shape: shapeOf(name, entry.shape, architecture) }
   })
+}
+
+/** The shape in a checkpoint: the same elements in the same order. */
+function shapeOf(name: string, shape: readonly number[], architecture: Architecture): readonly number[] {
+  if (shape.length !== 2) return shape
+  if (name.endsWith('.mixer.conv1d.weight')) return [shape[0], 1, shape[1]]
+  const isVector = architecture === 'mamba2' && ['.mixer.A', '.mixer.D', '.mixer.norm.weight'].some((end) => name.endsWith(end))
+  return isVector ? [shape[0] * shape[1]] : shape
 }
 
 /** What is written of a model's config: this package's Mamba1Config has it. */

@@ -113,6 +113,22 @@ export function readCommonConfig(reader: ConfigReader, modelType: string, defaul
   }
 }
 
+/** A state space layer, in the spellings of older and newer configs. */
+const MAMBA_LAYERS: readonly unknown[] = ['mamba', 'linear_attention']
+
+/** Refuses a list of layers that has other ones, for architectures that are state spaces throughout; most of their configs have no such list. */
+export function checkMambaLayers(reader: ConfigReader, { nLayers }: CommonConfig): void {
+  for (const key of ['layer_types', 'layers_block_type']) {
+    if (!reader.has(key)) continue
+    const layers = reader.raw(key)
+    if (!Array.isArray(layers) || layers.length !== nLayers) {
+      throw new CheckpointError({ place: `${reader.place}: ${key}`, expected: `a list of ${nLayers}, as num_hidden_layers says`, got: describe(layers) })
+    }
+    const other = layers.find((layer) => !MAMBA_LAYERS.includes(layer))
+    if (other !== undefined) throw new UnsupportedError({ place: `${reader.place}: ${key}`, expected: `${MAMBA_LAYERS.join(' or ')} alone`, got: describe(other) })
+  }
+}
+
 /** Reads the keys that all configs of the original repository share: `MambaConfig` of mamba_ssm. */
 export function readOriginalCommonConfig(reader: ConfigReader): Omit<CommonConfig, 'modelType'> {
   reader.only('rms_norm', true)

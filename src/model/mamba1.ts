@@ -10,7 +10,7 @@
 
 import { columns, type ProgramBuilder } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { checkMambaLayers, type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
 
 export interface Mamba1Config extends CommonConfig {
   readonly modelType: 'mamba' | 'falcon_mamba'
@@ -37,6 +37,7 @@ export function readFalconMambaConfig(reader: ConfigReader): Mamba1Config {
 
 function readBlockConfig(reader: ConfigReader, modelType: string): Omit<Mamba1Config, 'modelType' | 'mixerNormEps'> {
   const common = readCommonConfig(reader, modelType)
+  checkMambaLayers(reader, common)
   reader.only('hidden_act', 'silu')
   return {
     ...common,

@@ -11,7 +11,7 @@ import { isJsonObject, type JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe, messageOf } from '../errors.ts'
 import { columns, type ProgramBuilder } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { checkMambaLayers, type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
 
 export interface Mamba2Config extends CommonConfig {
   readonly modelType: 'mamba2'
@@ -40,6 +40,7 @@ export interface Mamba2Config extends CommonConfig {
  */
 export function readMamba2Config(reader: ConfigReader): Mamba2Config {
   const common = readCommonConfig(reader, 'mamba2', { tieEmbeddings: false })
+  checkMambaLayers(reader, common)
   reader.only('hidden_act', 'silu')
   const headDim = reader.size('head_dim', { fallback: 64 })
   const nHeads = reader.size('num_heads', { fallback: 128 })
@@ -57,9 +58,16 @@ export function readMamba2Config(reader: ConfigReader): Mamba2Config {
     dtLimit: readLimits(reader, 'time_step_limit'),
     useBias: reader.flag('use_bias', false),
     useConvBias: reader.flag('use_conv_bias', true),
-    normGroups: 1,
+    normGroups: readNormGroups(reader, dInner),
     gatedNormEps: common.normEps
   }
+}
+
+/** A key of our own, which a GGUF file's config has: llama.cpp normalises each group by itself. */
+function readNormGroups(reader: ConfigReader, dInner: number): number {
+  const normGroups = reader.size('norm_groups', { fallback: 1 })
+  if (dInner % normGroups === 0) return normGroups
+  throw new CheckpointError({ place: `${reader.place}: norm_groups`, expected: `a divisor of the inner width ${dInner}`, got: describe(normGroups) })
 }
 
 /** The original repository's config with `ssm_cfg.layer` "Mamba2": `Mamba2` of mamba_ssm, whose gated norm is of each group by itself. */

@@ -139,7 +139,7 @@ describe('a file that is none', async () => {
   const embedding = contents.tensors.find(({ name }) => name === 'token_embd.weight')!
 
   test.each<[string, Parameters<typeof changed>[0], string]>([
-    ['another architecture', { set: [['general.architecture', { type: 'string', value: 'llama' }]] }, 'm.gguf, general.architecture: expected "mamba", got "llama"'],
+    ['another architecture', { set: [['general.architecture', { type: 'string', value: 'llama' }]] }, 'm.gguf, general.architecture: expected "mamba" or "mamba2", got "llama"'],
     ['no architecture', { without: ['general.architecture'] }, 'm.gguf, general.architecture: expected a string, got nothing'],
     ['no size', { without: ['mamba.ssm.inner_size'] }, 'm.gguf, mamba.ssm.inner_size: expected an integer from 0 to 2^53 - 1, got nothing'],
     ['a size that is a text', { set: [['mamba.block_count', { type: 'string', value: '3' }]] }, 'm.gguf, mamba.block_count: expected an integer from 0 to 2^53 - 1, got string "3"'],

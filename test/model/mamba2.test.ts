@@ -4,7 +4,8 @@ import { expectObject, parseJson } from '../../src/checkpoint/json.ts'
 import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { type LoadOptions, Mamba } from '../../src/mamba.ts'
-import { overrideConfig, readModelConfig } from '../../src/model/architectures.ts'
+import { buildModel, overrideConfig, readModelConfig } from '../../src/model/architectures.ts'
+import { elementsOf } from '../../src/program/ops.ts'
 import { reasonOf } from '../support/anything.ts'
 import { expectSameBits, relativeError } from '../support/compare.ts'
 import { filesOf, fixtureModel, readGolden } from '../support/fixtures.ts'
@@ -74,6 +75,21 @@ describe('transformers’ form', () => {
     expectRefused({ ...CODESTRAL, n_groups: 3 }, 'n_groups: expected a divisor of the number of heads 128, got 3')
   })
 
+  test.each(['layer_types', 'layers_block_type'])('%s: state space layers alone, by either name', (key) => {
+    const config = { ...CODESTRAL, num_hidden_layers: 2 }
+    const models: [string, Config][] = [['mamba2', config], ...['mamba', 'falcon_mamba'].map((type): [string, Config] => [type, { model_type: type, vocab_size: 8, hidden_size: 16, num_hidden_layers: 2 }])]
+    for (const [modelType, model] of models) {
+      for (const layers of [['mamba', 'mamba'], ['linear_attention', 'linear_attention'], null]) expect(read({ ...model, [key]: layers })).toMatchObject({ modelType, nLayers: 2 })
+      for (const layers of [['mamba', 'full_attention'], ['attention', 'mamba'], ['mamba', 5]]) expectRefused({ ...model, [key]: layers }, `config.json: ${key}`, UnsupportedError)
+      for (const layers of [['mamba'], 'mamba', {}, 2]) expectRefused({ ...model, [key]: layers }, `config.json: ${key}: expected a list of 2, as num_hidden_layers says`)
+    }
+  })
+
+  test('norm_groups, as the config of a GGUF file has it', () => {
+    expect(read({ ...CODESTRAL, norm_groups: 8 })).toMatchObject({ nGroups: 8, normGroups: 8 })
+    expectRefused({ ...CODESTRAL, norm_groups: 3 }, 'config.json: norm_groups: expected a divisor of the inner width 8192, got 3')
+  })
+
   test('another activation is not supported', () => expectRefused({ ...CODESTRAL, hidden_act: 'gelu' }, 'hidden_act', UnsupportedError))
 })
 
@@ -93,6 +109,12 @@ describe('the original repository’s form', () => {
 
   test.each<[string, unknown]>([['norm_before_gate', true], ['rmsnorm', false], ['D_has_hdim', true], ['d_ssm', 768]])('%s %s is not supported', (key, value) => {
     expectRefused({ ...ORIGINAL, ssm_cfg: { layer: 'Mamba2', [key]: value } }, `ssm_cfg: ${key}`, UnsupportedError)
+  })
+
+  test('mamba2-130m has the parameters and the state of mamba2-130m', () => {
+    const { program } = buildModel(read(ORIGINAL), () => false)
+    expect(program.parameters.reduce((sum, { shape }) => sum + elementsOf(shape), 0)).toBe(128_989_632)
+    expect(program.stateSize).toBe(24 * (24 * 64 * 128 + (1536 + 2 * 128) * 3))
   })
 
   test('heads and groups that do not fit', () => {
