@@ -40,7 +40,7 @@ export interface Engine {
 }
 
 /** Logits of a chunk, where those of all tokens are wanted. */
-const MAX_LOGIT_BYTES = 2 ** 24
+const MAX_LOGIT_BYTES = 2 ** 22
 
 export function createEngine(backend: Backend): Engine {
   const { maxRows, nSlots } = backend.capacity
@@ -57,6 +57,8 @@ export function createEngine(backend: Backend): Engine {
   /** Takes no further calls; those under way go on until the backend is gone. */
   let isClosing = false
   let isDisposed = false
+  /** The one end that every call of `dispose` waits for. */
+  let closed: Promise<void> | undefined
 
   /** Moves a resident out and returns its slot. */
   const park = async (sequence: Sequence): Promise<number> => {
@@ -82,6 +84,16 @@ export function createEngine(backend: Backend): Engine {
   }
   const checkInUse = (isRefused: boolean): void => {
     if (isRefused) throw new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
+  }
+
+  const close = async (): Promise<void> => {
+    isClosing = true
+    if (nOperations > 0) await new Promise<void>((resolve) => (onIdle = resolve))
+    await lock.run(async () => {
+      isDisposed = true
+      residents.clear()
+      await backend.dispose()
+    })
   }
 
   return {
@@ -130,15 +142,9 @@ export function createEngine(backend: Backend): Engine {
         })
       }
     },
-    async dispose() {
-      isClosing = true
-      if (nOperations > 0) await new Promise<void>((resolve) => (onIdle = resolve))
-      await lock.run(async () => {
-        if (isDisposed) return
-        isDisposed = true
-        residents.clear()
-        await backend.dispose()
-      })
+    dispose() {
+      closed ??= close()
+      return closed
     }
   }
 }

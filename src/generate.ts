@@ -170,7 +170,7 @@ export async function collect(chunks: AsyncIterable<GenerateChunk>): Promise<Com
   const ids: number[] = []
   for await (const chunk of chunks) {
     text += chunk.text
-    ids.push(...chunk.ids)
+    for (const id of chunk.ids) ids.push(id)
     if (chunk.finish !== null) {
       const { reason, ...finish } = chunk.finish
       return { text, ids, finishReason: reason, ...finish }

@@ -69,12 +69,18 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
   checkTensors(checkpoint, wanted)
   const formatOf = weightFormats(checkpoint, options.dtype ?? 'auto')
   const backend = await createBackend(model.program, formatOf, options)
-  await loadParameters(checkpoint, wanted, {
-    signal: options.signal,
-    onProgress: options.onProgress && ((progress) => options.onProgress?.({ ...progress, file: null })),
-    formatOf: (parameter) => backend.formatOf(parameter),
-    write: (parameter, values, first) => backend.write(parameter, values, first)
-  })
+  try {
+    await loadParameters(checkpoint, wanted, {
+      signal: options.signal,
+      onProgress: options.onProgress && ((progress) => options.onProgress?.({ ...progress, file: null })),
+      formatOf: (parameter) => backend.formatOf(parameter),
+      write: (parameter, values, first) => backend.write(parameter, values, first)
+    })
+  } catch (error) {
+    // Its threads would stay.
+    await backend.dispose()
+    throw error
+  }
   return { config, backend, metadata: checkpoint.metadata }
 }
 
@@ -89,11 +95,19 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 }
 
 /** The checks of options that need no model. */
-export function checkEngineOptions({ dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', maxBatch = 4, normGroups }: EngineOptions): void {
+export function checkEngineOptions(options: EngineOptions): void {
+  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, maxBatch = 4, normGroups } = options
   oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, ['auto', 'wasm', 'reference'])
   oneOf('build', build, ['auto', 'scalar', 'simd'])
   if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
+  if (backend === 'reference') {
+    // It interprets in float64, on one thread: nothing is quietly ignored.
+    oneOf('dtype of the reference backend', dtype, ['auto', 'f32'])
+    oneOf('threads of the reference backend', threads, ['auto', 1])
+    oneOf('build of the reference backend', build, ['auto'])
+    oneOf('relaxed of the reference backend', relaxed, [false])
+  }
   checkInteger('maxBatch', maxBatch, 1024)
   if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
 }

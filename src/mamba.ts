@@ -43,8 +43,13 @@ export class Mamba {
       onProgress: onProgress && ((progress) => onProgress({ phase: 'download', ...progress }))
     })
     const { config, backend, metadata } = await loadFrom(files, options)
-    const tokenizer = await loadTokenizer(files, metadata, options.signal)
-    return new Mamba(config, createEngine(backend), createTextModel(tokenizer, config.vocabSize, files.name))
+    try {
+      const tokenizer = await loadTokenizer(files, metadata, options.signal)
+      return new Mamba(config, createEngine(backend), createTextModel(tokenizer, config.vocabSize, files.name))
+    } catch (error) {
+      await backend.dispose()
+      throw error
+    }
   }
 
   /** What runs, and why: backend, build, threads, memory. */
@@ -63,7 +68,7 @@ export class Mamba {
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<GenerateChunk, void, undefined> {
     planGeneration(options, this.#text, this.config.vocabSize)
-    return this.#generate(prompt, options)
+    return this.#generate(this.#text.check(prompt), options)
   }
 
   /** `generate`, all in one: the completion alone, without the prompt. */

@@ -35,6 +35,8 @@ export class Session {
   #lastLogits: Float32Array | null = null
   /** Ids seen, for the repetition penalty. */
   #seen = new Set<number>()
+  /** Generations in pieces that have begun and not ended. */
+  readonly #open = new Set<AsyncGenerator<GenerateChunk, void, undefined>>()
   #isDisposed = false
 
   /** Not for users: `mamba.session()` and `session.fork()` make sessions. */
@@ -62,17 +64,23 @@ export class Session {
   }
 
   /**
-   * Goes on from where the text stands, in pieces. What is generated belongs to the text, an end-of-text token included.
+   * Goes on from where the text stands, in pieces. Its turn among the session's calls begins with the first piece asked for and ends with the
+   * last, or when the loop is left: calls made meanwhile wait, so do not await one inside the loop. `dispose` ends it.
+   * What is generated belongs to the text, an end-of-text token included.
    * RangeError for options out of range, and in a session without any token.
    */
   generate(options: GenerateOptions = {}): AsyncGenerator<GenerateChunk, void, undefined> {
     const plan = planGeneration(options, this.#context.text, this.#context.vocabSize)
-    return this.#generate(plan)
+    const chunks: AsyncGenerator<GenerateChunk, void, undefined> = this.#generate(plan, {
+      onStart: () => this.#open.add(chunks),
+      onEnd: () => this.#open.delete(chunks)
+    })
+    return chunks
   }
 
   /** `generate`, all in one. */
   async complete(options: GenerateOptions = {}): Promise<Completion> {
-    const chunks = this.generate(options)
+    const chunks = this.#generate(planGeneration(options, this.#context.text, this.#context.vocabSize))
     return this.#context.engine.operation(() => collect(chunks))
   }
 
@@ -97,8 +105,9 @@ export class Session {
     return new Session(this.#context, this)
   }
 
-  /** Gives the memory back, after the calls under way. */
+  /** Gives the memory back, after the calls under way; generations in pieces end with the piece under way. */
   async dispose(): Promise<void> {
+    await Promise.all([...this.#open].map((chunks) => chunks.return()))
     await this.#lock.run(async () => {
       if (this.#isDisposed) return
       this.#isDisposed = true
@@ -133,8 +142,9 @@ export class Session {
     })
   }
 
-  async *#generate(plan: GenerationPlan): AsyncGenerator<GenerateChunk, void, undefined> {
+  async *#generate(plan: GenerationPlan, watch?: { onStart(): void; onEnd(): void }): AsyncGenerator<GenerateChunk, void, undefined> {
     const release = await this.#lock.acquire()
+    watch?.onStart()
     try {
       this.#checkInUse()
       if (plan.maxTokens > 0 && this.position === 0) {
@@ -151,6 +161,7 @@ export class Session {
       }
       yield* generateTokens({ eosTokenIds, nPending: this.#pending.length, nextLogits, push: (id) => this.#add(Int32Array.of(id)) }, text, plan)
     } finally {
+      watch?.onEnd()
       release()
     }
   }

@@ -2,6 +2,7 @@
 
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { checkpointFile, checkpointName, type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
+import { openUrl } from './checkpoint/http-source.ts'
 import { type HubOptions, hubFiles } from './checkpoint/hub.ts'
 import { describe, messageOf } from './errors.ts'
 import { platform } from '#platform'
@@ -59,5 +60,8 @@ async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
   }
   const own = url.pathname.slice(url.pathname.lastIndexOf('/') + 1)
   if (checkpointName(own) === undefined) return urlFiles(url, options)
-  return checkpointFile(urlFiles(new URL('.', url), options), decodeURIComponent(own))
+  const beside = urlFiles(new URL('.', url), options)
+  // The file by its whole address: a signed one has a query.
+  const named: FileSet = { name: beside.name, open: (fileName, signal) => (fileName === own ? openUrl(url, { ...options, signal }) : beside.open(fileName, signal)) }
+  return checkpointFile(named, own)
 }

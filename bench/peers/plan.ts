@@ -31,7 +31,7 @@ const N_DECODE = 64
 /** Time per token does not depend on the dtype in how it depends on the length: the longest prompts are for one dtype. */
 export function plannedTasks(dtype: Dtype, isQuick: boolean): readonly PlannedTask[] {
   if (isQuick) return [
-    prefill(128, { minRounds: 1, maxRounds: 3, budgetMs: 3 * SECOND, limitMs: 15 * SECOND }),
+    prefill(128, { minRounds: 1, maxRounds: 3, budgetMs: 3 * SECOND, limitMs: 30 * SECOND }),
     decode(16, { minRounds: 1, maxRounds: 5, budgetMs: 2 * SECOND, limitMs: 10 * SECOND })
   ]
   const long = { minRounds: 1, maxRounds: 2, limitMs: 40 * SECOND }
@@ -43,7 +43,11 @@ export function plannedTasks(dtype: Dtype, isQuick: boolean): readonly PlannedTa
 }
 
 /** Before anything counts: engines compile, and fill their caches. An engine for which one would take longer than `limitMs` goes without it. */
-export const WARM_UPS = [{ nPrompt: 16, nDecode: 8, limitMs: Infinity }, { nPrompt: 128, nDecode: 16, limitMs: 10 * SECOND }]
+export const WARM_UPS = [
+  { nPrompt: 16, nDecode: 4, limitMs: Infinity },
+  { nPrompt: 16, nDecode: 8, limitMs: Infinity },
+  { nPrompt: 128, nDecode: 16, limitMs: 10 * SECOND }
+]
 export const CONTEXT_LENGTH = LONGEST_PROMPT + 512
 
 /** Loads in new processes beside the one that each measurement starts with. */

@@ -53,7 +53,7 @@ export interface SessionOptions {
 interface Entrant {
   readonly name: EngineName
   readonly engine: Engine
-  /** Milliseconds of a token, from what was measured last. */
+  /** Milliseconds of a token: the least so far, so that none is left out for a bad moment. */
   prefillMs: number
   decodeMs: number
   idleCpuMs: number
@@ -72,17 +72,15 @@ export async function runSession({ dtype, threads, tasks, start, names, prompts,
     for (const name of names) {
       onProgress(`${name}, load`)
       const engine = await start(name)
-      entrants.push({ name, engine, prefillMs: 0, decodeMs: 0, idleCpuMs: 0, idleMs: 0, top: 0 })
+      entrants.push({ name, engine, prefillMs: Infinity, decodeMs: Infinity, idleCpuMs: 0, idleMs: 0, top: 0 })
       loads.push({ engine: name, ...(await engine.load()) })
     }
     for (const { nPrompt, nDecode, limitMs } of WARM_UPS) {
       const prompt = prompts(nPrompt)
       for (const entrant of entrants) {
-        if (nPrompt * entrant.prefillMs + nDecode * entrant.decodeMs > limitMs) continue
+        if (estimateOf(entrant, { nPrompt, nDecode }) > limitMs) continue
         onProgress(`${entrant.name}, warm-up`)
-        const { prefillMs, decodeMs } = await entrant.engine.run({ prompt, nDecode })
-        entrant.prefillMs = prefillMs / nPrompt
-        entrant.decodeMs = decodeMs / nDecode
+        learn(entrant, { nPrompt, nDecode }, await entrant.engine.run({ prompt, nDecode }))
       }
     }
     const checked = prompts(CHECKED_LENGTH)
@@ -107,7 +105,7 @@ interface TaskContext extends Pick<SessionOptions, 'prompts' | 'onProgress'> {
 
 async function runTask(task: PlannedTask, entrants: readonly Entrant[], { prompts, onProgress, measured }: TaskContext): Promise<TaskResult[]> {
   const times = entrants.map((): TaskTimes[] => [])
-  const estimates = entrants.map(({ prefillMs, decodeMs }) => task.nPrompt * prefillMs + task.nDecode * decodeMs)
+  const estimates = entrants.map((entrant) => estimateOf(entrant, task))
   const nRounds = estimates.map((ms) => (ms > task.limitMs ? 0 : Math.max(task.minRounds, Math.min(task.maxRounds, Math.floor(task.budgetMs / ms)))))
   for (let round = 0; round < Math.max(...nRounds); round++) {
     const one = { prompt: prompts(task.nPrompt), nDecode: task.nDecode }
@@ -116,17 +114,24 @@ async function runTask(task: PlannedTask, entrants: readonly Entrant[], { prompt
       const i = (turn + round) % entrants.length
       if (round >= nRounds[i]) continue
       onProgress(`${describeTask(task)}, round ${round + 1} of ${nRounds[i]}, ${entrants[i].name}`)
-      times[i].push(await measured(() => runAlone(entrants, i, () => entrants[i].engine.run(one))))
+      const measurement = await measured(() => runAlone(entrants, i, () => entrants[i].engine.run(one)))
+      learn(entrants[i], task, measurement)
+      times[i].push(measurement)
     }
   }
-  return entrants.map((entrant, i) => {
-    const last = times[i].at(-1)
-    if (last !== undefined) {
-      if (task.measuresPrefill) entrant.prefillMs = last.prefillMs / task.nPrompt
-      if (task.nDecode > 0) entrant.decodeMs = last.decodeMs / task.nDecode
-    }
-    return { task, engine: entrant.name, times: times[i], estimateMs: last === undefined ? estimates[i] : null }
-  })
+  return entrants.map(({ name }, i) => ({ task, engine: name, times: times[i], estimateMs: times[i].length === 0 ? estimates[i] : null }))
+}
+
+type Lengths = Pick<PlannedTask, 'nPrompt' | 'nDecode'>
+
+function estimateOf({ prefillMs, decodeMs }: Entrant, { nPrompt, nDecode }: Lengths): number {
+  return nPrompt * prefillMs + (nDecode === 0 ? 0 : nDecode * decodeMs)
+}
+
+function learn(entrant: Entrant, { nPrompt, nDecode }: Lengths, { prefillMs, decodeMs }: TaskTimes): void {
+  // One token is no measure of a prompt.
+  if (nPrompt > 1) entrant.prefillMs = Math.min(entrant.prefillMs, prefillMs / nPrompt)
+  if (nDecode > 0) entrant.decodeMs = Math.min(entrant.decodeMs, decodeMs / nDecode)
 }
 
 /** Threads that spin while they wait for the next call have gone to sleep by then. */

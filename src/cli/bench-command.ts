@@ -53,7 +53,7 @@ export const benchCommand = defineCommand({
 })
 
 async function load(context: Context, values: BenchValues, model: string | undefined): Promise<Backend> {
-  const { backend, build, dtype, threads, quiet, profile: wantsProfile } = values
+  const { backend, build, dtype, threads, relaxed, 'norm-groups': normGroups, quiet, profile: wantsProfile } = values
   if (wantsProfile && (backend === 'reference' || build === 'scalar')) {
     throw new UsageError("expected no --backend reference and no --build scalar with --profile: the limits are those of SIMD")
   }
@@ -62,7 +62,7 @@ async function load(context: Context, values: BenchValues, model: string | undef
   }
   const { signal } = context
   const files = await resolveSource(model, { ...sourceOptions(context, values, model), onProgress: (progress) => onProgress({ phase: 'download', ...progress }) })
-  const loaded = await loadFrom(files, { backend, build, dtype, threads, signal, onProgress })
+  const loaded = await loadFrom(files, { backend, build, dtype, threads, relaxed, normGroups, signal, onProgress })
   context.terminal.clearProgress()
   return loaded.backend
 }
@@ -119,7 +119,7 @@ interface Details {
 
 async function measureProfiles(backend: Backend, signal: AbortSignal): Promise<Details> {
   if (!isStepping(backend)) throw new TypeError(messageOf({ place: backend.info.name, expected: 'a backend that runs op by op', got: 'another' }))
-  const isShared = backend.info.build === 'simd-threads'
+  const isShared = backend.info.threads > 1
   const core = await platform.wasmModule(isShared ? 'simd-threads' : 'simd')
   const limits = createLimitKernels({ core, isShared, workingBytes: backend.info.memoryBytes.weights })
   const batch = (nRows: number): Batch => ({ tokens: randomIds(backend, nRows), segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits: 'last' }] })
@@ -149,7 +149,7 @@ function profileText({ nTokens, threads, lines, totalMs, wholeMs, limits }: Prof
   const rows = lines.map((line) => [
     `  ${line.name}`, `${line.nOps}`, line.elapsedMs.toFixed(3), percent(line.share), ...ratesOf(line), percent(leastOf(line.works, all) / (line.elapsedMs / 1000))
   ])
-  const rest = lines.filter(({ kind }) => kind !== 'linear' && kind !== 'selectiveScan').reduce((sum, { share }) => sum + share, 0)
+  const rest = lines.filter(({ kind }) => kind !== 'linear' && kind !== 'selectiveScan' && kind !== 'ssdScan').reduce((sum, { share }) => sum + share, 0)
   const least = lines.reduce((sum, { works }) => sum + leastOf(works, all), 0)
   return [
     `${formatCount(nTokens)} ${nTokens === 1 ? 'token' : 'tokens'}: ${totalMs.toFixed(3)} ms op by op, ${wholeMs.toFixed(3)} ms in one go (${formatRate((1000 * nTokens) / wholeMs)} tokens/s)`,

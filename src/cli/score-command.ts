@@ -23,7 +23,7 @@ export const scoreCommand = defineCommand({
   options: OPTIONS,
   examples: [
     ['mamba-wasm score alice.txt', 'with the embedded model'],
-    ['mamba-wasm score --window 4096 alice.txt', "as the embedded model's report does"],
+    ['mamba-wasm score --window 4096 alice.txt', 'a fresh state at each window'],
     ['mamba-wasm score --json --model ./my-model - < alice.txt', 'another model, for programs']
   ],
   async run(context, values, operand = '-') {

@@ -26,7 +26,7 @@ beforeAll(async () => {
   const weightMap = Object.fromEntries(tensors.map((name) => [name, 'my own.bin']))
   writeFileSync(join(folder, 'pytorch_model.bin.index.json'), JSON.stringify({ weight_map: weightMap }))
   server = await startServer((request, response) => {
-    const path = decodeURIComponent(request.url ?? '')
+    const path = decodeURIComponent(new URL(request.url ?? '', 'http://host').pathname)
     const name = path.slice(path.lastIndexOf('/') + 1)
     try {
       serve(request, response, { bytes: readFileSync(join(folder, name)), etag: `"${name}"` })
@@ -62,6 +62,8 @@ describe.each([...TORCH.map((name) => [name, true] as const), ['model.safetensor
   test('as an address', async () => {
     expect(isTorch(await tensorsOf(`${host}/models/${encodeURIComponent(name)}`))).toBe(expected)
     expect(isTorch(await tensorsOf(new URL(`${host}/models/${encodeURIComponent(name)}?download=1`)))).toBe(expected)
+    // A signed address is asked for with its query.
+    expect(server.asked.some(({ path }) => path.endsWith(`${encodeURIComponent(name)}?download=1`))).toBe(true)
   })
 
   test('of a hub', async () => {
