@@ -4,7 +4,6 @@
 import { CheckpointError } from '../errors.ts'
 import { bytesSource, checkRange, type ByteSource } from './byte-source.ts'
 import {
-  TransientError,
   bodyChunks,
   checkStatus,
   parseHttpUrl,
@@ -143,6 +142,8 @@ async function readWhole(response: Response, url: URL, signal: AbortSignal | und
     await response.body?.cancel()
     throw new CheckpointError({ place: publicName(url), expected: `at most ${limit} bytes from a server without range requests`, got: `${announced} bytes` })
   }
+  // Where the length is known the file stands in memory once, else twice for a moment.
+  if (announced !== undefined) return readBody(response, url, { byteLength: announced, signal })
   const chunks: Uint8Array[] = []
   let filled = 0
   for await (const chunk of bodyChunks(response, url, signal)) {
@@ -150,7 +151,6 @@ async function readWhole(response: Response, url: URL, signal: AbortSignal | und
     if (filled > limit) throw new CheckpointError({ place: publicName(url), expected: `${limit} bytes`, got: 'more' })
     chunks.push(chunk)
   }
-  if (announced !== undefined && filled < announced) throw new TransientError(`${filled} of ${announced} bytes from ${url.origin}`)
   const bytes = new Uint8Array(filled)
   let offset = 0
   for (const chunk of chunks) {
