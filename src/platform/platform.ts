@@ -27,7 +27,9 @@ export interface Platform {
   readonly name: 'node' | 'web'
   /** The compiled compute core. Compiled once. */
   wasmModule(build: WasmBuild): Promise<WebAssembly.Module>
-  /** Threads that this host runs at once; 1 where it has no shared memory. */
+  /** Whether this runtime's workers are known to run the threaded build. */
+  readonly hasThreads: boolean
+  /** Threads that this host runs at once. */
   readonly nCores: number
   /** Starts a worker that, once ready, does not keep the process alive. `onEnd` is called once, with the reason, when it ends. */
   startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle
