@@ -243,6 +243,9 @@ test('a slice of a larger array, in a larger buffer', () => {
   }
 })
 
+/** Counting coverage slows the loops down. */
+const COVERAGE_COST = process.env['COVERAGE'] === undefined ? 1 : 20
+
 test('at speed: a tenth of what a quiet machine does will do', () => {
   const values = Float32Array.from({ length: 2 ** 22 }, (_, i) => Math.sin(i))
   for (const [type, perSecond] of [['F16', 30e6], ['BF16', 70e6], ['Q8_0', 28e6], ['Q4_0', 19e6]] as const) {
@@ -254,6 +257,6 @@ test('at speed: a tenth of what a quiet machine does will do', () => {
       encode(values, out)
       bestMs = Math.min(bestMs, performance.now() - start)
     }
-    expect(values.length / (bestMs / 1000), type).toBeGreaterThan(perSecond)
+    expect(values.length / (bestMs / 1000), type).toBeGreaterThan(perSecond / COVERAGE_COST)
   }
 })
