@@ -174,10 +174,9 @@ function chooseBuild(program: Program, { build = 'auto', threads = 'auto', relax
 function chooseThreads(program: Program, isSimd: boolean, threads: number | 'auto'): Omit<Choice, 'build'> {
   const nThreadsOf = (nThreads: number, reason: string): Omit<Choice, 'build'> => ({ nThreads, reason: `${nThreads} ${nThreads > 1 ? 'threads' : 'thread'}: ${reason}` })
   if (threads === 1) return nThreadsOf(1, 'asked for')
-  if (!hostHasSharedMemory() || !platform.hasThreads) {
-    const lack = platform.hasThreads ? 'shared memory' : 'threads for the core (Node before 22)'
-    if (threads === 'auto') return nThreadsOf(1, `this host has no ${lack}`)
-    throw new UnsupportedError({ place: 'threads', expected: `1 on a host without ${lack}`, got: `${threads}` })
+  if (!hostHasSharedMemory()) {
+    if (threads === 'auto') return nThreadsOf(1, 'this host has no shared memory')
+    throw new UnsupportedError({ place: 'threads', expected: '1 on a host without shared memory', got: `${threads}` })
   }
   if (threads !== 'auto') return nThreadsOf(threads, 'asked for')
   if (!isSimd) return nThreadsOf(1, 'the scalar build has no more')

@@ -64,7 +64,7 @@ const BASE = ['src/errors', 'src/elementary']
 test('program imports nothing above it', () => expectOnly('src/program', ...BASE))
 test('model imports program, and the readers of a checkpoint’s config', () => expectOnly('src/model', 'src/program', 'src/checkpoint/json', ...BASE))
 test('backend imports program, and of assembly the ABI alone', () => {
-  expectOnly('src/backend', 'src/program', 'assembly/abi', '@assemblyscript/loader', '#platform', 'src/platform/platform', 'src/pace', ...BASE)
+  expectOnly('src/backend', 'src/program', 'assembly/abi', '@assemblyscript/loader', '#platform', 'src/platform/platform', 'src/pace', 'src/core-imports', ...BASE)
   expectOnly('src/backend/reference', 'src/program', 'src/backend/backend', 'src/pace', ...BASE)
   expect(imports.filter(({ from, to }) => to.startsWith('assembly') && from.startsWith('src') && !isIn(from, 'src/backend/wasm'))).toEqual([])
 })
@@ -76,7 +76,7 @@ test('checkpoint imports nothing above it', () => {
 })
 test('tokenizer imports nothing above it', () => expectOnly('src/tokenizer', '@huggingface/tokenizers', ...BASE))
 test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/random', ...BASE))
-test.each(['src/errors', 'src/elementary', 'src/lock'])('%s imports nothing', (place) => expectOnly(place))
+test.each(['src/errors', 'src/elementary', 'src/lock', 'src/core-imports'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
   expectOnly('src/stop-strings', 'src/errors')
@@ -86,7 +86,7 @@ test('assembly imports only itself', () => expectOnly('assembly'))
 
 test('platform imports what files and workers need', () => {
   const nodeModules = imports.filter(({ from, to }) => isIn(from, 'src/platform') && to.startsWith('node:')).map(({ to }) => to)
-  expectOnly('src/platform', 'src/checkpoint', '@assemblyscript/loader', ...nodeModules, ...BASE)
+  expectOnly('src/platform', 'src/checkpoint', 'src/core-imports', '@assemblyscript/loader', ...nodeModules, ...BASE)
 })
 
 test('only platform and the command line import node:*', () => {

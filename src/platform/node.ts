@@ -22,8 +22,6 @@ export const platform: Platform = {
     }
     return module
   },
-  // On Node 20 a worker stays away from its first barrier (seen with 20.20.2): one thread there, until that is understood.
-  hasThreads: Number.parseInt(process.versions.node, 10) >= 22,
   nCores: availableParallelism(),
   startWorker,
   yieldToEventLoop: () => setImmediate(),

@@ -27,8 +27,6 @@ export interface Platform {
   readonly name: 'node' | 'web'
   /** The compiled compute core. Compiled once. */
   wasmModule(build: WasmBuild): Promise<WebAssembly.Module>
-  /** Whether this runtime's workers are known to run the threaded build. */
-  readonly hasThreads: boolean
   /** Threads that this host runs at once. */
   readonly nCores: number
   /** Starts a worker that, once ready, does not keep the process alive. `onEnd` is called once, with the reason, when it ends. */

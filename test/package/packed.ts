@@ -48,14 +48,13 @@ const mamba = await Mamba.load()
 const options = { maxTokens: 24, seed: 7, temperature: 0.7 }
 const { text } = await mamba.complete('The captain looked at the', options)
 const again = await (await Mamba.load(classics8m(), { build: 'scalar' })).complete('The captain looked at the', options)
-// Node 20 runs one thread.
-const threaded = await Mamba.load(undefined, { threads: Number.parseInt(process.versions.node, 10) >= 22 ? 2 : 1 })
+const threaded = await Mamba.load(undefined, { threads: 2 })
 const threadedText = (await threaded.complete('The captain looked at the', options)).text
 await threaded.dispose()
 const one = (data, ...shape) => ({ data: Float32Array.from(data), shape })
 const { y } = await selectiveScan({ x: one([1], 1, 1, 1), dt: one([1], 1, 1, 1), A: one([-1], 1, 1), B: one([1], 1, 1, 1), C: one([2], 1, 1, 1) })
 const error = await Mamba.load({ 'config.json': new Uint8Array(3) }).catch((e) => e)
-console.log(JSON.stringify({ text, again: again.text, threadedText, build: mamba.backend.build, y: y.data[0], isTyped: error instanceof CheckpointError }))
+console.log(JSON.stringify({ text, again: again.text, threadedText, threads: threaded.backend.threads, build: mamba.backend.build, y: y.data[0], isTyped: error instanceof CheckpointError }))
 await mamba.dispose()
 `
 
@@ -80,6 +79,7 @@ try {
       const result = JSON.parse((await run(node, ['main.js'], { cwd: folder })).stdout) as Record<string, unknown>
       expectEqual(result['again'], result['text'])
       expectEqual(result['threadedText'], result['text'])
+      expectEqual(result['threads'], 2)
       expectEqual(result['build'], 'simd')
       expectEqual(result['y'], 2)
       expectEqual(result['isTyped'], true)

@@ -2,6 +2,7 @@
 
 import { instantiateSync } from '@assemblyscript/loader'
 import * as abi from '../../../assembly/abi.ts'
+import { coreImports } from '../../core-imports.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, type SteppingBackend } from '../backend.ts'
@@ -39,7 +40,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   const isShared = core.build.startsWith('simd-threads')
   const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32') })
   const memory = new WebAssembly.Memory({ initial: map.pages, maximum: map.pages, shared: isShared })
-  const { exports } = instantiateSync<CoreExports>(core.module, { env: { memory } })
+  const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
   writeControl(map, memory.buffer, core.nThreads)
   encodeProgram(program, map, memory.buffer)
 
@@ -121,7 +122,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
 
 /** The static data ends where memory is ours; asked of a throw-away instance, since the memory's size depends on it. */
 function heapBaseOf(module: WebAssembly.Module, shared: boolean): number {
-  const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared }) } })
+  const { exports } = instantiateSync<CoreExports>(module, coreImports(new WebAssembly.Memory({ initial: 1, maximum: 1, shared })))
   return exports.heapBase()
 }
 
