@@ -31,7 +31,7 @@ export async function createOpBackend(addOps: (builder: ProgramBuilder) => void,
   const builder = new ProgramBuilder()
   addOps(builder)
   const program = builder.build(null, vocabSize)
-  const backend = await createWasmBackend(program, { maxRows, maxLogitRows: 0, nSlots: 1 }, {
+  const backend = await createWasmBackend(program, { maxRows, maxLogitRows: 0, nSlots: 1, contextLength: 0 }, {
     module: core, build: 'simd', nThreads: 1, reason: 'a benchmark', formatOf: () => format
   })
   const numbers = createNumbers(maxRows)

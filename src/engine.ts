@@ -63,7 +63,7 @@ export function createEngine(backend: Backend): Engine {
   /** Moves a resident out and returns its slot. */
   const park = async (sequence: Sequence): Promise<number> => {
     const slot = sequence.slot ?? 0
-    sequence.parked = await backend.readState(slot)
+    sequence.parked = await backend.readState(slot, sequence.position)
     sequence.slot = null
     residents.delete(sequence)
     return slot
@@ -75,7 +75,7 @@ export function createEngine(backend: Backend): Engine {
       const slot = freeSlots.pop() ?? (await park(oldest))
       sequence.slot = slot
       if (sequence.parked === null) await backend.clearState(slot)
-      else await backend.writeState(slot, sequence.parked)
+      else await backend.writeState(slot, sequence.position, sequence.parked)
       sequence.parked = null
     }
     residents.delete(sequence)
@@ -102,7 +102,7 @@ export function createEngine(backend: Backend): Engine {
     fork: (sequence) =>
       lock.run(async () => {
         checkInUse(isDisposed)
-        const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot)
+        const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot, sequence.position)
         return { slot: null, parked, position: sequence.position }
       }),
     release: (sequence) =>

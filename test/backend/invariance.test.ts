@@ -68,7 +68,7 @@ function plans(longest: number): fc.Arbitrary<Plan> {
 function capacityFor(longest: number) {
   const maxRows = longest * MOST_SEQUENCES
   // One slot more than sequences: nobody may write to it.
-  return { maxRows, maxLogitRows: maxRows, nSlots: MOST_SEQUENCES + 1 }
+  return { maxRows, maxLogitRows: maxRows, nSlots: MOST_SEQUENCES + 1, contextLength: 0 }
 }
 
 function sequenceOf(length: number, seed: number, vocabSize: number): Int32Array {

@@ -55,7 +55,7 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
 
   async function logitsOf(kind: (typeof KINDS)[number]): Promise<Float32Array> {
     const model = await openModel(source)
-    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences })
+    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences, contextLength: 0 })
     const logits = new Float32Array(wantedLogits.length)
     await backend.forward(batchOf(tokens, nSequences), logits)
     return logits
@@ -74,7 +74,7 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
   test.each(isWhole ? KINDS : [])('hidden states after each block, %s', async (kind) => {
     const model = await openModel(source)
     const { program, config } = model
-    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences })
+    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences, contextLength: 0 })
     backend.begin(batchOf(tokens, nSequences))
     expect(program.marks.map((mark) => mark.name)).toEqual(Array.from({ length: config.nLayers + 1 }, (_, i) => `hidden_states.${i}`))
     let done = 0

@@ -38,7 +38,7 @@ function readCase(name: string) {
     }
     builder.add(op)
     const rows = nSequences * length
-    const backend = await createBackend(kind, builder.build(null, 0), { maxRows: rows, maxLogitRows: rows, nSlots: nSequences })
+    const backend = await createBackend(kind, builder.build(null, 0), { maxRows: rows, maxLogitRows: rows, nSlots: nSequences, contextLength: 0 })
     for (const parameter of backend.program.parameters) backend.write(parameter, floats(parameter.name), 0)
     for (let slot = 0; slot < nSequences; slot++) {
       await backend.writeState(slot, floats('initial_state').subarray(slot * stateSize, (slot + 1) * stateSize))

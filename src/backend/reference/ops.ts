@@ -3,7 +3,8 @@
  * plain loops, no blocking, no SIMD.
  */
 
-import { type Conv1dOp, isParameter, type LinearOp, type OpKind, type OpOf, type RmsNormOp, scanGroups, type ScanInput, type SelectiveScanOp, type SsdScanOp, type View } from '../../program/ops.ts'
+import { type ActivationFunction, type AttentionOp, type Conv1dOp, isParameter, type LinearOp, type OpKind, type OpOf, type RmsNormOp, scanGroups, type ScanInput, type SelectiveScanOp, type SsdScanOp, type View } from '../../program/ops.ts'
+import { rotaryRow } from '../../program/rotary.ts'
 import type { Batch } from '../backend.ts'
 import type { ReferenceMemory } from './memory.ts'
 
@@ -53,6 +54,99 @@ export const referenceOps: { readonly [K in OpKind]: Runner<K> } = {
   ssdScan(op, context) {
     for (const { slot, firstRow, nRows } of context.batch.segments) {
       for (let t = 0; t < nRows; t++) scanHeads(op, context, slot, firstRow + t)
+    }
+  },
+
+  rotary({ x, headDim, rotaryDim, theta, out }, { batch, memory }) {
+    const half = rotaryDim / 2
+    for (const { position, firstRow, nRows } of batch.segments) {
+      for (let t = 0; t < nRows; t++) {
+        const angles = rotaryRow(theta, rotaryDim, position + t)
+        for (let head = 0; head < x.width; head += headDim) {
+          for (let i = head; i < head + half; i++) {
+            const [a, b] = [memory.get(x, firstRow + t, i), memory.get(x, firstRow + t, i + half)]
+            const [cos, sin] = [angles[i - head], angles[half + i - head]]
+            memory.set(out, firstRow + t, i, a * cos - b * sin)
+            memory.set(out, firstRow + t, i + half, b * cos + a * sin)
+          }
+        }
+      }
+    }
+  },
+
+  cacheKeyValue({ key, value, cache }, { batch, memory }) {
+    for (const { slot, position, firstRow, nRows } of batch.segments) {
+      const [keys, values] = [memory.keys(slot, cache), memory.values(slot, cache)]
+      for (let t = 0; t < nRows; t++) {
+        for (let i = 0; i < cache.width; i++) {
+          keys[(position + t) * cache.width + i] = memory.get(key, firstRow + t, i)
+          values[(position + t) * cache.width + i] = memory.get(value, firstRow + t, i)
+        }
+      }
+    }
+  },
+
+  attention(op, context) {
+    for (const { slot, position, firstRow, nRows } of context.batch.segments) {
+      for (let t = 0; t < nRows; t++) attendRow(op, context, { slot, row: firstRow + t, nKeys: position + t + 1 })
+    }
+  },
+
+  activation({ x, by, function: f, out }, context) {
+    const { memory } = context
+    for (let row = 0; row < rowsOf(x, context); row++) {
+      for (let i = 0; i < x.width; i++) memory.set(out, row, i, activations[f](memory.get(x, row, i)) * (by ? memory.get(by, row, i) : 1))
+    }
+  },
+
+  scaledAdd({ x, factor, accumulate, out }, context) {
+    const { memory } = context
+    for (let row = 0; row < rowsOf(x, context); row++) {
+      for (let i = 0; i < x.width; i++) memory.set(out, row, i, factor * memory.get(x, row, i) + (accumulate ? memory.get(out, row, i) : 0))
+    }
+  },
+
+  route({ x, topK, softmaxOver, out }, context) {
+    const { memory } = context
+    for (let row = 0; row < rowsOf(x, context); row++) {
+      const logits = Array.from({ length: x.width }, (_, i) => memory.get(x, row, i))
+      const byLogit = logits.map((_, i) => i).sort((a, b) => logits[b] - logits[a] || a - b)
+      const chosen = byLogit.slice(0, topK).sort((a, b) => a - b)
+      const sum = (softmaxOver === 'all' ? byLogit : chosen).reduce((total, i) => total + Math.exp(logits[i] - logits[byLogit[0]]), 0)
+      chosen.forEach((expert, j) => {
+        memory.set(out, row, j, expert)
+        memory.set(out, row, topK + j, Math.exp(logits[expert] - logits[byLogit[0]]) / sum)
+      })
+    }
+  },
+
+  expertLinear(op, context) {
+    const { memory } = context
+    const { topK } = op
+    const nIn = op.isPerChoice ? op.x.width / topK : op.x.width
+    const nOut = op.out.width / topK
+    for (let row = 0; row < rowsOf(op.x, context); row++) {
+      for (let j = 0; j < topK; j++) {
+        const expert = memory.get(op.choices, row, j)
+        const [weight] = op.weights
+        const W = op.weights.length === 1 ? memory.parameter(weight).subarray(expert * nOut * nIn) : memory.parameter(op.weights[expert])
+        for (let o = 0; o < nOut; o++) {
+          let sum = 0
+          for (let k = 0; k < nIn; k++) sum += W[o * nIn + k] * memory.get(op.x, row, (op.isPerChoice ? j * nIn : 0) + k)
+          memory.set(op.out, row, j * nOut + o, sum)
+        }
+      }
+    }
+  },
+
+  mixExperts({ x, choices, topK, accumulate, out }, context) {
+    const { memory } = context
+    for (let row = 0; row < rowsOf(x, context); row++) {
+      for (let i = 0; i < out.width; i++) {
+        let sum = 0
+        for (let j = 0; j < topK; j++) sum += memory.get(choices, row, topK + j) * memory.get(x, row, j * out.width + i)
+        memory.set(out, row, i, accumulate ? memory.get(out, row, i) + sum : sum)
+      }
     }
   }
 }
@@ -160,6 +254,42 @@ function scanHeads(op: SsdScanOp, { memory }: Context, slot: number, row: number
       memory.set(op.out, row, p, y)
     }
   }
+}
+
+/** softmax(scale · q · keysᵀ) · values of one token over the `nKeys` tokens up to itself. */
+function attendRow({ q, headDim, scale, cache, out }: AttentionOp, { memory }: Context, { slot, row, nKeys }: { readonly slot: number; readonly row: number; readonly nKeys: number }): void {
+  const [keys, values] = [memory.keys(slot, cache), memory.values(slot, cache)]
+  const nHeads = q.width / headDim
+  for (let head = 0; head < nHeads; head++) {
+    const kvColumn = Math.floor((head * (cache.width / headDim)) / nHeads) * headDim
+    const scores = Array.from({ length: nKeys }, (_, t) => {
+      let dot = 0
+      for (let i = 0; i < headDim; i++) dot += memory.get(q, row, head * headDim + i) * keys[t * cache.width + kvColumn + i]
+      return scale * dot
+    })
+    const largest = scores.reduce((a, b) => Math.max(a, b))
+    const weights = scores.map((score) => Math.exp(score - largest))
+    const sum = weights.reduce((a, b) => a + b)
+    for (let i = 0; i < headDim; i++) {
+      let mean = 0
+      for (let t = 0; t < nKeys; t++) mean += weights[t] * values[t * cache.width + kvColumn + i]
+      memory.set(out, row, head * headDim + i, mean / sum)
+    }
+  }
+}
+
+const activations: { readonly [F in ActivationFunction]: (x: number) => number } = {
+  silu,
+  gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
+  relu2: (x) => Math.max(x, 0) ** 2
+}
+
+/** 2/√π · exp(−x²) · Σ 2ⁿ x^(2n + 1) / (2n + 1)!!: all terms have one sign. ±1 to the last digit from 6 on. */
+function erf(x: number): number {
+  if (Math.abs(x) >= 6) return Math.sign(x)
+  let sum = 0
+  for (let n = 0, term = x; sum + term !== sum; n++, term *= (2 * x * x) / (2 * n + 1)) sum += term
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum
 }
 
 /** PyTorch's: the identity above 20. */
