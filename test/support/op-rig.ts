@@ -5,7 +5,7 @@
  */
 import { instantiateSync } from '@assemblyscript/loader'
 import { expect } from 'vitest'
-import type { Batch, Capacity, Segment, SteppingBackend } from '../../src/backend/backend.ts'
+import { type Batch, type Capacity, type Segment, stateElements, type SteppingBackend } from '../../src/backend/backend.ts'
 import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
 import { platform } from '../../src/platform/node.ts'
@@ -68,7 +68,7 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
     backend.write(parameter, backend.formatOf(parameter) === spec.format ? data : values, 0)
   }
 
-  const { maxRows, maxLogitRows, nSlots } = spec.capacity
+  const { maxRows, maxLogitRows, nSlots, contextLength } = spec.capacity
   const everything: Batch = { tokens: new Int32Array(maxRows), segments: [segment(0, 0, maxRows, 'all')] }
   const numbers = createNumbers(spec.seed + 1)
   const contents = program.buffers.map((buffer) => {
@@ -78,12 +78,12 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
       ? Float32Array.from({ length: count }, (_, i) => special(numbers, Math.floor(i / buffer.width), i % buffer.width))
       : numbers.floats(count, ...range(buffer.name))
   })
-  const states = Array.from({ length: nSlots }, () => numbers.floats(program.stateSize))
+  const states = Array.from({ length: nSlots }, () => numbers.floats(stateElements(program, contextLength)))
   const fill = async (): Promise<void> => {
     core.spoil()
     backend.begin(everything)
     for (const buffer of program.buffers) backend.writeView(wholeOf(buffer), contents[buffer.id])
-    for (const [slot, state] of states.entries()) await backend.writeState(slot, state)
+    for (const [slot, state] of states.entries()) await backend.writeState(slot, contextLength, state)
   }
   const snapshot = async (segments: readonly Segment[]): Promise<Snapshot> => {
     const changed = new Map<string, Float32Array>()
@@ -100,8 +100,8 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
       kept.set(buffer.name, values.filter((value, i) => !isOut(value, i)))
     }
     for (let slot = 0; slot < nSlots; slot++) {
-      const isUsed = 'state' in op && segments.some((used) => used.slot === slot)
-      const values = await backend.readState(slot)
+      const isUsed = ('state' in op || op.kind === 'cacheKeyValue') && segments.some((used) => used.slot === slot)
+      const values = await backend.readState(slot, contextLength)
       ;(isUsed ? changed : kept).set(`state of slot ${slot}`, values)
     }
     return { changed, kept }
