@@ -1,9 +1,9 @@
 /**
  * gelu(x) = x · (1 + erf(x / √2)) / 2, of four lanes and of one, the same bits in both forms.
  *
- * What it lacks to relu is e = |x| · erfc(|x| / √2) / 2, and erfc(z) · e^(z²) is smooth in 1 / (1 + p z): a polynomial in it, relative
- * error 1.5e-7. Largest error against float64, measured over [-13, 13] (test/assembly/math.test.ts): 1.3e-7 of |x|; of the result itself
- * from -3 on 2.2e-6, below less by the rounding of x² in the exponent.
+ * What it lacks to relu is e = |x| · erfc(|x| / √2) / 2, and erfc(z) · e^(z²) is smooth in 1 / (1 + p z): a polynomial in it, of relative
+ * error 1.5e-7 (minimax, so weighted, on 0 ≤ |x| ≤ 14). Largest error against float64, measured over every 33rd float of [-13, 13]:
+ * 2.22 · 2^-23 of |x|; of the result 6.9e-7 from -3 on, and 4.2e-6 in its tail below, where x² rounds in the exponent. NaN at ±∞.
  */
 
 import { exp, expLanes } from './exp'
