@@ -152,10 +152,10 @@ export function buildModel(config: ModelConfig, hasTensor: (name: string) => boo
   const head = config.tieEmbeddings ? embedding : builder.parameter('lm_head.weight', [vocabSize, dModel])
   builder.add({ kind: 'linear', x: last, weight: head, bias: null, out: logits, accumulate: false })
   const program = builder.build(logits, vocabSize)
-  return { config, program, copies: copiesOf(config, program, { embeddingName, layers: frame.layers }) }
+  return { config, program, copies: copiesOf(config, program, { embeddingName, layers }) }
 }
 
-function copiesOf(config: ModelConfig, { parameters }: Program, names: { readonly embeddingName: string; readonly layers: string }): ReadonlyMap<string, string> {
+function copiesOf(config: ModelConfig, { parameters }: Program, names: { readonly embeddingName: string; readonly layers: Scope }): ReadonlyMap<string, string> {
   const copies = new Map(config.tieEmbeddings ? [['lm_head.weight', names.embeddingName]] : [])
   if (config.modelType !== 'zamba2') return copies
   return new Map([...copies, ...sharedCopies(names.layers, config, parameters.map(({ name }) => name))])
