@@ -27,6 +27,9 @@ const CASES: readonly Case[] = [
   { name: 'falcon_mamba', folder: fixtureModel('falcon_mamba'), format: 'f32', longest: 80, nRuns: 10 },
   { name: 'mamba2', folder: fixtureModel('mamba2'), format: 'f32', longest: 100, nRuns: 20 },
   { name: 'mamba2_groups', folder: fixtureModel('mamba2_groups'), format: 'bf16', longest: 60, nRuns: 10 },
+  ...['bamba', 'falcon_h1', 'granitemoehybrid', 'granitemoehybrid_moe', 'jamba', 'nemotron_h', 'zamba2'].map((name) => ({
+    name, folder: fixtureModel(name), format: 'f32' as const, longest: 60, nRuns: 6
+  })),
   { name: 'classics-8m', folder: repositoryPath('test/models/classics-8m'), format: 'f16', longest: 20, nRuns: 4 }
 ]
 const MOST_SEQUENCES = 4
