@@ -1,12 +1,13 @@
 /** Jamba (AI21, 2024): layers of Mamba-1 with learned norms on dt, B and C, or attention without positions; then SwiGLU or experts. */
 
+import { CheckpointError } from '../errors.ts'
 import type { View } from '../program/ops.ts'
 import { addAttention, type AttentionConfig, readAttention } from './attention.ts'
 import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
 import { readPeriodic } from './layers.ts'
 import { addMamba1Mixer, type Mamba1MixerConfig, readDtRank } from './mamba1.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
-import { addExperts, checkTopK, type ExpertsConfig } from './moe.ts'
+import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
 export interface JambaConfig extends CommonConfig {
@@ -14,7 +15,8 @@ export interface JambaConfig extends CommonConfig {
   readonly mamba: Mamba1MixerConfig
   readonly attention: AttentionConfig
   readonly mlp: MlpConfig
-  readonly experts: ExpertsConfig
+  /** null where no layer has any. */
+  readonly experts: ExpertsConfig | null
   /** Layers with experts in place of the one block. */
   readonly expertLayers: readonly number[]
 }
@@ -26,6 +28,9 @@ const EXPERT_NAMES = {
   each: (expert: number) => ({ gate: `experts.${expert}.gate_proj.weight`, up: `experts.${expert}.up_proj.weight`, down: `experts.${expert}.down_proj.weight` })
 }
 
+/** Each has three tensors of its own. */
+const MAX_EXPERTS = 2 ** 16
+
 /** transformers' `JambaConfig`. */
 export function readJambaConfig(reader: ConfigReader): JambaConfig {
   const isAttention = readPeriodic(reader, { period: ['attn_layer_period', 8], offset: ['attn_layer_offset', 4] })
@@ -36,11 +41,12 @@ export function readJambaConfig(reader: ConfigReader): JambaConfig {
   const { dModel, nLayers, normEps } = common
   reader.only('hidden_act', 'silu')
   reader.none('sliding_window')
-  const nExperts = reader.size('num_experts', { fallback: 16 })
-  const topK = reader.size('num_experts_per_tok', { fallback: 2 })
+  const nExperts = reader.size('num_experts', { fallback: 16, limit: 'experts' })
   const hasExperts = readPeriodic(reader, { period: ['expert_layer_period', 2], offset: ['expert_layer_offset', 1] })
   const expertLayers = nExperts > 1 ? Array.from({ length: nLayers }, (_, i) => i).filter(hasExperts) : []
-  if (expertLayers.length > 0) checkTopK(reader, { key: 'num_experts_per_tok', topK }, { key: 'num_experts', nExperts })
+  if (expertLayers.length * nExperts > MAX_EXPERTS) {
+    throw new CheckpointError({ place: `${reader.place}: num_experts`, expected: `at most ${MAX_EXPERTS} experts in all layers`, got: `${nExperts} in ${expertLayers.length}` })
+  }
   const dHidden = reader.size('intermediate_size', { fallback: 14_336 })
   return {
     ...common,
@@ -56,7 +62,7 @@ export function readJambaConfig(reader: ConfigReader): JambaConfig {
     },
     attention: readAttention(reader, { dModel, nKvHeads: 8 }),
     mlp: { dHidden, activation: 'silu', useBias: false },
-    experts: { nExperts, topK, dHidden, softmaxOver: 'all' },
+    experts: expertLayers.length > 0 ? { nExperts, topK: readTopK(reader, { key: 'num_experts', nExperts }), dHidden, softmaxOver: 'all' } : null,
     expertLayers
   }
 }
@@ -71,7 +77,7 @@ export function addJambaLayer(scope: Scope, config: JambaConfig, residual: View,
   )
   const mixed = addNormed(scope, 'pre_ff_layernorm', residual, normEps)
   addBranch(scope, residual, 1, (target) =>
-    config.expertLayers.includes(index)
+    experts && config.expertLayers.includes(index)
       ? addExperts(scope.below('feed_forward'), experts, { names: EXPERT_NAMES, x: mixed, target })
       : addMlp(scope.below('feed_forward'), mlp, { names: GATED_NAMES, x: mixed, target })
   )
