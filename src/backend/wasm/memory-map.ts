@@ -172,7 +172,7 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
     }
     case 'attention': {
       const nQueries = Math.max(QUERY_TILE, Math.ceil(op.q.width / op.cache.width))
-      return 4 * (KEY_BLOCK + 2 * roundUp(nQueries, LANES) + nQueries * roundUp(op.headDim, LANES))
+      return 4 * nQueries * (KEY_BLOCK + 3 + roundUp(op.headDim, LANES))
     }
     case 'embed':
     case 'gatherRows':
