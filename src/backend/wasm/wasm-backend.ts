@@ -3,10 +3,12 @@
 import { instantiateSync } from '@assemblyscript/loader'
 import * as abi from '../../../assembly/abi.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
-import { opCost, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, forwardInTurns, logitRows, type SteppingBackend } from '../backend.ts'
+import { type KeyValuePart, opCost, type Program, type View } from '../../program/ops.ts'
+import { rotaryRow } from '../../program/rotary.ts'
+import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram } from './encode.ts'
+import { type KeyValueCopy, readKeyValue, writeKeyValue } from './key-value.ts'
 import { createMemoryMap, type MemoryMap } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
 import { startThreads, type ThreadTeam } from './thread-team.ts'
@@ -60,6 +62,8 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     control[abi.CONTROL_N_TOKENS] = batch.tokens.length
     control[abi.CONTROL_N_LOGIT_ROWS] = wanted.length
     control[abi.CONTROL_N_SEGMENTS] = batch.segments.length
+    // Of the layers alone: later turns of the head find them done.
+    if (firstLogitRow === 0) writeAngles(map, memory.buffer, batch)
   }
   const team = core.nThreads > 1 ? await startThreads(core.module, memory, control) : undefined
   const run = (firstOp: number, endOp: number): void => {
@@ -76,6 +80,14 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     return into
   }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
+  /** The caches between a slot and the canonical state: layer by layer, since thousands of tokens take their time. */
+  const copyKeyValues = async (copy: (part: KeyValuePart, task: KeyValueCopy) => void, { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
+    for (const part of program.keyValues) {
+      const first = program.stateSize + position * part.offset
+      copy(part, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, position, canonical: state.subarray(first, first + 2 * position * part.width) })
+      await pace.pause()
+    }
+  }
 
   const backend: SteppingBackend = {
     program,
@@ -101,11 +113,15 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
           await pace.pause()
         }
       }),
-    async readState(slot) {
-      return slotState(slot).slice()
+    async readState(slot, position) {
+      const state = new Float32Array(stateElements(program, position))
+      state.set(slotState(slot))
+      await copyKeyValues((part, task) => readKeyValue(map.keyValue(part), task), { slot, position, state })
+      return state
     },
-    async writeState(slot, state) {
-      slotState(slot).set(state)
+    async writeState(slot, position, state) {
+      slotState(slot).set(state.subarray(0, program.stateSize))
+      await copyKeyValues((part, task) => writeKeyValue(map.keyValue(part), task), { slot, position, state })
     },
     async clearState(slot) {
       slotState(slot).fill(0)
@@ -123,6 +139,16 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
 function heapBaseOf(module: WebAssembly.Module, shared: boolean): number {
   const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared }) } })
   return exports.heapBase()
+}
+
+/** The angles by which each row's queries and keys are turned. */
+function writeAngles({ rotaries }: MemoryMap, memory: ArrayBufferLike, { segments }: Batch): void {
+  for (const { theta, rotaryDim, address } of rotaries) {
+    for (const { position, firstRow, nRows } of segments) {
+      const rows = new Float32Array(memory, address + 4 * rotaryDim * firstRow, rotaryDim * nRows)
+      for (let t = 0; t < nRows; t++) rows.set(rotaryRow(theta, rotaryDim, position + t), t * rotaryDim)
+    }
+  }
 }
 
 function writeControl(map: MemoryMap, memory: ArrayBufferLike, nThreads: number): void {
