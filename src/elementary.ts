@@ -112,3 +112,37 @@ function logOfReduced(f: number, k: number, correction: number): number {
   const half = 0.5 * f * f
   return s * (half + remainder) + (k * LN2_LOW + correction) - half + f + k * LN2_HIGH
 }
+
+/** π/2 in three parts: the first two have 33 significant bits, so their products with an integer below 2^20 are exact. */
+const HALF_PI_1 = 1.57079632673412561417e0
+const HALF_PI_2 = 6.07710050630396597660e-11
+const HALF_PI_3 = 2.02226624879595063154e-21
+
+/** sin r ≈ r + r³ (S1 + r² (S2 + …)), cos r ≈ 1 − r²/2 + r⁴ (C1 + r² (C2 + …)) on |r| ≤ π/4. */
+const S1 = -1.66666666666666324348e-1
+const S2 = 8.33333333332248946124e-3
+const S3 = -1.98412698298579493134e-4
+const S4 = 2.75573137070700676789e-6
+const S5 = -2.50507602534068634195e-8
+const S6 = 1.58969099521155010221e-10
+const C1 = 4.16666666666666019037e-2
+const C2 = -1.38888888888741095749e-3
+const C3 = 2.48015872894767294178e-5
+const C4 = -2.75573143513906633035e-7
+const C5 = 2.08757232129817482790e-9
+const C6 = -1.13596475577881948265e-11
+
+/** Sine and cosine of 0 ≤ x < 1.6e6. Absolute error below 2e-16 (measured against 50 digits in test/elementary.test.ts). */
+export function sinCos(x: number): readonly [sin: number, cos: number] {
+  const k = Math.floor(x / HALF_PI_1 + 0.5)
+  const r = x - k * HALF_PI_1 - k * HALF_PI_2 - k * HALF_PI_3
+  const z = r * r
+  const sin = r + r * z * (S1 + z * (S2 + z * (S3 + z * (S4 + z * (S5 + z * S6)))))
+  const cos = 1 - (0.5 * z - z * z * (C1 + z * (C2 + z * (C3 + z * (C4 + z * (C5 + z * C6))))))
+  switch (k & 3) {
+    case 0: return [sin, cos]
+    case 1: return [cos, -sin]
+    case 2: return [-sin, -cos]
+    default: return [-cos, sin]
+  }
+}

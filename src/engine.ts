@@ -27,6 +27,8 @@ export interface Engine {
   sequence(): Sequence
   /** A sequence with the same state. */
   fork(sequence: Sequence): Promise<Sequence>
+  /** RangeError where a sequence of `length` tokens would go beyond the context of a model with attention. */
+  checkLength(length: number): void
   /** Gives the sequence's slot and memory back. */
   release(sequence: Sequence): Promise<void>
   /** `task` as one call: `dispose` waits for it, and it is refused (TypeError) after that. */
@@ -34,6 +36,7 @@ export interface Engine {
   /**
    * Reads tokens. Logits go to `onLogits`: of all tokens, of the last, or of none. Others get their turn between chunks.
    * When it throws (an abort comes between chunks) the tokens before `sequence.position` have been read, and no others.
+   * RangeError beyond the context, before anything is read.
    */
   run(sequence: Sequence, ids: Int32Array, logits: 'none' | 'last' | 'all', options?: RunOptions): Promise<void>
   dispose(): Promise<void>
@@ -63,7 +66,7 @@ export function createEngine(backend: Backend): Engine {
   /** Moves a resident out and returns its slot. */
   const park = async (sequence: Sequence): Promise<number> => {
     const slot = sequence.slot ?? 0
-    sequence.parked = await backend.readState(slot)
+    sequence.parked = await backend.readState(slot, sequence.position)
     sequence.slot = null
     residents.delete(sequence)
     return slot
@@ -75,12 +78,17 @@ export function createEngine(backend: Backend): Engine {
       const slot = freeSlots.pop() ?? (await park(oldest))
       sequence.slot = slot
       if (sequence.parked === null) await backend.clearState(slot)
-      else await backend.writeState(slot, sequence.parked)
+      else await backend.writeState(slot, sequence.position, sequence.parked)
       sequence.parked = null
     }
     residents.delete(sequence)
     residents.add(sequence)
     return sequence.slot
+  }
+  const checkLength = (length: number): void => {
+    const { contextLength } = backend.capacity
+    if (backend.program.keyValues.length === 0 || length <= contextLength) return
+    throw new RangeError(messageOf({ place: 'contextLength', expected: `at most ${contextLength} tokens in a sequence, as the option contextLength of load allows`, got: `${length}` }))
   }
   const checkInUse = (isRefused: boolean): void => {
     if (isRefused) throw new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
@@ -102,9 +110,10 @@ export function createEngine(backend: Backend): Engine {
     fork: (sequence) =>
       lock.run(async () => {
         checkInUse(isDisposed)
-        const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot)
+        const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot, sequence.position)
         return { slot: null, parked, position: sequence.position }
       }),
+    checkLength,
     release: (sequence) =>
       lock.run(async () => {
         if (sequence.slot !== null) freeSlots.push(sequence.slot)
@@ -123,6 +132,7 @@ export function createEngine(backend: Backend): Engine {
       }
     },
     async run(sequence, ids, logits, { signal, onProgress, onLogits } = {}) {
+      checkLength(sequence.position + ids.length)
       const chunkRows = logits === 'all' ? maxLogits : maxRows
       for (let first = 0; first < ids.length; first += chunkRows) {
         await lock.run(async () => {

@@ -75,7 +75,7 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
   const stateSize = dInner * dState
   const pace = createPace()
   for (let b = 0; b < nBatch; b++) {
-    if (initialState) await backend.writeState(0, initialState.data.subarray(b * stateSize, (b + 1) * stateSize))
+    if (initialState) await backend.writeState(0, 0, initialState.data.subarray(b * stateSize, (b + 1) * stateSize))
     else await backend.clearState(0)
     for (let first = 0; first < length; first += CHUNK_ROWS) {
       signal?.throwIfAborted()
@@ -87,7 +87,7 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
       writeRows(y, backend.readView(out), dInner, place)
       await pace.pause()
     }
-    lastState.set(await backend.readState(0), b * stateSize)
+    lastState.set(await backend.readState(0, length), b * stateSize)
   }
   await backend.dispose()
   return { y: { data: y, shape: x.shape }, lastState: { data: lastState, shape: [nBatch, dInner, dState] } }
@@ -126,7 +126,7 @@ function scanProgram(input: SelectiveScanInput, { dInner, dState }: Sizes) {
 }
 
 async function createScanBackend(program: Program, maxRows: number, kind: NonNullable<SelectiveScanInput['backend']>): Promise<SteppingBackend> {
-  const capacity = { maxRows, maxLogitRows: 0, nSlots: 1 }
+  const capacity = { maxRows, maxLogitRows: 0, nSlots: 1, contextLength: 0 }
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'asked for')
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
   return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads: 1, reason: 'asked for' })

@@ -48,6 +48,8 @@ export interface Capacity {
   readonly maxLogitRows: number
   /** Sequences whose state is resident. */
   readonly nSlots: number
+  /** Tokens that a sequence may have where the program has keys and values; 0 in one without. */
+  readonly contextLength: number
 }
 
 export interface Backend {
@@ -60,9 +62,12 @@ export interface Backend {
   write(parameter: Parameter, values: WeightData, first: number): void
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
-  /** The canonical state (program.stateSize) of a slot, the caller's own. */
-  readState(slot: number): Promise<Float32Array>
-  writeState(slot: number, state: Float32Array): Promise<void>
+  /**
+   * The canonical state of a slot whose sequence has read `position` tokens, the caller's own: program.stateSize elements, then of each of
+   * program.keyValues the keys (position, width) and the values (position, width).
+   */
+  readState(slot: number, position: number): Promise<Float32Array>
+  writeState(slot: number, position: number, state: Float32Array): Promise<void>
   clearState(slot: number): Promise<void>
   dispose(): Promise<void>
 }
@@ -75,6 +80,11 @@ export interface SteppingBackend extends Backend {
   /** (rows of the batch, view.width): written to the start of `into`, by default the caller's own. */
   readView(view: View, into?: Float32Array): Float32Array
   writeView(view: View, values: Float32Array): void
+}
+
+/** Elements of the canonical state of a sequence that has read `position` tokens. */
+export function stateElements({ stateSize, keyValueWidth }: Program, position: number): number {
+  return stateSize + position * keyValueWidth
 }
 
 /** The token rows whose logits a batch asks for. */

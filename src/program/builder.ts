@@ -1,6 +1,6 @@
 /** Writes a Program: hands out buffers, parameters and states, collects ops. */
 
-import { type ActivationBuffer, elementsOf, type Mark, type Op, type Parameter, type Program, type RowSpace, type StatePart, type View } from './ops.ts'
+import { type ActivationBuffer, elementsOf, type KeyValuePart, type Mark, type Op, type Parameter, type Program, type RowSpace, type StatePart, type View } from './ops.ts'
 
 export class ProgramBuilder {
   readonly #ops: Op[] = []
@@ -8,7 +8,9 @@ export class ProgramBuilder {
   readonly #parameters = new Map<string, Parameter>()
   readonly #states: StatePart[] = []
   readonly #marks: Mark[] = []
+  readonly #keyValues: KeyValuePart[] = []
   #stateSize = 0
+  #keyValueWidth = 0
 
   /** The whole of the buffer `name`. Asking again gives the same memory: every layer uses the same buffers. */
   buffer(name: string, width: number, rows: RowSpace = 'token'): View {
@@ -38,6 +40,14 @@ export class ProgramBuilder {
     return part
   }
 
+  /** Keys and values of an attention layer, `width` elements of each for every token. */
+  keyValue(name: string, width: number): KeyValuePart {
+    const part = { name, width, offset: this.#keyValueWidth }
+    this.#keyValues.push(part)
+    this.#keyValueWidth += 2 * width
+    return part
+  }
+
   add(op: Op): void {
     this.#ops.push(op)
   }
@@ -58,6 +68,8 @@ export class ProgramBuilder {
       parameters: [...this.#parameters.values()],
       states: this.#states,
       stateSize: this.#stateSize,
+      keyValues: this.#keyValues,
+      keyValueWidth: this.#keyValueWidth,
       marks: this.#marks,
       logits,
       vocabSize

@@ -40,6 +40,18 @@ export interface StatePart {
   readonly offset: number
 }
 
+/**
+ * Keys and values of the tokens read so far, of one attention layer: the part of a sequence's state that grows with its length.
+ * A token has `width` elements of each, keys after the rotation. Canonical form: keys (position, width), then values (position, width), f32.
+ */
+export interface KeyValuePart {
+  readonly name: string
+  /** nKvHeads · headDim */
+  readonly width: number
+  /** First of the 2 · width elements that a token has here, of the program's keyValueWidth. */
+  readonly offset: number
+}
+
 /** out[row] = weight[token of row]; weight (vocabSize, out.width). */
 export interface EmbedOp {
   readonly kind: 'embed'
@@ -136,7 +148,104 @@ export interface SsdScanOp {
   readonly out: View
 }
 
-export type Op = EmbedOp | GatherRowsOp | RmsNormOp | LinearOp | Conv1dOp | SelectiveScanOp | SsdScanOp
+/**
+ * Rotary positions (Su et al. 2021) in transformers' order of halves (`rotate_half`): of each head the first rotaryDim columns are turned,
+ * column i with column i + rotaryDim / 2, by the angle position · theta^(−2i / rotaryDim). In place: out is x. Width: heads · headDim.
+ */
+export interface RotaryOp {
+  readonly kind: 'rotary'
+  readonly x: View
+  readonly headDim: number
+  readonly rotaryDim: number
+  readonly theta: number
+  readonly out: View
+}
+
+/** Stores the keys and the values of the rows at their positions: key, value (rows, cache.width). Writes no buffer: out is key, as it is. */
+export interface CacheKeyValueOp {
+  readonly kind: 'cacheKeyValue'
+  readonly key: View
+  readonly value: View
+  readonly cache: KeyValuePart
+  readonly out: View
+}
+
+/**
+ * Causal grouped-query attention over the cache, which holds the rows' own keys too: out = softmax(scale · q · keysᵀ) · values, for each head over
+ * the positions up to the row's own. q, out (rows, nHeads · headDim); head i has the key and value head floor(i · nKvHeads / nHeads).
+ * Linear in memory: no (tokens, tokens) matrix.
+ */
+export interface AttentionOp {
+  readonly kind: 'attention'
+  readonly q: View
+  readonly headDim: number
+  readonly scale: number
+  readonly cache: KeyValuePart
+  readonly out: View
+}
+
+/** relu2 is relu(x)², gelu the exact one by erf. */
+export type ActivationFunction = 'silu' | 'gelu' | 'relu2'
+
+/** out = f(x), or f(x) · by. */
+export interface ActivationOp {
+  readonly kind: 'activation'
+  readonly x: View
+  readonly by: View | null
+  readonly function: ActivationFunction
+  readonly out: View
+}
+
+/** out = factor · x, or out + factor · x where it accumulates: multipliers, sums of branches, copies. */
+export interface ScaledAddOp {
+  readonly kind: 'scaledAdd'
+  readonly x: View
+  readonly factor: number
+  readonly accumulate: boolean
+  readonly out: View
+}
+
+/**
+ * The topK largest of x (rows, nExperts), ties to the lowest index. out (rows, 2 · topK): the experts' indices, ascending, as numbers, then
+ * their weights: softmax over the chosen ones, or over all experts without rescaling the chosen.
+ */
+export interface RouteOp {
+  readonly kind: 'route'
+  readonly x: View
+  readonly topK: number
+  readonly softmaxOver: 'chosen' | 'all'
+  readonly out: View
+}
+
+/**
+ * For each row and each of its choices j: out_j = weight_e · x_j, e the j-th chosen expert. choices as `route` leaves them;
+ * x (rows, nIn), the same for all choices, or (rows, topK · nIn) where it is per choice; out (rows, topK · nOut).
+ * weights: one (nExperts, nOut, nIn), or nExperts of (nOut, nIn).
+ */
+export interface ExpertLinearOp {
+  readonly kind: 'expertLinear'
+  readonly x: View
+  readonly isPerChoice: boolean
+  readonly choices: View
+  readonly topK: number
+  readonly nExperts: number
+  readonly weights: readonly Parameter[]
+  readonly out: View
+}
+
+/** out = Σ_j weight_j · x_j over a row's choices in the order of their experts, or added to out; x (rows, topK · out.width). */
+export interface MixExpertsOp {
+  readonly kind: 'mixExperts'
+  readonly x: View
+  readonly choices: View
+  readonly topK: number
+  readonly accumulate: boolean
+  readonly out: View
+}
+
+export type Op =
+  | EmbedOp | GatherRowsOp | RmsNormOp | LinearOp | Conv1dOp | SelectiveScanOp | SsdScanOp
+  | RotaryOp | CacheKeyValueOp | AttentionOp | ActivationOp | ScaledAddOp | RouteOp | ExpertLinearOp | MixExpertsOp
 
 export type OpKind = Op['kind']
 
@@ -160,6 +269,10 @@ export interface Program {
   readonly states: readonly StatePart[]
   /** Elements of one sequence's state. */
   readonly stateSize: number
+  /** What grows with the sequence: none in a pure state space model. */
+  readonly keyValues: readonly KeyValuePart[]
+  /** Elements of one token in all of keyValues. */
+  readonly keyValueWidth: number
   readonly marks: readonly Mark[]
   /** (logit rows, vocabSize), or null in a program without a head. */
   readonly logits: View | null
@@ -184,8 +297,17 @@ export function opCost(op: Op): number {
     case 'selectiveScan': return 30 * op.x.width * op.dState
     case 'ssdScan': return 8 * op.x.width * op.dState
     case 'conv1d': return 40 * op.x.width
+    case 'expertLinear': return 2 * op.topK * (op.isPerChoice ? op.x.width / op.topK : op.x.width) * (op.out.width / op.topK)
+    // Grows with the position; counted as for a context of a thousand tokens.
+    case 'attention': return 4000 * op.q.width
+    case 'activation': return 30 * op.out.width
+    case 'route': return 30 * op.x.width
+    case 'mixExperts': return 2 * op.x.width
     case 'embed':
     case 'gatherRows':
+    case 'rotary':
+    case 'cacheKeyValue':
+    case 'scaledAdd':
     case 'rmsNorm': return 8 * op.out.width
   }
 }

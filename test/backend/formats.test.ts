@@ -38,7 +38,7 @@ interface LinearForm {
 function linearSpec({ format, nOut, nIn, hasBias, accumulate }: LinearForm, fill?: NonNullable<OpSpec['fills']>[string]): OpSpec {
   const x = (builder: ProgramBuilder): View => columns(builder.buffer('x', INSET + nIn + 2), INSET, nIn)
   return {
-    seed: 100 * nOut + nIn, format, capacity: { maxRows: 72, maxLogitRows: 72, nSlots: 1 },
+    seed: 100 * nOut + nIn, format, capacity: { maxRows: 72, maxLogitRows: 72, nSlots: 1, contextLength: 0 },
     ...(fill ? { fills: { x: fill } } : {}),
     build: (builder) => ({
       kind: 'linear', accumulate, x: x(builder), weight: builder.parameter('weight', [nOut, nIn]),
@@ -104,7 +104,7 @@ describe.each([...DENSE, ...QUANTIZED])('embed, %s', (format) => {
     for (const width of [1, 2, 6, 32, 64, 96]) {
       if (width % 32 !== 0 && format.startsWith('q')) continue
       const spec: OpSpec = {
-        seed: width, format, vocabSize, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 1 },
+        seed: width, format, vocabSize, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 1, contextLength: 0 },
         build: (builder) => ({ kind: 'embed', weight: builder.parameter('weight', [vocabSize, width]), out: builder.buffer('out', width) })
       }
       expect(await compareAll(spec, [[segment(0, 0, 1)], [segment(0, 0, 19)]], { tolerance: 0, place: `width ${width}` })).toBe(0)

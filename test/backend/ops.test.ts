@@ -43,7 +43,7 @@ describe('linear', () => {
       for (const [hasBias, accumulate] of [[false, false], [true, false], [false, true], [true, true]]) {
         const isInset = hasBias !== accumulate
         const spec: OpSpec = {
-          seed: 100 * nOut + nIn, capacity: { maxRows: 132, maxLogitRows: 132, nSlots: 1 },
+          seed: 100 * nOut + nIn, capacity: { maxRows: 132, maxLogitRows: 132, nSlots: 1, contextLength: 0 },
           build: (builder) => ({
             kind: 'linear', accumulate,
             x: view(builder, 'x', { width: nIn, isInset }),
@@ -62,7 +62,7 @@ describe('linear', () => {
 
   test('runs over the logit rows where the output has those', async () => {
     const spec: OpSpec = {
-      seed: 5, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 4 },
+      seed: 5, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 4, contextLength: 0 },
       build: (builder) => ({
         kind: 'linear', accumulate: false, bias: null,
         x: builder.buffer('x', 5, 'logit'), weight: builder.parameter('weight', [11, 5]), out: builder.buffer('out', 11, 'logit')
@@ -78,7 +78,7 @@ test('rmsNorm', async () => {
   for (const width of [...range(1, 17), 32, 100]) {
     for (const form of ['apart', 'inset', 'in place'] as const) {
       const spec: OpSpec = {
-        seed: width, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 1 },
+        seed: width, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 1, contextLength: 0 },
         build(builder) {
           const x = view(builder, 'x', { width, isInset: form !== 'apart' })
           const out = form === 'in place' ? x : view(builder, 'out', { width, isInset: form === 'inset' })
@@ -97,7 +97,7 @@ test('rmsNorm of groups, with and without a gate and weights', async () => {
     for (const [hasGate, hasWeight, isInPlace] of [[true, true, false], [true, false, true], [false, false, true], [false, true, false], [true, true, true]]) {
       const width = groupWidth * nGroups
       const spec: OpSpec = {
-        seed: width + groupWidth, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 1 }, ranges: { gate: [-5, 5] },
+        seed: width + groupWidth, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 1, contextLength: 0 }, ranges: { gate: [-5, 5] },
         build(builder) {
           const x = view(builder, 'x', { width, isInset: true })
           return {
@@ -128,7 +128,7 @@ describe('conv1d', () => {
     for (const width of [...range(1, 9), 16, 21]) {
       for (const [hasBias, activation, isInset] of [[true, 'silu', false], [false, 'silu', true], [true, 'none', true]] as const) {
         const spec: OpSpec = {
-          seed: 10 * width + dConv, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 4 }, ranges: { x: [-3, 3] },
+          seed: 10 * width + dConv, capacity: { maxRows: 12, maxLogitRows: 12, nSlots: 4, contextLength: 0 }, ranges: { x: [-3, 3] },
           build(builder) {
             // States before and after this one in the slot must stay as they are.
             builder.state('before', [3])
@@ -154,7 +154,7 @@ test('embed', async () => {
   for (const vocabSize of [1, 7, 8, 9, 20]) {
     for (const width of [...range(1, 9), 32]) {
       const spec: OpSpec = {
-        seed: vocabSize, vocabSize, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 2 },
+        seed: vocabSize, vocabSize, capacity: { maxRows: 20, maxLogitRows: 20, nSlots: 2, contextLength: 0 },
         build: (builder) => ({
           kind: 'embed', weight: builder.parameter('weight', [vocabSize, width]), out: view(builder, 'out', { width, isInset: width % 2 === 0, isOut: true })
         })
@@ -171,7 +171,7 @@ test('gatherRows', async () => {
   ]
   for (const width of [...range(1, 9), 33]) {
     const spec: OpSpec = {
-      seed: width, capacity: { maxRows: 16, maxLogitRows: 16, nSlots: 5 },
+      seed: width, capacity: { maxRows: 16, maxLogitRows: 16, nSlots: 5, contextLength: 0 },
       build: (builder) => ({
         kind: 'gatherRows', x: view(builder, 'x', { width, isInset: width % 2 === 0 }),
         out: view(builder, 'out', { width, isInset: width % 3 === 0, isOut: true, rows: 'logit' })
@@ -197,7 +197,7 @@ describe('outputs that the kernels could not store without harm are refused', ()
 /** Resolves to the error's absence alone: a rig would be a long message. */
 async function createLinear(offset: number, width: number, bufferWidth: number): Promise<string> {
   await createRig('simd', {
-    seed: 1, capacity: { maxRows: 4, maxLogitRows: 4, nSlots: 1 },
+    seed: 1, capacity: { maxRows: 4, maxLogitRows: 4, nSlots: 1, contextLength: 0 },
     build: (builder) => ({
       kind: 'linear', accumulate: false, bias: null, x: builder.buffer('x', 3),
       weight: builder.parameter('weight', [width, 3]), out: columns(builder.buffer('out', bufferWidth), offset, width)

@@ -55,7 +55,7 @@ function addScan(builder: ProgramBuilder, form: Form): Op {
 
 async function compareAll(form: Form, batches: readonly (readonly Segment[])[]): Promise<number> {
   const spec: OpSpec = {
-    seed: 31 * form.dInner + form.dState, capacity: { maxRows: 2 * BLOCK + 8, maxLogitRows: 2 * BLOCK + 8, nSlots: 4 },
+    seed: 31 * form.dInner + form.dState, capacity: { maxRows: 2 * BLOCK + 8, maxLogitRows: 2 * BLOCK + 8, nSlots: 4, contextLength: 0 },
     build: (builder) => addScan(builder, form),
     ranges: { A: [-4, -0.05], dt: form.dtSoftplus ? [-4, 3] : [0.001, 0.8], dtBias: form.dtSoftplus ? [-1, 1] : [0, 0.3], xz: [-2, 2], z: [-4, 4] }
   }
@@ -113,7 +113,7 @@ test.each([[6, 2, 3], [6, 3, 2], [12, 4, 6], [12, 3, 4], [12, 2, 3]])('%i channe
 
 test.each(BUILDS)('a state that fades ends at zero, at the same token however the tokens are split, %s', async (kind) => {
   const spec: OpSpec = {
-    seed: 3, capacity: { maxRows: 64, maxLogitRows: 64, nSlots: 1 },
+    seed: 3, capacity: { maxRows: 64, maxLogitRows: 64, nSlots: 1, contextLength: 0 },
     build: (builder) => addScan(builder, { ...PLAIN, dInner: 4, dState: 4, hasZ: false, hasD: false, hasDtBias: false, dtSoftplus: false, isInset: false }),
     ranges: { A: [-2, -1.5], dt: [0.9, 1], x: [0, 0] }
   }

@@ -45,7 +45,7 @@ function addScan(builder: ProgramBuilder, { nHeads, headDim, dState, nGroups, is
 
 async function compareAll(form: Form, batches: readonly (readonly Segment[])[]): Promise<number> {
   const spec: OpSpec = {
-    seed: 31 * form.headDim + form.dState, capacity: { maxRows: 3 * BLOCK + 8, maxLogitRows: 3 * BLOCK + 8, nSlots: 4 },
+    seed: 31 * form.headDim + form.dState, capacity: { maxRows: 3 * BLOCK + 8, maxLogitRows: 3 * BLOCK + 8, nSlots: 4, contextLength: 0 },
     build: (builder) => addScan(builder, form),
     ranges: { A: [-4, -0.05], dt: [-4, 3], zdt: [-4, 3], xBC: [-2, 2] }
   }
@@ -90,7 +90,7 @@ test('tokens around a block', async () => {
 
 test.each(BUILDS)('a state that fades ends at zero, not among the subnormals, %s', async (kind) => {
   const spec: OpSpec = {
-    seed: 3, capacity: { maxRows: 64, maxLogitRows: 64, nSlots: 1 },
+    seed: 3, capacity: { maxRows: 64, maxLogitRows: 64, nSlots: 1, contextLength: 0 },
     build: (builder) => addScan(builder, { ...PLAIN, headDim: 5, dtLimit: [1, 1], hasD: false, hasDtBias: false, isInset: false }),
     ranges: { A: [-1.5, -1.2], x: [0, 0] }
   }

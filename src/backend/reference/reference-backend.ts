@@ -1,10 +1,11 @@
 /** Interprets a program in float64. Slow, readable, and what the other backends are tested against. */
 
 import { elementsOf, type Op, type OpKind, type OpOf, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, forwardInTurns, logitRows, type SteppingBackend } from '../backend.ts'
+import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
+import type { Context } from './context.ts'
 import { createReferenceMemory } from './memory.ts'
-import { type Context, referenceOps } from './ops.ts'
+import { referenceOps } from './ops.ts'
 
 export function createReferenceBackend(program: Program, capacity: Capacity, reason: string): SteppingBackend {
   const memory = createReferenceMemory(program, capacity)
@@ -23,6 +24,16 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
       for (let i = 0; i < view.width; i++) into[row * view.width + i] = memory.get(view, row, i)
     }
     return into
+  }
+
+  /** The canonical state's parts and where each starts. */
+  const stateParts = (slot: number, position: number): { part: Float64Array; first: number }[] => {
+    let first = 0
+    const parts = [memory.slot(slot), ...program.keyValues.flatMap((part) => [memory.keys(slot, part), memory.values(slot, part)].map((all) => all.subarray(0, position * part.width)))]
+    return parts.map((part) => {
+      first += part.length
+      return { part, first: first - part.length }
+    })
   }
 
   const backend: SteppingBackend = {
@@ -48,11 +59,13 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
           await pace.pause()
         }
       }),
-    async readState(slot) {
-      return Float32Array.from(memory.slot(slot))
+    async readState(slot, position) {
+      const state = new Float32Array(stateElements(program, position))
+      for (const { part, first } of stateParts(slot, position)) state.set(part, first)
+      return state
     },
-    async writeState(slot, state) {
-      memory.slot(slot).set(state)
+    async writeState(slot, position, state) {
+      for (const { part, first } of stateParts(slot, position)) part.set(state.subarray(first, first + part.length))
     },
     async clearState(slot) {
       memory.slot(slot).fill(0)
