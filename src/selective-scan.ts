@@ -80,11 +80,12 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
     for (let first = 0; first < length; first += CHUNK_ROWS) {
       signal?.throwIfAborted()
       const nRows = Math.min(CHUNK_ROWS, length - first)
-      const place = { b, first, nRows, length, isTransposed }
+      const place = { b, first, nRows, length }
       backend.begin({ tokens: new Int32Array(nRows), segments: [{ slot: 0, position: first, firstRow: 0, nRows, logits: 'none' }] })
-      for (const [view, { data }] of tokenInputs) backend.writeView(view, readRows(data, view.width, place))
+      for (const [view, { data }] of tokenInputs) backend.writeView(view, (isTransposed ? readTransposed : rowsOf)(data, view.width, place))
       backend.run(0, 1)
-      writeRows(y, backend.readView(out), dInner, place)
+      if (isTransposed) writeTransposed(y, backend.readView(out), dInner, place)
+      else backend.readView(out, rowsOf(y, dInner, place))
       await pace.pause()
     }
     lastState.set(await backend.readState(0), b * stateSize)
@@ -137,25 +138,34 @@ interface Place {
   readonly first: number
   readonly nRows: number
   readonly length: number
-  readonly isTransposed: boolean
 }
 
-/** Tokens [first, first + nRows) of sequence b as (nRows, width). */
-function readRows(data: Float32Array, width: number, { b, first, nRows, length, isTransposed }: Place): Float32Array {
-  const start = b * length * width
-  if (!isTransposed) return data.subarray(start + first * width, start + (first + nRows) * width)
+/** Tokens [first, first + nRows) of sequence b of (Z, L, width). */
+function rowsOf(data: Float32Array, width: number, { b, first, nRows, length }: Place): Float32Array {
+  const start = (b * length + first) * width
+  return data.subarray(start, start + nRows * width)
+}
+
+/** Transposing takes so many channels at once: their rows in (width, L) and a line of (nRows, width) stay in L1. */
+const TILE_CHANNELS = 16
+
+/** The same of (Z, width, L), as (nRows, width). */
+function readTransposed(data: Float32Array, width: number, { b, first, nRows, length }: Place): Float32Array {
+  const start = b * length * width + first
   const rows = new Float32Array(nRows * width)
-  for (let t = 0; t < nRows; t++) for (let i = 0; i < width; i++) rows[t * width + i] = data[start + i * length + first + t]
+  for (let tile = 0; tile < width; tile += TILE_CHANNELS) {
+    const end = Math.min(width, tile + TILE_CHANNELS)
+    for (let t = 0; t < nRows; t++) for (let i = tile; i < end; i++) rows[t * width + i] = data[start + i * length + t]
+  }
   return rows
 }
 
-function writeRows(data: Float32Array, rows: Float32Array, width: number, { b, first, nRows, length, isTransposed }: Place): void {
-  const start = b * length * width
-  if (!isTransposed) {
-    data.set(rows, start + first * width)
-    return
+function writeTransposed(data: Float32Array, rows: Float32Array, width: number, { b, first, nRows, length }: Place): void {
+  const start = b * length * width + first
+  for (let tile = 0; tile < width; tile += TILE_CHANNELS) {
+    const end = Math.min(width, tile + TILE_CHANNELS)
+    for (let t = 0; t < nRows; t++) for (let i = tile; i < end; i++) data[start + i * length + t] = rows[t * width + i]
   }
-  for (let t = 0; t < nRows; t++) for (let i = 0; i < width; i++) data[start + i * length + first + t] = rows[t * width + i]
 }
 
 interface Sizes {
