@@ -136,7 +136,7 @@ describe('readTensor', () => {
     const bytes = new Uint8Array(3 * blockBytes)
     const read = async (): Promise<void> => {
       const entry = { ...entryOf(dtype, bytes), shape: [96] }
-      await readTensor(entry, { asStored: true, onSlice: (values, _, stored) => void expect([values.length, stored.length]).toEqual([0, bytes.length]) })
+      await readTensor(entry, { asStored: true, onSlice: (values, _, stored) => { expect([values.length, stored.length]).toEqual([0, bytes.length]) } })
     }
     await read()
     // The second block's scale is infinite, and so is its first weight of 1 (Q8_0) or −8 (Q4_0).
