@@ -52,9 +52,6 @@ export interface SelectiveScanOutput {
 /** Rows at a time. */
 const CHUNK_ROWS = 256
 
-/** Tensors that change with the tokens, as the program's views. */
-type TokenInputs = readonly (readonly [View, Tensor])[]
-
 /**
  * dt = softplus(dt + dtBias); h = exp(dt · A) · h + dt · B · x; y = (C · h + D · x) · silu(z).
  * Follows `selective_scan_ref` of state-spaces/mamba, in f32. Splitting the tokens and carrying lastState over gives the same bits.
@@ -64,11 +61,10 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
   const { x, initialState, layout = 'bld', backend: kind = 'auto', signal } = input
   const isTransposed = checkOption('layout', layout, ['bld', 'bdl']) === 'bdl'
   checkOption('backend', kind, ['auto', 'reference', 'scalar', 'simd'])
-  const sizes = checkShapes(input, isTransposed)
-  const { nBatch, length, dInner, dState } = sizes
-  const { program, parameters, tokenInputs, out } = scanProgram(input, sizes)
-  const backend = await createScanBackend(program, Math.min(CHUNK_ROWS, Math.max(1, length)), kind)
-  for (const [parameter, { data }] of parameters) backend.write(parameter, data, 0)
+  const { nBatch, length, dInner, dState } = checkShapes(input, isTransposed)
+  const scan = await openScan(input, { dInner, dState, maxRows: Math.min(CHUNK_ROWS, Math.max(1, length)), kind })
+  const { backend, out } = scan
+  for (const parameter of backend.program.parameters) backend.write(parameter, tensorOf(input, parameter.name).data, 0)
 
   const y = new Float32Array(x.data.length)
   const lastState = new Float32Array(nBatch * dInner * dState)
@@ -82,7 +78,7 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
       const nRows = Math.min(CHUNK_ROWS, length - first)
       const place = { b, first, nRows, length }
       backend.begin({ tokens: new Int32Array(nRows), segments: [{ slot: 0, position: first, firstRow: 0, nRows, logits: 'none' }] })
-      for (const [view, { data }] of tokenInputs) backend.writeView(view, (isTransposed ? readTransposed : rowsOf)(data, view.width, place))
+      for (const view of scan.inputs) backend.writeView(view, (isTransposed ? readTransposed : rowsOf)(tensorOf(input, view.buffer.name).data, view.width, place))
       backend.run(0, 1)
       if (isTransposed) writeTransposed(y, backend.readView(out), dInner, place)
       else backend.readView(out, rowsOf(y, dInner, place))
@@ -90,32 +86,76 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
     }
     lastState.set(await backend.readState(0), b * stateSize)
   }
-  await backend.dispose()
+  await closeScan(scan)
   return { y: { data: y, shape: x.shape }, lastState: { data: lastState, shape: [nBatch, dInner, dState] } }
 }
 
-function scanProgram(input: SelectiveScanInput, { dInner, dState }: Sizes) {
-  const builder = new ProgramBuilder()
-  const parameters: (readonly [Parameter, Tensor])[] = []
-  const tokenInputs: (readonly [View, Tensor])[] = []
-  const parameter = (name: string, tensor: Tensor): Parameter => {
-    const added = builder.parameter(name, tensor.shape)
-    parameters.push([added, tensor])
-    return added
+/** A backend for inputs of some shapes. */
+interface Scan {
+  readonly key: string
+  readonly backend: SteppingBackend
+  /** What changes with the tokens, named as in the input. */
+  readonly inputs: readonly View[]
+  readonly out: View
+}
+
+/** The last small one: a call of the same shapes takes it over, and costs no memory and no instance of its own. */
+let idle: Scan | null = null
+const MAX_IDLE_BYTES = 2 ** 22
+
+interface ScanShape {
+  readonly dInner: number
+  readonly dState: number
+  readonly maxRows: number
+  readonly kind: NonNullable<SelectiveScanInput['backend']>
+}
+
+async function openScan(input: SelectiveScanInput, shape: ScanShape): Promise<Scan> {
+  const { dtSoftplus = false, layout } = input
+  const key = JSON.stringify([shape.kind, layout, dtSoftplus, ...TENSORS.map((name) => input[name]?.shape ?? null)])
+  if (idle?.key === key) {
+    const scan = idle
+    idle = null
+    return scan
   }
-  const perToken = (name: string, tensor: Tensor, width: number): View => {
+  const { program, inputs, out } = scanProgram(input, shape)
+  return { key, backend: await createScanBackend(program, shape.maxRows, shape.kind), inputs, out }
+}
+
+async function closeScan(scan: Scan): Promise<void> {
+  const { memoryBytes } = scan.backend.info
+  if (memoryBytes.total > MAX_IDLE_BYTES) return scan.backend.dispose()
+  const replaced = idle
+  idle = scan
+  await replaced?.backend.dispose()
+}
+
+/** The program's parameters and buffers have the names of the input. */
+const TENSORS = ['x', 'dt', 'A', 'B', 'C', 'D', 'z', 'dtBias'] as const
+
+function tensorOf(input: SelectiveScanInput, name: string): Tensor {
+  const tensor = TENSORS.filter((known) => known === name).map((known) => input[known])[0]
+  if (tensor === undefined) throw new TypeError(`${name}: not in the input`)
+  return tensor
+}
+
+function scanProgram(input: SelectiveScanInput, { dInner, dState }: ScanShape) {
+  const builder = new ProgramBuilder()
+  const inputs: View[] = []
+  const parameter = (name: string, tensor: Tensor): Parameter => builder.parameter(name, tensor.shape)
+  const perToken = (name: string, width: number): View => {
     const view = builder.buffer(name, width)
-    tokenInputs.push([view, tensor])
+    inputs.push(view)
     return view
   }
   const scanInput = (name: string, tensor: Tensor): ScanInput =>
-    tensor.shape.length === 2 ? parameter(name, tensor) : perToken(name, tensor, groupsOf(tensor, input.layout) * dState)
+    tensor.shape.length === 2 ? parameter(name, tensor) : perToken(name, groupsOf(tensor, input.layout) * dState)
   const out = builder.buffer('y', dInner)
   builder.add({
     kind: 'selectiveScan', out, dState, dtSoftplus: input.dtSoftplus ?? false,
-    x: perToken('x', input.x, dInner),
-    dt: perToken('dt', input.dt, dInner),
-    z: input.z ? perToken('z', input.z, dInner) : null,
+    x: perToken('x', dInner),
+    dt: perToken('dt', dInner),
+    z: input.z ? perToken('z', dInner) : null,
     A: parameter('A', input.A),
     B: scanInput('B', input.B),
     C: scanInput('C', input.C),
@@ -123,10 +163,10 @@ function scanProgram(input: SelectiveScanInput, { dInner, dState }: Sizes) {
     dtBias: input.dtBias ? parameter('dtBias', input.dtBias) : null,
     state: builder.state('ssm', [dInner, dState])
   })
-  return { program: builder.build(null, 0), parameters, tokenInputs: tokenInputs satisfies TokenInputs, out }
+  return { program: builder.build(null, 0), inputs, out }
 }
 
-async function createScanBackend(program: Program, maxRows: number, kind: NonNullable<SelectiveScanInput['backend']>): Promise<SteppingBackend> {
+async function createScanBackend(program: Program, maxRows: number, kind: ScanShape['kind']): Promise<SteppingBackend> {
   const capacity = { maxRows, maxLogitRows: 0, nSlots: 1 }
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'asked for')
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
