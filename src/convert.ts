@@ -2,39 +2,60 @@
 
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { mambaToGguf } from './checkpoint/gguf-mamba.ts'
-import { type GgufSink, writeGguf } from './checkpoint/gguf-writer.ts'
+import { ggufByteLength, type GgufSink, writeGguf } from './checkpoint/gguf-writer.ts'
 import { checkTensors } from './checkpoint/load-parameters.ts'
 import { openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import type { EncodedType } from './checkpoint/quantize.ts'
 import { readTokenizerFiles } from './load-tokenizer.ts'
-import { buildModel, readModelConfig } from './model/architectures.ts'
+import { buildModel, type ConfigOverrides, overrideConfig, readModelConfig } from './model/architectures.ts'
 import { writeGgufTokenizer } from './tokenizer/gguf-tokenizer.ts'
 
-export interface ConvertOptions {
+export interface ConvertProgress {
+  readonly doneBytes: number
+  /** Of the whole file. */
+  readonly totalBytes: number
+}
+
+/** `normGroups` as in loading: a file says it by its groups. */
+export interface ConvertOptions extends ConfigOverrides {
   /** Of the larger matrices; vectors, norms, convolution, A and D are F32, the dt projection stays as it is. */
   readonly type: EncodedType
   /** general.name in the file. */
   readonly name: string
   readonly sink: GgufSink
   readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((progress: ConvertProgress) => void) | undefined
 }
 
 /**
  * Writes a checkpoint as a GGUF file with llama.cpp's names, metadata and tokenizer keys; returns its bytes. Never holds more than a slice.
  * CheckpointError and UnsupportedError as in loading, and for what llama.cpp's architecture has no place for.
  */
-export async function convertToGguf(files: FileSet, { type, name, sink, signal }: ConvertOptions): Promise<number> {
+export async function convertToGguf(files: FileSet, { type, name, sink, signal, onProgress, ...overrides }: ConvertOptions): Promise<number> {
   const checkpoint = await openCheckpoint(files, { signal })
   try {
-    const config = readModelConfig(checkpoint.config, checkpoint.configPlace)
+    const config = overrideConfig(readModelConfig(checkpoint.config, checkpoint.configPlace), overrides)
     const { program, copies } = buildModel(config, (tensor) => checkpoint.tensors.has(tensor))
     checkTensors(checkpoint, { parameters: program.parameters, copies })
     const found = await readTokenizerFiles(files, checkpoint.metadata, signal)
     const ids = { bos: config.bosTokenId, eos: config.eosTokenIds }
     const tokenizer = found ? writeGgufTokenizer({ ...found, vocabSize: config.vocabSize, ids }) : null
     const contents = mambaToGguf({ config, tensors: checkpoint.tensors, type, name, tokenizer, place: checkpoint.name, signal })
-    return await writeGguf({ ...contents, sink })
+    return await writeGguf({ ...contents, sink: onProgress ? reporting(sink, ggufByteLength(contents), onProgress) : sink })
   } finally {
     await checkpoint.close()
+  }
+}
+
+/** A sink that tells how far the file is. */
+function reporting(sink: GgufSink, totalBytes: number, onProgress: (progress: ConvertProgress) => void): GgufSink {
+  let doneBytes = 0
+  onProgress({ doneBytes, totalBytes })
+  return {
+    async write(bytes) {
+      await sink.write(bytes)
+      doneBytes += bytes.byteLength
+      onProgress({ doneBytes, totalBytes })
+    }
   }
 }

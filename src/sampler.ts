@@ -2,10 +2,11 @@
  * From logits to the next token: the logits processors of HuggingFace transformers, in its order
  * (repetition penalty, temperature, top-k, top-p, min-p), and one draw.
  *
- * Float64 throughout, on `elementary.ts` and `random.ts`: a seed gives the same tokens in every runtime. Linear in the vocabulary,
- * times log k at worst for top-k: nothing sorts the vocabulary, and nothing of its size is allocated per token.
+ * On `elementary.ts` and `random.ts`: a seed gives the same tokens in every runtime. Linear in the vocabulary, times log k at worst
+ * for top-k: see candidates.ts. At 50280 tokens the defaults take 0.3 to 0.4 ms, greedy 0.07 (npm run bench -- sampler).
  */
-import { exp, log } from './elementary.ts'
+import { createCandidates, createKthLargest, createNucleus, gather, highestOf, stepsAt, sumOfWeights, weigh } from './candidates.ts'
+import { log } from './elementary.ts'
 import { describe, messageOf } from './errors.ts'
 import { createRandom, randomSeed, validateSeed, type RandomState } from './random.ts'
 
@@ -92,48 +93,60 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
   const random = createRandom(seed)
   const history = createHistory(vocabSize)
   const scores = new Float64Array(vocabSize)
-  // The tokens still in the running, by ascending id, and their probabilities relative to the best one's.
-  const ids = new Int32Array(vocabSize)
+  const candidates = createCandidates(vocabSize)
+  // Probabilities of the candidates relative to the best one's.
   const weights = new Float64Array(vocabSize)
   const findKth = createKthLargest(Math.min(topK, vocabSize))
-  const cutTail = createNucleusCut(vocabSize)
+  const nucleus = createNucleus(vocabSize, topP)
+  const steps = stepsAt(temperature)
   let lastLogProbability = NaN
   // At temperature 0 a log probability costs an exp per token of the vocabulary: only when asked for, from the scores still there.
   let isGreedyPending = false
 
-  /** Fills `scores` with the penalized logits; returns the index of the largest, the lowest one at a tie. */
+  /** Fills `scores` with the penalized logits; returns the highest. */
   function score(logits: Float32Array): number {
-    checkLogits(logits, vocabSize)
+    checkLength(logits, vocabSize)
     scores.set(logits)
     history.penalize(scores, repetitionPenalty)
-    let best = 0
-    for (let i = 0; i < vocabSize; i++) {
-      // One comparison for NaN and ∞ alike.
-      if (!(scores[i] < Infinity)) throw new RangeError(messageOf({ place: `logits[${i}]`, expected: 'a finite number or -Infinity', got: describe(logits[i]) }))
-      if (scores[i] > scores[best]) best = i
-    }
-    if (scores[best] === -Infinity) throw new RangeError(messageOf({ place: 'logits', expected: 'one above -Infinity at least', got: 'none' }))
-    return best
+    const highest = highestOf(scores)
+    if (highest > -Infinity && highest < Infinity) return highest
+    const bad = logits.findIndex((logit) => !(logit < Infinity))
+    if (bad >= 0) throw new RangeError(messageOf({ place: `logits[${bad}]`, expected: 'a finite number or -Infinity', got: describe(logits[bad]) }))
+    throw new RangeError(messageOf({ place: 'logits', expected: 'one above -Infinity at least', got: 'none' }))
   }
 
-  /** Leaves in `ids` and `weights` the tokens that pass all processors; returns how many. */
+  /** Leaves in `candidates` and `weights` the tokens that pass all processors; returns how many. */
   function select(logits: Float32Array): number {
-    const highest = scores[score(logits)]
-    const threshold = topK > 0 && topK < vocabSize ? findKth(scores) : -Infinity
-    let count = 0
-    for (let i = 0; i < vocabSize; i++) {
-      if (scores[i] < threshold) continue
-      ids[count] = i
-      weights[count++] = exp((scores[i] - highest) / temperature)
+    const highest = score(logits)
+    const isLimited = topK > 0 && topK < vocabSize
+    if (isLimited) gather(candidates, scores, findKth(scores))
+    const scale = { highest, steps }
+    if (topP < 1 && isLimited) nucleus.narrow(candidates, scale)
+    else if (topP < 1) nucleus.gather(candidates, scores, scale)
+    // What is well below minP needs no weight.
+    else if (!isLimited) gather(candidates, scores, minP > 0 ? highest + temperature * (log(minP) - 1e-9) : -Infinity)
+    weigh(candidates.scores, candidates.count, scale, weights)
+    return minP > 0 ? keepAtLeast(minP) : candidates.count
+  }
+
+  /** MinPLogitsWarper: the weights are relative to the best token's, so its threshold is minP itself. */
+  function keepAtLeast(lowest: number): number {
+    let kept = 0
+    for (let i = 0; i < candidates.count; i++) {
+      if (weights[i] < lowest) continue
+      candidates.ids[kept] = candidates.ids[i]
+      weights[kept++] = weights[i]
     }
-    if (topP < 1) count = cutTail(ids, weights, count, topP)
-    // MinPLogitsWarper: the weights are relative to the best token's, so its threshold is minP itself.
-    if (minP > 0) count = keepAtLeast(ids, weights, count, { lowest: minP, nDroppedTies: 0 })
-    return count
+    return kept
+  }
+
+  /** The most likely token, the lowest id at a tie. */
+  function best(logits: Float32Array): number {
+    return scores.indexOf(score(logits))
   }
 
   function settleGreedy(): void {
-    if (isGreedyPending) lastLogProbability = -log(sumOfExp(scores))
+    if (isGreedyPending) lastLogProbability = -log(sumOfWeights(scores, vocabSize, { highest: highestOf(scores), steps: stepsAt(1) }))
     isGreedyPending = false
   }
 
@@ -142,23 +155,23 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
     observe: ids => history.observe(ids),
     sample(logits) {
       isGreedyPending = temperature === 0
-      if (temperature === 0) return score(logits)
+      if (temperature === 0) return best(logits)
       const count = select(logits)
       const total = sum(weights, count)
       const picked = pick(weights, count, random.next() * total)
       lastLogProbability = log(weights[picked] / total)
-      return ids[picked]
+      return candidates.ids[picked]
     },
     probabilities(logits) {
       settleGreedy()
       const probabilities = new Float32Array(vocabSize)
       if (temperature === 0) {
-        probabilities[score(logits)] = 1
+        probabilities[best(logits)] = 1
         return probabilities
       }
       const count = select(logits)
       const total = sum(weights, count)
-      for (let i = 0; i < count; i++) probabilities[ids[i]] = weights[i] / total
+      for (let i = 0; i < count; i++) probabilities[candidates.ids[i]] = weights[i] / total
       return probabilities
     },
     logProbability() {
@@ -200,81 +213,6 @@ function createHistory(vocabSize: number) {
   }
 }
 
-/** TopKLogitsWarper's threshold, the k-th largest value, by a heap of the k largest so far, the smallest at its root. */
-function createKthLargest(k: number): (values: Float64Array) => number {
-  const heap = new Float64Array(k)
-
-  function siftDown(from: number, value: number): void {
-    let at = from
-    for (let child = 2 * at + 1; child < k; child = 2 * at + 1) {
-      if (child + 1 < k && heap[child + 1] < heap[child]) child++
-      if (heap[child] >= value) break
-      heap[at] = heap[child]
-      at = child
-    }
-    heap[at] = value
-  }
-
-  return values => {
-    for (let i = 0; i < k; i++) heap[i] = values[i]
-    for (let i = (k >> 1) - 1; i >= 0; i--) siftDown(i, heap[i])
-    for (let i = k; i < values.length; i++) if (values[i] > heap[0]) siftDown(0, values[i])
-    return heap[0]
-  }
-}
-
-/**
- * TopPLogitsWarper: keeps the tokens before which, from the most likely down, less than topP of the mass has gone by; at least one.
- * Of equally likely ones at the border the higher ids stay, as with the reference's ascending stable sort.
- *
- * Weights are in [0, 1], the largest is 1. The top 16 bits of a weight as a float32 order it to within 1 %: masses are summed by
- * these, and only the weights of the bucket that holds the border are sorted.
- */
-function createNucleusCut(vocabSize: number) {
-  const single = new Float32Array(1)
-  const bits = new Uint32Array(single.buffer)
-  const topBucket = bucketOf(1)
-  const masses = new Float64Array(topBucket + 1)
-  const border = new Float64Array(vocabSize)
-  function bucketOf(weight: number): number {
-    single[0] = weight
-    return bits[0] >>> 16
-  }
-
-  return (ids: Int32Array, weights: Float64Array, count: number, topP: number): number => {
-    masses.fill(0)
-    for (let i = 0; i < count; i++) masses[bucketOf(weights[i])] += weights[i]
-    const limit = topP * sum(weights, count)
-    let mass = 0
-    let bucket = topBucket
-    while (bucket >= 0 && mass + masses[bucket] < limit) mass += masses[bucket--]
-    if (bucket < 0) return count
-    let nBorder = 0
-    for (let i = 0; i < count; i++) if (bucketOf(weights[i]) === bucket) border[nBorder++] = weights[i]
-    const sorted = border.subarray(0, nBorder).sort()
-    let first = nBorder - 1
-    mass += sorted[first]
-    while (first > 0 && mass < limit) mass += sorted[--first]
-    const lowest = sorted[first]
-    let nDroppedTies = 0
-    while (nDroppedTies < first && sorted[first - 1 - nDroppedTies] === lowest) nDroppedTies++
-
-    return keepAtLeast(ids, weights, count, { lowest, nDroppedTies })
-  }
-}
-
-/** Drops what is below `lowest`, and the first so many that equal it. Returns how many are left. */
-function keepAtLeast(ids: Int32Array, weights: Float64Array, count: number, { lowest, nDroppedTies }: { lowest: number, nDroppedTies: number }): number {
-  let kept = 0
-  let nTies = 0
-  for (let i = 0; i < count; i++) {
-    if (weights[i] < lowest || (weights[i] === lowest && nTies++ < nDroppedTies)) continue
-    ids[kept] = ids[i]
-    weights[kept++] = weights[i]
-  }
-  return kept
-}
-
 /** The first index at which the running sum exceeds the target, which is below the sum of all: never one of weight 0. */
 function pick(weights: Float64Array, count: number, target: number): number {
   let i = 0
@@ -288,13 +226,7 @@ function sum(values: Float64Array, count: number): number {
   return total
 }
 
-/** Σ exp(value − largest value). */
-function sumOfExp(values: Float64Array): number {
-  const highest = values.reduce((a, b) => (a > b ? a : b))
-  return values.reduce((total, value) => total + exp(value - highest), 0)
-}
-
-function checkLogits(logits: Float32Array, vocabSize: number): void {
+function checkLength(logits: Float32Array, vocabSize: number): void {
   if (!(logits instanceof Float32Array)) throw new TypeError(messageOf({ place: 'logits', expected: 'a Float32Array', got: describe(logits) }))
   if (logits.length !== vocabSize) throw new RangeError(messageOf({ place: 'logits', expected: `(${vocabSize})`, got: `(${logits.length})` }))
 }

@@ -52,9 +52,6 @@ export interface SelectiveScanOutput {
 /** Rows at a time. */
 const CHUNK_ROWS = 256
 
-/** Tensors that change with the tokens, as the program's views. */
-type TokenInputs = readonly (readonly [View, Tensor])[]
-
 /**
  * dt = softplus(dt + dtBias); h = exp(dt · A) · h + dt · B · x; y = (C · h + D · x) · silu(z).
  * Follows `selective_scan_ref` of state-spaces/mamba, in f32. Splitting the tokens and carrying lastState over gives the same bits.
@@ -64,11 +61,10 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
   const { x, initialState, layout = 'bld', backend: kind = 'auto', signal } = input
   const isTransposed = checkOption('layout', layout, ['bld', 'bdl']) === 'bdl'
   checkOption('backend', kind, ['auto', 'reference', 'scalar', 'simd'])
-  const sizes = checkShapes(input, isTransposed)
-  const { nBatch, length, dInner, dState } = sizes
-  const { program, parameters, tokenInputs, out } = scanProgram(input, sizes)
-  const backend = await createScanBackend(program, Math.min(CHUNK_ROWS, Math.max(1, length)), kind)
-  for (const [parameter, { data }] of parameters) backend.write(parameter, data, 0)
+  const { nBatch, length, dInner, dState } = checkShapes(input, isTransposed)
+  const scan = await openScan(input, { dInner, dState, maxRows: Math.min(CHUNK_ROWS, Math.max(1, length)), kind })
+  const { backend, out } = scan
+  for (const parameter of backend.program.parameters) backend.write(parameter, tensorOf(input, parameter.name).data, 0)
 
   const y = new Float32Array(x.data.length)
   const lastState = new Float32Array(nBatch * dInner * dState)
@@ -80,41 +76,86 @@ export async function selectiveScan(input: SelectiveScanInput): Promise<Selectiv
     for (let first = 0; first < length; first += CHUNK_ROWS) {
       signal?.throwIfAborted()
       const nRows = Math.min(CHUNK_ROWS, length - first)
-      const place = { b, first, nRows, length, isTransposed }
+      const place = { b, first, nRows, length }
       backend.begin({ tokens: new Int32Array(nRows), segments: [{ slot: 0, position: first, firstRow: 0, nRows, logits: 'none' }] })
-      for (const [view, { data }] of tokenInputs) backend.writeView(view, readRows(data, view.width, place))
+      for (const view of scan.inputs) backend.writeView(view, (isTransposed ? readTransposed : rowsOf)(tensorOf(input, view.buffer.name).data, view.width, place))
       backend.run(0, 1)
-      writeRows(y, backend.readView(out), dInner, place)
+      if (isTransposed) writeTransposed(y, backend.readView(out), dInner, place)
+      else backend.readView(out, rowsOf(y, dInner, place))
       await pace.pause()
     }
     lastState.set(await backend.readState(0, length), b * stateSize)
   }
-  await backend.dispose()
+  await closeScan(scan)
   return { y: { data: y, shape: x.shape }, lastState: { data: lastState, shape: [nBatch, dInner, dState] } }
 }
 
-function scanProgram(input: SelectiveScanInput, { dInner, dState }: Sizes) {
-  const builder = new ProgramBuilder()
-  const parameters: (readonly [Parameter, Tensor])[] = []
-  const tokenInputs: (readonly [View, Tensor])[] = []
-  const parameter = (name: string, tensor: Tensor): Parameter => {
-    const added = builder.parameter(name, tensor.shape)
-    parameters.push([added, tensor])
-    return added
+/** A backend for inputs of some shapes. */
+interface Scan {
+  readonly key: string
+  readonly backend: SteppingBackend
+  /** What changes with the tokens, named as in the input. */
+  readonly inputs: readonly View[]
+  readonly out: View
+}
+
+/** The last small one: a call of the same shapes takes it over, and costs no memory and no instance of its own. */
+let idle: Scan | null = null
+const MAX_IDLE_BYTES = 2 ** 22
+
+interface ScanShape {
+  readonly dInner: number
+  readonly dState: number
+  readonly maxRows: number
+  readonly kind: NonNullable<SelectiveScanInput['backend']>
+}
+
+async function openScan(input: SelectiveScanInput, shape: ScanShape): Promise<Scan> {
+  const { dtSoftplus = false, layout } = input
+  const key = JSON.stringify([shape.kind, layout, dtSoftplus, ...TENSORS.map((name) => input[name]?.shape ?? null)])
+  if (idle?.key === key) {
+    const scan = idle
+    idle = null
+    return scan
   }
-  const perToken = (name: string, tensor: Tensor, width: number): View => {
+  const { program, inputs, out } = scanProgram(input, shape)
+  return { key, backend: await createScanBackend(program, shape.maxRows, shape.kind), inputs, out }
+}
+
+async function closeScan(scan: Scan): Promise<void> {
+  const { memoryBytes } = scan.backend.info
+  if (memoryBytes.total > MAX_IDLE_BYTES) return scan.backend.dispose()
+  const replaced = idle
+  idle = scan
+  await replaced?.backend.dispose()
+}
+
+/** The program's parameters and buffers have the names of the input. */
+const TENSORS = ['x', 'dt', 'A', 'B', 'C', 'D', 'z', 'dtBias'] as const
+
+function tensorOf(input: SelectiveScanInput, name: string): Tensor {
+  const tensor = TENSORS.filter((known) => known === name).map((known) => input[known])[0]
+  if (tensor === undefined) throw new TypeError(`${name}: not in the input`)
+  return tensor
+}
+
+function scanProgram(input: SelectiveScanInput, { dInner, dState }: ScanShape) {
+  const builder = new ProgramBuilder()
+  const inputs: View[] = []
+  const parameter = (name: string, tensor: Tensor): Parameter => builder.parameter(name, tensor.shape)
+  const perToken = (name: string, width: number): View => {
     const view = builder.buffer(name, width)
-    tokenInputs.push([view, tensor])
+    inputs.push(view)
     return view
   }
   const scanInput = (name: string, tensor: Tensor): ScanInput =>
-    tensor.shape.length === 2 ? parameter(name, tensor) : perToken(name, tensor, groupsOf(tensor, input.layout) * dState)
+    tensor.shape.length === 2 ? parameter(name, tensor) : perToken(name, groupsOf(tensor, input.layout) * dState)
   const out = builder.buffer('y', dInner)
   builder.add({
     kind: 'selectiveScan', out, dState, dtSoftplus: input.dtSoftplus ?? false,
-    x: perToken('x', input.x, dInner),
-    dt: perToken('dt', input.dt, dInner),
-    z: input.z ? perToken('z', input.z, dInner) : null,
+    x: perToken('x', dInner),
+    dt: perToken('dt', dInner),
+    z: input.z ? perToken('z', dInner) : null,
     A: parameter('A', input.A),
     B: scanInput('B', input.B),
     C: scanInput('C', input.C),
@@ -122,10 +163,10 @@ function scanProgram(input: SelectiveScanInput, { dInner, dState }: Sizes) {
     dtBias: input.dtBias ? parameter('dtBias', input.dtBias) : null,
     state: builder.state('ssm', [dInner, dState])
   })
-  return { program: builder.build(null, 0), parameters, tokenInputs: tokenInputs satisfies TokenInputs, out }
+  return { program: builder.build(null, 0), inputs, out }
 }
 
-async function createScanBackend(program: Program, maxRows: number, kind: NonNullable<SelectiveScanInput['backend']>): Promise<SteppingBackend> {
+async function createScanBackend(program: Program, maxRows: number, kind: ScanShape['kind']): Promise<SteppingBackend> {
   const capacity = { maxRows, maxLogitRows: 0, nSlots: 1, contextLength: 0 }
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'asked for')
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
@@ -137,25 +178,34 @@ interface Place {
   readonly first: number
   readonly nRows: number
   readonly length: number
-  readonly isTransposed: boolean
 }
 
-/** Tokens [first, first + nRows) of sequence b as (nRows, width). */
-function readRows(data: Float32Array, width: number, { b, first, nRows, length, isTransposed }: Place): Float32Array {
-  const start = b * length * width
-  if (!isTransposed) return data.subarray(start + first * width, start + (first + nRows) * width)
+/** Tokens [first, first + nRows) of sequence b of (Z, L, width). */
+function rowsOf(data: Float32Array, width: number, { b, first, nRows, length }: Place): Float32Array {
+  const start = (b * length + first) * width
+  return data.subarray(start, start + nRows * width)
+}
+
+/** Transposing takes so many channels at once: their rows in (width, L) and a line of (nRows, width) stay in L1. */
+const TILE_CHANNELS = 16
+
+/** The same of (Z, width, L), as (nRows, width). */
+function readTransposed(data: Float32Array, width: number, { b, first, nRows, length }: Place): Float32Array {
+  const start = b * length * width + first
   const rows = new Float32Array(nRows * width)
-  for (let t = 0; t < nRows; t++) for (let i = 0; i < width; i++) rows[t * width + i] = data[start + i * length + first + t]
+  for (let tile = 0; tile < width; tile += TILE_CHANNELS) {
+    const end = Math.min(width, tile + TILE_CHANNELS)
+    for (let t = 0; t < nRows; t++) for (let i = tile; i < end; i++) rows[t * width + i] = data[start + i * length + t]
+  }
   return rows
 }
 
-function writeRows(data: Float32Array, rows: Float32Array, width: number, { b, first, nRows, length, isTransposed }: Place): void {
-  const start = b * length * width
-  if (!isTransposed) {
-    data.set(rows, start + first * width)
-    return
+function writeTransposed(data: Float32Array, rows: Float32Array, width: number, { b, first, nRows, length }: Place): void {
+  const start = b * length * width + first
+  for (let tile = 0; tile < width; tile += TILE_CHANNELS) {
+    const end = Math.min(width, tile + TILE_CHANNELS)
+    for (let t = 0; t < nRows; t++) for (let i = tile; i < end; i++) data[start + i * length + t] = rows[t * width + i]
   }
-  for (let t = 0; t < nRows; t++) for (let i = 0; i < width; i++) data[start + i * length + first + t] = rows[t * width + i]
 }
 
 interface Sizes {

@@ -75,7 +75,8 @@ test('checkpoint imports nothing above it', () => {
   expect([...new Set(users)]).toEqual(['src/checkpoint/load-parameters.ts'])
 })
 test('tokenizer imports nothing above it', () => expectOnly('src/tokenizer', '@huggingface/tokenizers', ...BASE))
-test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/random', ...BASE))
+test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/candidates', 'src/random', ...BASE))
+test('candidates import arithmetic alone', () => expectOnly('src/candidates', 'src/elementary'))
 test.each(['src/errors', 'src/elementary', 'src/lock', 'src/core-imports'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')

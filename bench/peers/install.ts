@@ -18,8 +18,10 @@ export function installPeers(): Readonly<Record<string, string>> {
   if (Object.entries(dependencies).every(([name, version]) => installedVersion(name) === version)) return dependencies
   console.log('Installing the peers (some 900 MB: node-llama-cpp has its binaries for GPUs with it) …')
   // No install scripts: node-llama-cpp's would build from source where it finds no binary, and nothing else has one that is needed.
-  const { status, error } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: FOLDER, stdio: 'inherit' })
-  if (status !== 0) throw error ?? new Error(`npm ci in bench/peers: ${status}`)
+  // Not npm ci: it refuses a lock file without node-llama-cpp's builds for every platform, and not every registry has all of them.
+  // This takes the lock file's versions too, and leaves it as it is.
+  const { status, error } = spawnSync('npm', ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: FOLDER, stdio: 'inherit' })
+  if (status !== 0) throw error ?? new Error(`npm install in bench/peers: ${status}`)
   return dependencies
 }
 

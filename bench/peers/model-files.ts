@@ -26,8 +26,7 @@ const TOKENIZER_PATH = fileURLToPath(new URL('../../test/fixtures/gpt-neox-token
 const END_OF_TEXT = 0
 
 /** The file of a dtype, which is written where it is not there yet. */
-export async function modelFile(dtype: Dtype): Promise<string> {
-  const folder = join(tmpdir(), `mamba-wasm-peers-${FILE_VERSION}`)
+export async function modelFile(dtype: Dtype, folder = join(tmpdir(), `mamba-wasm-peers-${FILE_VERSION}`)): Promise<string> {
   const path = join(folder, `mamba-130m-random-${dtype}.gguf`)
   if (existsSync(path)) return path
   mkdirSync(folder, { recursive: true })

@@ -11,9 +11,9 @@ export interface ByteSource {
   /**
    * The bytes [start, end), exactly end - start of them, to be read and not written: they may be a view of the source's own memory.
    * Throws a CheckpointError when the source holds fewer, and the signal's reason when aborted.
-   * Callers ask for less than 2 GiB at once.
+   * Callers ask for less than 2 GiB at once. A source that would allocate memory for them may use the start of `memory` instead, which is large enough.
    */
-  read(start: number, end: number, signal?: AbortSignal): Promise<Uint8Array>
+  read(start: number, end: number, signal?: AbortSignal, memory?: Uint8Array): Promise<Uint8Array>
   close(): Promise<void>
 }
 

@@ -10,6 +10,8 @@ export interface BlockDecoder {
   readonly blockBytes: number
   /** Whole blocks as float32 into `out`; `nonFinite` is the index of the first element whose block has no finite scale, or -1. */
   readonly decode: (bytes: Uint8Array, out: Float32Array) => { readonly values: Float32Array; readonly nonFinite: number }
+  /** `nonFinite` alone, for bytes that are kept as they are. */
+  readonly firstNonFinite: (bytes: Uint8Array) => number
 }
 
 const BLOCK = 32
@@ -54,6 +56,6 @@ function firstNonFinite(bytes: Uint8Array, blockBytes: number): number {
 
 /** By ggml's names. */
 export const BLOCK_DECODERS: ReadonlyMap<string, BlockDecoder> = new Map([
-  ['Q8_0', { blockElements: BLOCK, blockBytes: Q8_0_BYTES, decode: decodeQ80 }],
-  ['Q4_0', { blockElements: BLOCK, blockBytes: Q4_0_BYTES, decode: decodeQ40 }]
+  ['Q8_0', { blockElements: BLOCK, blockBytes: Q8_0_BYTES, decode: decodeQ80, firstNonFinite: (bytes) => firstNonFinite(bytes, Q8_0_BYTES) }],
+  ['Q4_0', { blockElements: BLOCK, blockBytes: Q4_0_BYTES, decode: decodeQ40, firstNonFinite: (bytes) => firstNonFinite(bytes, Q4_0_BYTES) }]
 ])

@@ -4,11 +4,11 @@ import { exp } from '../elementary.ts'
 import { CheckpointError } from '../errors.ts'
 import { createPace } from '../pace.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../program/formats.ts'
-import { elementsOf, type Parameter } from '../program/ops.ts'
+import type { Parameter } from '../program/ops.ts'
 import type { Checkpoint } from './open-checkpoint.ts'
 import { ENCODERS } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
-import { readTensor } from './tensor-reader.ts'
+import { createSliceMemory, readTensor, type SliceMemory } from './tensor-reader.ts'
 
 /** What a model wants of a checkpoint. */
 export interface Wanted {
@@ -52,24 +52,27 @@ export function checkTensors(checkpoint: Checkpoint, { parameters, copies }: Wan
   }
 }
 
-/** Streams every parameter, in the order of the files. Memory beyond the backend's own: one slice. */
+/** Streams every parameter, in the order of the files. Memory beyond the backend's own: one slice, as it is stored, in f32 and as it is written. */
 export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, options: LoadOptions): Promise<void> {
   const { signal, onProgress, write } = options
   const inFileOrder = [...wanted.parameters].sort((a, b) => comparePlaces(entryOf(checkpoint, a.name), entryOf(checkpoint, b.name)))
   const totalBytes = inFileOrder.reduce((sum, { name }) => sum + entryOf(checkpoint, name).byteLength, 0)
   let loadedBytes = 0
   const pace = createPace()
+  const memory = createSliceMemory()
+  const encoded = createSliceMemory()
   const report = (): void => onProgress?.({ phase: 'weights', loadedBytes, totalBytes })
   report()
   for (const parameter of inFileOrder) {
     const entry = entryOf(checkpoint, parameter.name)
-    const elements = elementsOf(parameter.shape)
-    const convert = createConverter(entry, parameter, options.formatOf(parameter))
+    const format = options.formatOf(parameter)
+    const asStored = keepsBytes(entry, parameter, format)
+    const convert = asStored ? storedAs(format) : createConverter(entry, parameter, { format, memory: encoded })
     await readTensor(entry, {
-      signal,
+      signal, asStored, memory,
       async onSlice(values, first, bytes) {
         write(parameter, convert(values, first, bytes), first)
-        loadedBytes += (entry.byteLength / elements) * values.length
+        loadedBytes += bytes.byteLength
         report()
         await pace.pause()
       }
@@ -94,23 +97,30 @@ function comparePlaces(a: TensorEntry, b: TensorEntry): number {
 
 type Converter = (values: Float32Array, first: number, bytes: Uint8Array) => WeightData
 
-/** Slices of a tensor in the format that is wanted: as they are stored where it is the same, else rounded to it. */
-function createConverter(entry: TensorEntry, parameter: Parameter, format: WeightFormat): Converter {
+/** Whether the slices go to their places as they are stored. */
+function keepsBytes({ dtype }: TensorEntry, { transform }: Parameter, format: WeightFormat): boolean {
+  return transform !== 'negExp' && format !== 'f32' && dtype === format.toUpperCase()
+}
+
+function storedAs(format: WeightFormat): Converter {
+  return (_values, _first, bytes) => (FORMATS[format].blockElements === 1 ? new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2) : bytes)
+}
+
+/** Slices of a tensor rounded to the format that is wanted. */
+function createConverter(entry: TensorEntry, parameter: Parameter, { format, memory }: { format: WeightFormat; memory: SliceMemory }): Converter {
   if (parameter.transform === 'negExp') return negExp
   if (format === 'f32') return (values) => values
-  const asFormat = (bytes: Uint8Array): WeightData =>
-    FORMATS[format].blockElements === 1 ? new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2) : bytes
-  if (entry.dtype === format.toUpperCase()) return (_values, _first, bytes) => asFormat(bytes)
   const encoder = ENCODERS[ENCODED[format]]
+  const asFormat = storedAs(format)
   return (values, first) => {
-    const bytes = new Uint8Array((values.length / encoder.blockElements) * encoder.blockBytes)
+    const bytes = memory.bytes((values.length / encoder.blockElements) * encoder.blockBytes)
     const index = encoder.encode(values, bytes)
     if (index >= 0) {
       throw new CheckpointError({
         place: `${entry.source.name}: ${entry.name}, element ${first + index}`, expected: `a value within the range of ${format}`, got: String(values[index])
       })
     }
-    return asFormat(bytes)
+    return asFormat(values, first, bytes)
   }
 }
 

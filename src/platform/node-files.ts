@@ -46,9 +46,9 @@ function handleSource(handle: FileHandle, { path, byteLength }: { path: string; 
   return {
     name: path,
     byteLength,
-    async read(start, end, signal) {
+    async read(start, end, signal, memory) {
       checkRange({ name: path, byteLength }, start, end)
-      const bytes = new Uint8Array(end - start)
+      const bytes = memory?.subarray(0, end - start) ?? new Uint8Array(end - start)
       for (let filled = 0; filled < bytes.byteLength; ) {
         signal?.throwIfAborted()
         const { bytesRead } = await handle.read(bytes, filled, bytes.byteLength - filled, start + filled)

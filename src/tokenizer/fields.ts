@@ -25,8 +25,12 @@ export function asString(value: unknown, place: string): string {
 }
 
 /** A count or a token id: small enough for an array index in any runtime. */
+export function isIndex(value: unknown): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 24
+}
+
 export function asIndex(value: unknown, place: string): number {
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value >= 2 ** 24) {
+  if (!isIndex(value)) {
     throw new CheckpointError({ place, expected: 'an integer from 0 to 2^24 - 1', got: describe(value) })
   }
   return value

@@ -6,7 +6,7 @@ import { Tokenizer as Library } from '@huggingface/tokenizers'
 import { CheckpointError, describe, messageOf, UnsupportedError } from '../errors.ts'
 import { createDecodeStream, type DecodeOptions, type DecodeStream } from './decode-stream.ts'
 import { compileDecoder, isByteLevel, type VocabToken } from './decoders.ts'
-import { asFields, asIndex, asList, asString, isFields, type Fields } from './fields.ts'
+import { asFields, asIndex, asList, asString, isFields, isIndex, type Fields } from './fields.ts'
 import { bytesOfToken } from './utf8.ts'
 
 export interface EncodeOptions {
@@ -95,7 +95,8 @@ function readVocab(model: Fields, file: Fields, place: string): (VocabToken | un
     }
   } else {
     for (const [text, id] of Object.entries(asFields(model.vocab, vocabPlace))) {
-      vocab[asIndex(id, `${vocabPlace}[${describe(text)}]`)] = { text, isAdded: false, isSpecial: false }
+      // The place is put into words for an error alone: there are tens of thousands.
+      vocab[isIndex(id) ? id : asIndex(id, `${vocabPlace}[${describe(text)}]`)] = { text, isAdded: false, isSpecial: false }
     }
   }
   for (const [i, entry] of asList(file.added_tokens, `${place}: added_tokens`).entries()) {

@@ -1,6 +1,7 @@
 /** Linear and embed on weights of every format against float64 on the same numbers, in both builds. */
 import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../src/backend/backend.ts'
+import { pack, packedBytes } from '../../src/backend/wasm/packing.ts'
 import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import type { View } from '../../src/program/ops.ts'
@@ -108,6 +109,29 @@ describe.each([...DENSE, ...QUANTIZED])('embed, %s', (format) => {
         build: (builder) => ({ kind: 'embed', weight: builder.parameter('weight', [vocabSize, width]), out: builder.buffer('out', width) })
       }
       expect(await compareAll(spec, [[segment(0, 0, 1)], [segment(0, 0, 19)]], { tolerance: 0, place: `width ${width}` })).toBe(0)
+    }
+  })
+})
+
+describe('a matrix in panels, written in pieces of any size', () => {
+  test.each(['f32', 'bf16', 'f16'] as const)('%s: element (row, input) where the panel has it', (format) => {
+    const [nOut, nIn] = [11, 6]
+    const layout = { kind: 'panels', format, nMatrices: 1, nOut, nIn } as const
+    const group = format === 'f32' ? 1 : 2
+    // Each value is its own number: row-major.
+    const numbers = Array.from({ length: nOut * nIn }, (_, i) => i + 1)
+    const values = format === 'f32' ? Float32Array.from(numbers) : Uint16Array.from(numbers)
+    for (const pieceSize of [1, 3, 4, 7, 13, nOut * nIn]) {
+      const bytes = new Uint8Array(packedBytes(layout))
+      for (let first = 0; first < values.length; first += pieceSize) pack(layout, bytes, values.subarray(first, first + pieceSize), first)
+      const packed = format === 'f32' ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer)
+      const wanted = Array.from({ length: packed.length }, (_, at) => {
+        const [panel, inPanel] = [Math.floor(at / (8 * nIn)), at % (8 * nIn)]
+        const row = 8 * panel + (Math.floor(inPanel / group) % 8)
+        const input = group * Math.floor(inPanel / (8 * group)) + (inPanel % group)
+        return row < nOut ? row * nIn + input + 1 : 0
+      })
+      expect([...packed], `pieces of ${pieceSize}`).toEqual(wanted)
     }
   })
 })

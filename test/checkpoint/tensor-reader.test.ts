@@ -1,7 +1,7 @@
 /** Tensors as float32: every half, slices, what is not finite, speed. */
 import { describe, expect, test } from 'vitest'
 import { bytesSource } from '../../src/checkpoint/byte-source.ts'
-import { readTensor, readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
+import { createSliceMemory, readTensor, readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { entryOf } from './helpers.ts'
 
 const ALL_HALVES = Uint16Array.from({ length: 65536 }, (_, bits) => bits)
@@ -117,6 +117,51 @@ describe('readTensor', () => {
     expect(reads).toEqual([2 ** 20, 2 ** 20, 5].map((count) => count * elementBytes))
     const last = await readWholeTensor({ ...entry, shape: [5], start: offset + 2 ** 21 * elementBytes, byteLength: 5 * elementBytes })
     expect(firstValues[2]).toBe(last[0])
+  })
+
+  test.each([
+    ['F32', 4, Float32Array.of(1, 2, NaN, 4)],
+    ['F16', 2, Uint16Array.of(1, 2, 0x7c00, 4)],
+    ['BF16', 2, Uint16Array.of(1, 2, 0xff80, 4)]
+  ])('gives %s as stored, without values, and checks it all the same', async (dtype, elementBytes, elements) => {
+    const bytes = bytesOf(elements.slice(0, 2))
+    const slices: unknown[] = []
+    await readTensor(entryOf(dtype, bytes, { elementBytes }), { asStored: true, onSlice: (values, first, stored) => void slices.push(values.length, first, stored) })
+    expect(slices).toEqual([0, 0, bytes])
+    const bad = readTensor(entryOf(dtype, bytesOf(elements), { elementBytes }), { asStored: true, onSlice: () => {} })
+    await expect(bad).rejects.toMatchObject({ place: 'file, w, element 2', got: dtype === 'F32' ? 'NaN' : dtype === 'F16' ? 'Infinity' : '-Infinity' })
+  })
+
+  test.each([['Q8_0', 34], ['Q4_0', 18]])('checks the scales of %s as stored', async (dtype, blockBytes) => {
+    const bytes = new Uint8Array(3 * blockBytes)
+    const read = async (): Promise<void> => {
+      const entry = { ...entryOf(dtype, bytes), shape: [96] }
+      await readTensor(entry, { asStored: true, onSlice: (values, _, stored) => { expect([values.length, stored.length]).toEqual([0, bytes.length]) } })
+    }
+    await read()
+    // The second block's scale is infinite, and so is its first weight of 1 (Q8_0) or −8 (Q4_0).
+    bytes[blockBytes + 1] = 0x7c
+    bytes[blockBytes + 2] = dtype === 'Q8_0' ? 1 : 0
+    await expect(read()).rejects.toMatchObject({ place: 'file, w, element 32', got: dtype === 'Q8_0' ? 'Infinity' : '-Infinity' })
+  })
+
+  test('uses the memory that it is given, one after the other', async () => {
+    const memory = createSliceMemory()
+    const reads: (Uint8Array | undefined)[] = []
+    for (const count of [6, 3, 8]) {
+      const entry = entryOf('F16', bytesOf(Uint16Array.from({ length: count }, (_, i) => 0x3c00 + i)))
+      const source = { ...entry.source, read: async (start: number, end: number, _: unknown, into?: Uint8Array) => {
+        reads.push(into)
+        into?.set(await entry.source.read(start, end))
+        return into?.subarray(0, end - start) ?? entry.source.read(start, end)
+      } }
+      let seen: number[] = []
+      await readTensor({ ...entry, source }, { memory, onSlice: (values) => void (seen = [...values]) })
+      expect(seen).toEqual([...(await readWholeTensor(entry))])
+    }
+    expect(reads.map((bytes) => bytes?.length)).toEqual([12, 6, 16])
+    expect(reads[1]?.buffer).toBe(reads[0]?.buffer)
+    expect(reads[2]?.buffer).not.toBe(reads[0]?.buffer)
   })
 
   test('leaves the file as it was', async () => {

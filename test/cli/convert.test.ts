@@ -2,9 +2,11 @@
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { convertToGguf } from '../../src/convert.ts'
 import { Mamba } from '../../src/index.ts'
+import { folderFiles } from '../../src/platform/node-files.ts'
 import { expectSameBits } from '../support/compare.ts'
-import { ROOT, runCli, temporaryFolder, tinyModel } from './run-cli.ts'
+import { resultOf, ROOT, runCli, startOnTerminal, temporaryFolder, tinyModel } from './run-cli.ts'
 
 const TEXT = 'Hello, world'
 
@@ -34,7 +36,40 @@ describe('a checkpoint as a GGUF file', () => {
   })
 })
 
+describe('progress', () => {
+  test('counts the bytes of the file, from none to all', async () => {
+    const folderModel = join(ROOT, 'test/fixtures/models/mamba')
+    const seen: number[] = []
+    let written = 0
+    const sink = { write: async (bytes: Uint8Array) => void (written += bytes.byteLength) }
+    const total = await convertToGguf(folderFiles(folderModel), {
+      type: 'F32', name: 'tiny', sink,
+      onProgress({ doneBytes, totalBytes }) {
+        seen.push(doneBytes)
+        expect([doneBytes, totalBytes >= doneBytes]).toEqual([written, true])
+      }
+    })
+    expect([seen[0], seen.at(-1), written]).toEqual([0, total, total])
+    expect(seen.length).toBeGreaterThan(10)
+  })
+
+  test('a bar on a terminal, erased at the end; none with --quiet', async () => {
+    for (const quiet of [false, true]) {
+      const child = startOnTerminal(['convert', folder, '--output', join(temporaryFolder(), 'out.gguf'), '--type', 'q4_0', ...(quiet ? ['--quiet'] : [])])
+      const { code, stdout } = await resultOf(child)
+      expect(code).toBe(0)
+      const bar = stdout.indexOf('converting [')
+      expect([bar >= 0, stdout.indexOf('\r\u001B[K', bar + 1) > bar]).toEqual(quiet ? [false, false] : [true, true])
+    }
+  })
+})
+
 describe('failures', () => {
+  test('--norm-groups goes to the config: refused where there is no gated norm', async () => {
+    const { code, stderr } = await runCli(['convert', tinyModel(), '--output', join(temporaryFolder(), 'out.gguf'), '--norm-groups', '2'])
+    expect([code, stderr]).toEqual([1, expect.stringContaining('normGroups: expected a model with a gated norm')])
+  })
+
   test.each([[[]], [['--output', 'model.bin']]])('no place to write to: exit code 2 %j', async (args) => {
     const { code, stderr } = await runCli(['convert', tinyModel(), ...args])
     expect([code, stderr]).toEqual([2, expect.stringContaining('.gguf')])

@@ -105,3 +105,37 @@ describe.each(BUILDS)('%s', (backend) => {
     }
   })
 })
+
+describe('one call after another', () => {
+  const full = (): SelectiveScanInput => ({ ...input(), D: tensor([D]), z: tensor([Z, L, D]), dtBias: tensor([D]), dtSoftplus: true })
+  const nans = ({ data, shape }: Tensor): Tensor => ({ data: new Float32Array(data.length).fill(NaN), shape })
+
+  test('of the same shapes knows nothing of the last: other values, NaNs, a state', async () => {
+    const given = full()
+    const wanted = await selectiveScan({ ...given, backend: 'reference' })
+    const first = await selectiveScan(given)
+    expect(relativeError(first.y.data, wanted.y.data)).toBeLessThanOrEqual(1e-6)
+    const spoilt = await selectiveScan({ ...given, x: nans(given.x), B: nans(given.B), A: nans(given.A), initialState: nans(tensor([Z, D, N])) })
+    expect(spoilt.y.data.every(Number.isNaN)).toBe(true)
+    const again = await selectiveScan(given)
+    expectSameBits(again.y.data, first.y.data, 'y')
+    expectSameBits(again.lastState.data, first.lastState.data, 'state')
+  })
+
+  test('at the same time, of the same shapes and of others', async () => {
+    const inputs = [full(), full(), input(), full(), input()]
+    const together = await Promise.all(inputs.map(async (given) => selectiveScan(given)))
+    for (const [i, given] of inputs.entries()) {
+      const wanted = await selectiveScan({ ...given, backend: 'reference' })
+      expect(relativeError(together[i].y.data, wanted.y.data)).toBeLessThanOrEqual(1e-6)
+      expect(relativeError(together[i].lastState.data, wanted.lastState.data)).toBeLessThanOrEqual(1e-6)
+    }
+  })
+
+  test('after one that was aborted', async () => {
+    const given = full()
+    const first = await selectiveScan(given)
+    await expect(selectiveScan({ ...given, x: nans(given.x), signal: AbortSignal.abort(new Error('enough')) })).rejects.toThrow('enough')
+    expectSameBits((await selectiveScan(given)).y.data, first.y.data, 'y')
+  })
+})

@@ -74,13 +74,21 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     if (exports.run(map.control, firstOp, endOp) !== 0) team?.fail()
   }
   const nRows = (view: View): number => control[view.buffer.rows === 'token' ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
-  const rowOf = (view: View, row: number): Float32Array => {
+  /** All rows of a view, `stride` elements apart. */
+  const rowsOf = (view: View): { readonly rows: Float32Array; readonly stride: number } => {
     const { address, stride } = map.view(view)
-    return new Float32Array(memory.buffer, address + 4 * stride * row, view.width)
+    return { rows: new Float32Array(memory.buffer, address, Math.max(0, (nRows(view) - 1) * stride + (nRows(view) && view.width))), stride }
   }
   const readView = (view: View, into: Float32Array = new Float32Array(nRows(view) * view.width)): Float32Array => {
-    for (let row = 0; row < nRows(view); row++) into.set(rowOf(view, row), row * view.width)
+    const { rows, stride } = rowsOf(view)
+    if (stride === view.width) into.set(rows)
+    else for (let row = 0; row < nRows(view); row++) into.set(rows.subarray(row * stride, row * stride + view.width), row * view.width)
     return into
+  }
+  const writeView = (view: View, values: Float32Array): void => {
+    const { rows, stride } = rowsOf(view)
+    if (stride === view.width) rows.set(values.subarray(0, rows.length))
+    else for (let row = 0; row < nRows(view); row++) rows.set(values.subarray(row * view.width, (row + 1) * view.width), row * stride)
   }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
   /** The caches between a slot and the canonical state, a head of a layer at a time, since thousands of tokens take their time. */
@@ -121,9 +129,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     begin,
     run,
     readView,
-    writeView(view, values) {
-      for (let row = 0; row < nRows(view); row++) rowOf(view, row).set(values.subarray(row * view.width, (row + 1) * view.width))
-    },
+    writeView,
     forward(batch, logits) {
       const nScores = scoresOf(batch)
       return forwardInTurns(backend, batch, logits, async (firstOp, endOp) => {
@@ -163,10 +169,16 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   return backend
 }
 
-/** The static data ends where memory is ours; asked of a throw-away instance, since the memory's size depends on it. */
+const heapBases = new WeakMap<WebAssembly.Module, number>()
+
+/** The static data ends where memory is ours; asked once of a throw-away instance, since the memory's size depends on it. */
 function heapBaseOf(module: WebAssembly.Module, shared: boolean): number {
+  const known = heapBases.get(module)
+  if (known !== undefined) return known
   const { exports } = instantiateSync<CoreExports>(module, coreImports(new WebAssembly.Memory({ initial: 1, maximum: 1, shared })))
-  return exports.heapBase()
+  const heapBase = exports.heapBase()
+  heapBases.set(module, heapBase)
+  return heapBase
 }
 
 /** The angles by which each row's queries and keys are turned. */
