@@ -1,11 +1,15 @@
 /**
- * The tokenizer in a GGUF file (llama.cpp's model 'gpt2': byte-level BPE) as a tokenizer.json, and the other way round.
+ * The tokenizer in a GGUF file as a tokenizer.json, and the other way round: llama.cpp's model 'gpt2' (byte-level BPE) and, read alone, 'llama'
+ * (SentencePiece, see sentence-piece.ts).
  *
  * The file has tokens, merges and the *name* of a pre-tokenizer; what a name stands for is llama.cpp's `llm_tokenizer_bpe`. It has no place for a
  * normalizer: where the tokenizer that a name comes from composes characters (NFC), so does what is read here, as the model was trained with it.
  */
 import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
 import { asFields, asIndex, asList, asString, isFields, type Fields } from './fields.ts'
+import { CONTRACTIONS, GPT2, NEOX, PRE_TOKENIZERS, type PreTokenizer } from './gguf-pre-tokenizers.ts'
+import type { SentencePieceJson } from './sentence-piece.ts'
+import { templateJson, tokensAround } from './template.ts'
 
 /** The file's metadata, as `createMetadataReader` of src/checkpoint gives it. */
 export interface TokenizerMetadata {
@@ -17,6 +21,7 @@ export interface TokenizerMetadata {
   text(key: string): string
   texts(key: string): readonly string[]
   integers(key: string): readonly number[]
+  floats(key: string): readonly number[]
 }
 
 /** Metadata to be written: some of GGUF's values. */
@@ -34,44 +39,6 @@ const CONTROL = 3
 const USER_DEFINED = 4
 const UNUSED = 5
 
-/** How a text is cut before merging: by GPT-2's rule in the ByteLevel step, or by these expressions, one after another. */
-interface PreTokenizer {
-  readonly splits: readonly string[]
-  readonly usesGpt2Rule: boolean
-  readonly isComposed: boolean
-  /** A piece that is a token stays one, whatever the merges. */
-  readonly ignoresMerges: boolean
-  /** Where the file does not say. */
-  readonly addsBos: boolean
-}
-
-const GPT2: PreTokenizer = { splits: [], usesGpt2Rule: true, isComposed: false, ignoresMerges: false, addsBos: false }
-const NEOX: PreTokenizer = { ...GPT2, isComposed: true }
-const DIGITS: PreTokenizer = { ...GPT2, splits: ['\\p{N}'] }
-const CONTRACTIONS = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-const bySplit = (split: string): PreTokenizer => ({ ...GPT2, splits: [split], usesGpt2Rule: false })
-const QWEN2 = bySplit(`${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`)
-const LLAMA3 = bySplit(`${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`)
-const LLAMA_BPE: PreTokenizer = { ...LLAMA3, ignoresMerges: true, addsBos: true }
-/** For files from before names were written. */
-const DEFAULT: PreTokenizer = {
-  ...GPT2,
-  splits: ['[\\p{P}\\$\\+<=>\\^~\\|]+', "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)", '\\p{N}+', '[0-9][0-9][0-9]'],
-  usesGpt2Rule: false
-}
-
-/** By name. llama.cpp's converter calls GPT-NeoX's tokenizer `olmo` or `mpt`, whichever it met last. */
-const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
-  ['default', DEFAULT],
-  ...['gpt-2', 'phi-2'].map((name) => [name, GPT2] as const),
-  ...['olmo', 'mpt'].map((name) => [name, NEOX] as const),
-  ['stablelm2', QWEN2],
-  ['qwen2', { ...QWEN2, isComposed: true }],
-  ...['dbrx', 'smaug-bpe'].map((name) => [name, LLAMA3] as const),
-  ...['llama-bpe', 'llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral'].map((name) => [name, LLAMA_BPE] as const),
-  ...['starcoder', 'refact', 'smollm', 'command-r'].map((name) => [name, DIGITS] as const)
-])
-
 /** What `createTokenizer` takes. */
 export interface TokenizerFiles {
   readonly tokenizerJson: Fields
@@ -86,37 +53,94 @@ export function readGgufTokenizer(reader: TokenizerMetadata): TokenizerFiles | u
   const modelKey = 'tokenizer.ggml.model'
   const model = reader.has(modelKey) ? reader.text(modelKey) : 'none'
   if (model === 'none' || model === 'no_vocab') return undefined
-  if (model !== 'gpt2') throw new UnsupportedError({ place: `${reader.name}, ${modelKey}`, expected: '"gpt2"', got: describe(model) })
+  if (model === 'gpt2') return bytePairFiles(reader)
+  if (model === 'llama') return sentencePieceFiles(reader)
+  throw new UnsupportedError({ place: `${reader.name}, ${modelKey}`, expected: '"gpt2" or "llama"', got: describe(model) })
+}
+
+function bytePairFiles(reader: TokenizerMetadata): TokenizerFiles {
   const preKey = 'tokenizer.ggml.pre'
   const preName = reader.has(preKey) ? reader.text(preKey) : 'default'
   const pre = PRE_TOKENIZERS.get(preName)
   if (pre === undefined) {
     throw new UnsupportedError({ place: `${reader.name}, ${preKey}`, expected: `one of ${[...PRE_TOKENIZERS.keys()].join(', ')}`, got: describe(preName) })
   }
-  const { vocab, addedTokens, texts } = readTokens(reader)
+  const { vocab, addedTokens, texts } = readTokens(reader, false)
   const merges = reader.texts('tokenizer.ggml.merges').map((merge) => readMerge(merge, reader.name))
-  const special = (name: string): number | undefined => readSpecialId(reader, name, texts.length)
-  const ids = { bos: special('bos'), eos: special('eos'), pad: special('padding'), unk: special('unknown') }
-  const added = new Set(addedTokens.map(({ id }) => id))
-  const named = Object.entries(ids).flatMap(([name, id]) => (id !== undefined && added.has(id) ? [[`${name}_token`, texts[id]] as const] : []))
-  const template = reader.has('tokenizer.chat_template') ? { chat_template: reader.text('tokenizer.chat_template') } : {}
-  const first = reader.flag('tokenizer.ggml.add_bos_token', pre.addsBos) ? ids.bos : undefined
-  const last = reader.flag('tokenizer.ggml.add_eos_token', false) ? ids.eos : undefined
+  const { tokenizerConfig, post_processor } = readSpecials(reader, { addedTokens, texts, addsBos: pre.addsBos, defaults: {} })
   return {
     tokenizerJson: {
       version: '1.0',
       added_tokens: addedTokens,
       normalizer: pre.isComposed ? { type: 'NFC' } : null,
       pre_tokenizer: preTokenizerJson(pre, merges.length > 0),
-      post_processor: templateJson({ first, last, texts }),
+      post_processor,
       decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
       model: { type: 'BPE', unk_token: null, fuse_unk: false, byte_fallback: false, ignore_merges: pre.ignoresMerges, vocab, merges }
     },
-    tokenizerConfig: { ...Object.fromEntries(named), ...template, clean_up_tokenization_spaces: false }
+    tokenizerConfig
   }
 }
 
-function readTokens(reader: TokenizerMetadata) {
+/** What files of SentencePiece's kind leave unsaid, as llama.cpp has it. */
+const LLAMA_IDS = { bos: 1, eos: 2, unknown: 0 }
+
+function sentencePieceFiles(reader: TokenizerMetadata): TokenizerFiles {
+  const { vocab, addedTokens, texts } = readTokens(reader, true)
+  const scoresKey = 'tokenizer.ggml.scores'
+  const scores = reader.has(scoresKey) ? reader.floats(scoresKey) : []
+  if (scores.length > 0 && scores.length < texts.length) {
+    throw new CheckpointError({ place: `${reader.name}, ${scoresKey}`, expected: `${texts.length} scores, one for each token`, got: `${scores.length}` })
+  }
+  const { tokenizerConfig, post_processor, ids } = readSpecials(reader, { addedTokens, texts, addsBos: true, defaults: LLAMA_IDS })
+  const add_space_prefix = reader.flag('tokenizer.ggml.add_space_prefix', true)
+  const steps = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }]
+  const model: SentencePieceJson = { type: 'SentencePiece', vocab, scores, add_space_prefix, unk_token: ids.unk === undefined ? null : texts[ids.unk] }
+  return {
+    tokenizerJson: {
+      version: '1.0', added_tokens: addedTokens, normalizer: null, pre_tokenizer: null, post_processor,
+      decoder: { type: 'Sequence', decoders: add_space_prefix ? [...steps, { type: 'Strip', content: ' ', start: 1, stop: 0 }] : steps },
+      model
+    },
+    tokenizerConfig
+  }
+}
+
+interface SpecialsOptions {
+  readonly addedTokens: readonly { readonly id: number }[]
+  readonly texts: readonly string[]
+  /** Where the file does not say. */
+  readonly addsBos: boolean
+  readonly defaults: Readonly<Record<string, number>>
+}
+
+/** Special tokens, what stands around a text, and the chat templates. */
+function readSpecials(reader: TokenizerMetadata, { addedTokens, texts, addsBos, defaults }: SpecialsOptions) {
+  const special = (name: string): number | undefined => readSpecialId(reader, name, { nTokens: texts.length, fallback: defaults[name] })
+  const ids = { bos: special('bos'), eos: special('eos'), pad: special('padding'), unk: special('unknown') }
+  const added = new Set(addedTokens.map(({ id }) => id))
+  const named = Object.entries(ids).flatMap(([name, id]) => (id !== undefined && added.has(id) ? [[`${name}_token`, texts[id]] as const] : []))
+  const first = reader.flag('tokenizer.ggml.add_bos_token', addsBos) ? ids.bos : undefined
+  const last = reader.flag('tokenizer.ggml.add_eos_token', false) ? ids.eos : undefined
+  return {
+    ids,
+    post_processor: templateJson({ first, last, texts }),
+    tokenizerConfig: { ...Object.fromEntries(named), ...readTemplates(reader), clean_up_tokenization_spaces: false }
+  }
+}
+
+/** llama.cpp keeps templates beside the default one under keys of their own. */
+function readTemplates(reader: TokenizerMetadata): Fields {
+  const key = 'tokenizer.chat_template'
+  const names = reader.has('tokenizer.chat_templates') ? reader.texts('tokenizer.chat_templates') : []
+  const others = names.filter((name) => reader.has(`${key}.${name}`)).map((name) => ({ name, template: reader.text(`${key}.${name}`) }))
+  if (!reader.has(key)) return others.length === 0 ? {} : { chat_template: others }
+  const template = reader.text(key)
+  return { chat_template: others.length === 0 ? template : [{ name: 'default', template }, ...others] }
+}
+
+/** `hasUnused`: tokens of the type that is for none count, as llama.cpp's SentencePiece has it. */
+function readTokens(reader: TokenizerMetadata, hasUnused: boolean) {
   const { name: fileName } = reader
   const tokensKey = 'tokenizer.ggml.tokens'
   const typesKey = 'tokenizer.ggml.token_type'
@@ -134,7 +158,7 @@ function readTokens(reader: TokenizerMetadata) {
     const type = types?.[id] ?? NORMAL
     const special = type === CONTROL || type === UNKNOWN
     if (special || type === USER_DEFINED) addedTokens.push({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special })
-    else if (type !== UNUSED) vocab[content] = id
+    else if (hasUnused || type !== UNUSED) vocab[content] = id
   }
   return { vocab, addedTokens, texts }
 }
@@ -146,9 +170,11 @@ function readMerge(merge: string, fileName: string): readonly [string, string] {
   throw new CheckpointError({ place: `${fileName}, tokenizer.ggml.merges`, expected: 'two tokens with a space between them', got: describe(merge) })
 }
 
-function readSpecialId(reader: TokenizerMetadata, name: string, nTokens: number): number | undefined {
+function readSpecialId(
+  reader: TokenizerMetadata, name: string, { nTokens, fallback }: { readonly nTokens: number; readonly fallback: number | undefined }
+): number | undefined {
   const key = `tokenizer.ggml.${name}_token_id`
-  if (!reader.has(key)) return undefined
+  if (!reader.has(key)) return fallback !== undefined && fallback < nTokens ? fallback : undefined
   const id = reader.natural(key)
   if (id < nTokens) return id
   throw new CheckpointError({ place: `${reader.name}, ${key}`, expected: `an id below ${nTokens}`, got: `${id}` })
@@ -161,19 +187,6 @@ function preTokenizerJson({ splits, usesGpt2Rule, ignoresMerges }: PreTokenizer,
   if (splits.length === 0) return byteLevel
   const steps = splits.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }))
   return { type: 'Sequence', pretokenizers: [...steps, byteLevel] }
-}
-
-function templateJson({ first, last, texts }: { first: number | undefined; last: number | undefined; texts: readonly string[] }): Fields {
-  if (first === undefined && last === undefined) return { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true }
-  const token = (id: number | undefined) => (id === undefined ? [] : [{ SpecialToken: { id: texts[id], type_id: 0 } }])
-  const part = (id: 'A' | 'B', type_id: number) => [...token(first), { Sequence: { id, type_id } }, ...token(last)]
-  const ids = [first, last].filter((id) => id !== undefined)
-  return {
-    type: 'TemplateProcessing',
-    single: part('A', 0),
-    pair: [...part('A', 0), ...part('B', 1)],
-    special_tokens: Object.fromEntries(ids.map((id) => [texts[id], { id: texts[id], ids: [id], tokens: [texts[id]] }]))
-  }
 }
 
 export interface WriteTokenizerOptions extends TokenizerFiles {
@@ -198,7 +211,7 @@ export function writeGgufTokenizer({ tokenizerJson, tokenizerConfig, vocabSize, 
     const id = typeof content === 'string' ? tokens.indexOf(content) : -1
     return id < 0 ? undefined : id
   }
-  const around = templateOf(file.post_processor, `${place}: post_processor`)
+  const around = tokensAround(file.post_processor, `${place}: post_processor`)
   const idValues: (readonly [string, number | null | undefined])[] = [
     ['bos', around.first ?? ids.bos ?? named('bos')],
     ['eos', around.last ?? ids.eos?.[0] ?? named('eos')],
@@ -269,27 +282,4 @@ function nameOfPreTokenizer({ file, model, hasMerges, place }: { file: Fields; m
 function splitOf({ type, pattern, behavior, invert }: Fields): string {
   if (type !== 'Split' || behavior !== 'Isolated' || invert === true || !isFields(pattern) || typeof pattern.Regex !== 'string') return '?'
   return pattern.Regex.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTIONS)
-}
-
-/** The ids of the tokens that the template puts before and after a text. */
-function templateOf(processor: unknown, place: string): { readonly first?: number | undefined; readonly last?: number | undefined } {
-  if (processor === null || processor === undefined) return {}
-  const fields = asFields(processor, place)
-  if (fields.type === 'ByteLevel') return {}
-  if (fields.type === 'Sequence') {
-    const parts = asList(fields.processors, place).map((part) => templateOf(part, place))
-    return { first: parts.find(({ first }) => first !== undefined)?.first, last: parts.find(({ last }) => last !== undefined)?.last }
-  }
-  const single = asList(fields.single, `${place}.single`).map((part) => asFields(part, `${place}.single`))
-  const at = single.findIndex(({ Sequence }) => Sequence !== undefined)
-  if (fields.type !== 'TemplateProcessing' || at < 0 || at > 1 || single.length > at + 2) {
-    throw new UnsupportedError({ place, expected: 'at most one token before a text and one after it', got: describe(JSON.stringify(fields.single ?? fields.type)) })
-  }
-  const idOf = (part: Fields | undefined): number | undefined => {
-    if (part === undefined) return undefined
-    const name = asString(asFields(part.SpecialToken, place).id, place)
-    const token = asFields(asFields(fields.special_tokens, place)[name], `${place}.special_tokens`)
-    return asIndex(asList(token.ids, `${place}.special_tokens`)[0], `${place}.special_tokens`)
-  }
-  return { first: at === 1 ? idOf(single[0]) : undefined, last: idOf(single[at + 1]) }
 }

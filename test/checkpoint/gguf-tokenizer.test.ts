@@ -255,6 +255,18 @@ describe('reading', () => {
     expect([[...tokenizer.encode('ab')], tokenizer.decode([3]), tokenizer.vocabSize]).toEqual([[2], '__proto__', 4])
   })
 
+  test('chat templates: one, several, and names alone', () => {
+    const templatesOf = (values: Record<string, GgufValue>) => {
+      const metadata = new Map([...raw(valid()), ...Object.entries(values)])
+      return readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata }))?.tokenizerConfig.chat_template
+    }
+    expect(templatesOf({})).toBeUndefined()
+    expect(templatesOf({ 'tokenizer.chat_template': text('A') })).toBe('A')
+    const others = { 'tokenizer.chat_templates': texts(['rag', 'gone']), 'tokenizer.chat_template.rag': text('B') }
+    expect(templatesOf({ 'tokenizer.chat_template': text('A'), ...others })).toEqual([{ name: 'default', template: 'A' }, { name: 'rag', template: 'B' }])
+    expect(templatesOf(others)).toEqual([{ name: 'rag', template: 'B' }])
+  })
+
   test('token types: unused ones have no text, added ones are found in texts', () => {
     const tokenizer = tokenizerOf(read({ tokens: texts(['a', 'b', 'ab', '<x>', 'yy', '[PAD]']), token_type: int32s(1, 1, 1, 3, 4, 5) })!)
     expect([...tokenizer.encode('ab<x>yya')]).toEqual([2, 3, 4, 0])
@@ -262,7 +274,7 @@ describe('reading', () => {
   })
 
   test.each<[string, Record<string, GgufValue | undefined>, string]>([
-    ['a model of another kind', { model: text('llama') }, 'm.gguf, tokenizer.ggml.model: expected "gpt2", got "llama"'],
+    ['a model of another kind', { model: text('t5') }, 'm.gguf, tokenizer.ggml.model: expected "gpt2" or "llama", got "t5"'],
     ['a pre-tokenizer of no one', { pre: text('new-bpe') }, 'm.gguf, tokenizer.ggml.pre: expected one of default, gpt-2, ']
   ])('refuses as unsupported: %s', (_, change, message) => {
     expect(() => read(change)).toThrow(UnsupportedError)
