@@ -8,7 +8,7 @@ import { openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import type { EncodedType } from './checkpoint/quantize.ts'
 import { readTokenizerFiles } from './load-tokenizer.ts'
 import { buildModel, readModelConfig } from './model/architectures.ts'
-import { writeGgufTokenizer } from './tokenizer/gguf-tokenizer.ts'
+import { writeGgufTokenizer } from './tokenizer/gguf-tokenizer-writer.ts'
 
 export interface ConvertOptions {
   /** Of the larger matrices; vectors, norms, convolution, A and D are F32, the dt projection stays as it is. */

@@ -14,14 +14,15 @@ export interface ChatTemplates {
 /** Real templates have up to 20 KB. */
 const MAX_TEMPLATE_LENGTH = 1_000_000
 
-const DEFAULT_NAME = 'default'
+/** The name of a template that stands alone. */
+export const DEFAULT_TEMPLATE = 'default'
 
 const SPECIAL_TOKENS = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token']
 
 /** `chat_template` is a string, or a list of { name, template }; there may be none. CheckpointError for anything else. */
 export function readChatTemplates(tokenizerConfig: Fields, place: string): ChatTemplates {
   const { chat_template: found } = tokenizerConfig
-  const named = typeof found === 'string' ? [{ name: DEFAULT_NAME, template: found }] : asList(found, `${place}: chat_template`)
+  const named = typeof found === 'string' ? [{ name: DEFAULT_TEMPLATE, template: found }] : asList(found, `${place}: chat_template`)
   const sources = new Map<string, string>()
   for (const [i, entry] of named.entries()) {
     const entryPlace = `${place}: chat_template[${i}]`
@@ -45,7 +46,7 @@ function specialTokensOf(tokenizerConfig: Fields): Record<string, string> {
  * UnsupportedError where there is none.
  */
 export function chooseChatTemplate({ sources, place }: ChatTemplates, asked: string | undefined): { readonly source: string; readonly place: string } {
-  const source = sources.get(asked ?? DEFAULT_NAME)
+  const source = sources.get(asked ?? DEFAULT_TEMPLATE)
   if (source !== undefined) return { source, place: `${place}: chat template` }
   if (asked !== undefined) return { source: checkLength(asked, 'chatTemplate'), place: 'chatTemplate' }
   const got = sources.size > 0 ? `only templates by other names: ${describe([...sources.keys()])}` : 'none'

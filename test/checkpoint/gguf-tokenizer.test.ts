@@ -8,7 +8,8 @@ import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { ggufBytes } from '../../src/checkpoint/gguf-writer.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
-import { readGgufTokenizer, type TokenizerFiles, writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { readGgufTokenizer, type TokenizerFiles } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer-writer.ts'
 import { createTokenizer, type Tokenizer } from '../../src/tokenizer/tokenizer.ts'
 
 type Json = Record<string, unknown>
@@ -229,6 +230,13 @@ describe('writing', () => {
     expect(() => write({ model: null })).toThrow(CheckpointError)
     expect(() => write({ pre_tokenizer: null })).toThrow(CheckpointError)
     expect(() => write(model({ merges: [1] }))).toThrow(CheckpointError)
+  })
+
+  test('a list of chat templates comes back', async () => {
+    const tokenizerConfig = { chat_template: [{ name: 'default', template: 'A' }, { name: 'rag', template: 'B' }] }
+    const metadata = writeGgufTokenizer({ tokenizerJson: bytesJson, tokenizerConfig, vocabSize: 256, ids: {}, place: 't.json' })
+    expect(metadata.get('tokenizer.chat_template')?.value).toBe('A')
+    expect((await throughGguf(metadata)).tokenizerConfig.chat_template).toEqual(tokenizerConfig.chat_template)
   })
 
   test('a second end is the end of a turn; what has no id is left out', () => {

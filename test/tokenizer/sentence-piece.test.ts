@@ -7,9 +7,11 @@ import { createMetadataReader } from '../../src/checkpoint/gguf-metadata.ts'
 import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { ggufBytes } from '../../src/checkpoint/gguf-writer.ts'
-import { CheckpointError } from '../../src/errors.ts'
+import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { readGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer-writer.ts'
 import { createTokenizer, type Tokenizer } from '../../src/tokenizer/tokenizer.ts'
+import { metaspace, sentencePiece, type TokenizerJson } from './small-tokenizers.ts'
 
 interface Token { readonly text: string, readonly score: number, readonly type: number }
 const [NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE] = [1, 2, 3, 4, 5, 6]
@@ -154,6 +156,49 @@ describe('special tokens', () => {
     const few = tokens.filter(({ type }) => type !== BYTE)
     expect([...read(metadataOf(few)).encode('aéa')]).toEqual([1, 5, 0, 3])
   })
+})
+
+describe('writing', () => {
+  const write = (tokenizerJson: TokenizerJson, vocabSize = 300): ReadonlyMap<string, GgufValue> =>
+    writeGgufTokenizer({ tokenizerJson, tokenizerConfig: { bos_token: '<s>', unk_token: '<unk>' }, vocabSize, ids: {}, place: 't.json' })
+
+  test('what was read is written as it was', () => {
+    const tokens: Token[] = [...SPECIALS, ...BYTES, { text: 'aa', score: -1.5, type: NORMAL }, { text: '<x>', score: 0, type: USER_DEFINED }]
+    const metadata = metadataOf(tokens, { add_space_prefix: { type: 'bool', value: false } })
+    const files = readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata }))!
+    const written = writeGgufTokenizer({ ...files, vocabSize: tokens.length, ids: {}, place: 'm.gguf' })
+    for (const [key, value] of metadata) expect([key, written.get(key)]).toEqual([key, value])
+    expect(['bos', 'eos', 'unknown'].map((name) => written.get(`tokenizer.ggml.${name}_token_id`)?.value)).toEqual([1, 2, 0])
+    expect(written.get('tokenizer.ggml.add_bos_token')?.value).toBe(true)
+  })
+
+  /** HuggingFace's own ids of these texts: tokenizer.test.ts. */
+  test.each<[string, number[]]>([
+    ['hello world', [1, 282, 285, 286]],
+    ['  hello', [1, 287, 282]],
+    ['日本 hello', [1, 259, 233, 154, 168, 233, 159, 175, 282]],
+    ['hello\nworld.', [1, 282, 13, 271, 284, 286, 272]],
+    ['</s>hello', [1, 2, 282]]
+  ])('merges of a tokenizer.json as scores give its ids: %j', (text, ids) => {
+    const metadata = write(sentencePiece())
+    expect([...read(metadata).encode(text)]).toEqual(ids)
+    expect(metadata.get('tokenizer.ggml.model')?.value).toBe('llama')
+    expect(read(metadata).decode(ids, { skipSpecialTokens: true })).toBe(text.replace('</s>', ''))
+  })
+
+  test.each<[string, () => TokenizerJson, string]>([
+    ['a space before the first stretch alone', () => ({ ...metaspace('first'), decoder: sentencePiece().decoder }), 't.json: normalizer, pre_tokenizer: expected spaces replaced by "▁", one put before every stretch of text or none, as llama.cpp has it'],
+    ['a token whose ways stand apart', () => withMerges([['a', 'a'], ['a', 'b'], ['aa', 'a'], ['b', 'b'], ['a', 'aa']]), 'all ways to put "aaa" together, one after another, as scores make them, got one that stands apart'],
+    ['a way that is missing', () => withMerges([['a', 'a'], ['a', 'b'], ['b', 'b'], ['aa', 'a']]), 'all ways to put "aaa" together, one after another, as scores make them, got 1 of 2']
+  ])('refuses %s', (_, json, message) => {
+    expect(() => write(json())).toThrow(UnsupportedError)
+    expect(() => write(json())).toThrow(message)
+  })
+
+  function withMerges(merges: string[][]): TokenizerJson {
+    const vocab = Object.fromEntries(['<unk>', '<s>', '</s>', 'a', 'b', ...new Set(merges.map((pair) => pair.join('')))].map((token, id) => [token, id]))
+    return { ...sentencePiece(), model: { type: 'BPE', unk_token: '<unk>', byte_fallback: true, merges, vocab } }
+  }
 })
 
 describe('files', () => {
