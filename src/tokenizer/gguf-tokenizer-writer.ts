@@ -22,7 +22,7 @@ export type TokenizerValue =
 export interface WriteTokenizerOptions extends TokenizerFiles {
   /** Rows of the embedding: each is a token in a GGUF file, those beyond the tokenizer's unused ones. */
   readonly vocabSize: number
-  /** By the model's config; where it says nothing, the tokenizer's own. The second of `eos` becomes the end of a turn. */
+  /** By the model's config; where it says nothing, the tokenizer's own. The second that ends a text becomes the end of a turn. */
   readonly ids: { readonly bos?: number | null | undefined; readonly eos?: readonly number[] | undefined; readonly pad?: number | null | undefined }
   /** For messages: the tokenizer.json. */
   readonly place: string
@@ -40,10 +40,12 @@ export function writeGgufTokenizer({ tokenizerJson, tokenizerConfig, vocabSize, 
     return id < 0 ? undefined : id
   }
   const around = tokensAround(file.post_processor, `${place}: post_processor`)
+  // Several may end a text: the model's, and the tokenizer's own, which ends a turn where the model has another.
+  const ends = [...new Set([...(ids.eos ?? []), named('eos')])].filter((id) => id !== undefined)
   const idValues: (readonly [string, number | null | undefined])[] = [
     ['bos', around.first ?? ids.bos ?? named('bos')],
-    ['eos', around.last ?? ids.eos?.[0] ?? named('eos')],
-    ['eot', ids.eos?.[1]],
+    ['eos', around.last ?? ends[0]],
+    ['eot', ends[1]],
     ['unknown', named('unk')],
     ['padding', ids.pad ?? named('pad')]
   ]

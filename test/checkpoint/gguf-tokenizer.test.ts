@@ -242,6 +242,7 @@ describe('writing', () => {
   test('a second end is the end of a turn; what has no id is left out', () => {
     expect(idsWritten({ bos: null, eos: [7, 8], pad: null })).toEqual({ eos: 7, eot: 8 })
     expect(idsWritten({ eos: [999] })).toEqual({})
+    expect(idsWritten({ eos: [7] }, { eos_token: 'B' })).toEqual({ eos: 7, eot: 66 })
     expect(idsWritten({}, { bos_token: 'A', eos_token: { content: 'B' }, pad_token: 'nothing', unk_token: null })).toEqual({ bos: 65, eos: 66 })
   })
 })

@@ -1,6 +1,8 @@
 /** Conversations in a state: the same tokens and replies as one long text that is read from the start. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type ChatMessage, type ChatOptions, CheckpointError, type Completion, type GenerateChunk, Mamba, UnsupportedError } from '../../src/index.ts'
+import { recordFiles } from '../../src/checkpoint/file-set.ts'
+import { convertToGguf } from '../../src/convert.ts'
 import { CHATML, DIALOGUE, FALCON, LLAMA2, THINKING } from '../support/chat-templates.ts'
 import { filesOf, fixtureModel } from '../support/fixtures.ts'
 import { CHAT_CHARACTERS, CHAT_TOKENS, chatTokenizer } from '../tokenizer/small-tokenizers.ts'
@@ -250,6 +252,26 @@ describe('where templates are', () => {
     await using model = await load({ 'chat_template.jinja': '{% if %}' })
     await expect(model.chat().complete('x')).rejects.toThrow(/chat_template\.jinja: chat template: expected a Jinja template that works, got/)
   })
+})
+
+test('a GGUF file has all of it: tokens, template, ends', async () => {
+  // Of SentencePiece's kind: spaces are marks.
+  const { model, ...rest } = chatTokenizer()
+  const { vocab } = model as { vocab: Record<string, number> }
+  const marked = Object.fromEntries(Object.entries(vocab).map(([token, id]) => [token.replace(' ', '▁'), id]))
+  const json = {
+    ...rest, normalizer: { type: 'Replace', pattern: { String: ' ' }, content: '▁' }, model: { ...model as object, byte_fallback: true, vocab: marked },
+    decoder: { type: 'Sequence', decoders: [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'Fuse' }] }
+  }
+  const files = { ...WEIGHTS, 'tokenizer.json': encode(json), 'tokenizer_config.json': encode(CONFIG), 'chat_template.jinja': encode(LLAMA2) }
+  const parts: Uint8Array[] = []
+  await convertToGguf(recordFiles(files), { type: 'F32', name: 'm', sink: { write: async (bytes) => void parts.push(bytes.slice()) } })
+  await using gguf = await Mamba.load(Buffer.concat(parts), { threads: 1 })
+  await using chat = gguf.chat([{ role: 'system', content: 'a b' }], SIX)
+  const { ids } = await chat.complete('hello x')
+  expect(ids).toEqual((await reread('<s>[INST] <<SYS>>\na b\n<</SYS>>\n\nhello x [/INST]')).ids)
+  // The config's and, for the end of a turn, the tokenizer's.
+  expect(gguf.config.eosTokenIds).toEqual([2, 3])
 })
 
 test('a beginning of its own is not added to what the template writes', async () => {
