@@ -114,7 +114,9 @@ export class Chat {
   async dispose(): Promise<void> {
     this.#isDisposed = true
     await this.#current?.return()
-    await this.#keepOnly()
+    this.#live = null
+    this.#turn = null
+    await this.#dropOthers()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -158,11 +160,13 @@ export class Chat {
     this.#reading = { keptTokens: nKept, readTokens: ids.length - nKept, reason: this.#reasonFor(state) }
     // Tokens given to a session belong to it, even if reading them is stopped.
     this.#live = { session, ids: ids.subarray(0, nFork) }
-    this.#turn = null
-    await this.#keepOnly(session)
+    // The fork behind the question before stays until there is a new one: another question may be asked instead.
+    if (state === this.#turn) this.#turn = null
+    await this.#dropOthers()
     const total = ids.length - nKept
     await session.append(ids.subarray(nKept, nFork), { signal, onProgress: progressFrom(0, total, onProgress) })
     this.#turn = { session: this.#adopt(session.fork()), ids: ids.subarray(0, nFork) }
+    await this.#dropOthers()
     this.#live = null
     await session.append(ids.subarray(nFork), { defer: true })
     return { session, onProgress: progressFrom(nFork - nKept, total, onProgress) }
@@ -213,8 +217,10 @@ export class Chat {
     await session.dispose()
   }
 
-  async #keepOnly(kept?: Session): Promise<void> {
-    await Promise.all([...this.#sessions].filter((session) => session !== kept).map(async (session) => this.#drop(session)))
+  /** Gives back what is none of the two states. */
+  async #dropOthers(): Promise<void> {
+    const kept = [this.#live?.session, this.#turn?.session]
+    await Promise.all([...this.#sessions].filter((session) => !kept.includes(session)).map(async (session) => this.#drop(session)))
   }
 }
 

@@ -143,6 +143,17 @@ describe('replies that do not end', () => {
     expect(usage.promptTokens).toBeLessThan(20)
   })
 
+  test('another question after an abort goes on from the question before', async () => {
+    await using chat = mamba.chat([], SIX)
+    const { text } = await chat.complete('hello')
+    const abort = new AbortController()
+    await expect(chat.complete('long '.repeat(500), { signal: abort.signal, onProgress: () => abort.abort() })).rejects.toThrow()
+    const { ids } = await chat.complete('x')
+    const before = '<|im_start|>user\nhello<|im_end|>\n'
+    expect(chat.reading?.keptTokens).toBe(idsOf(before).length)
+    expect(ids).toEqual((await reread(`${before}<|im_start|>assistant\n${text}<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n`)).ids)
+  })
+
   test('the progress is of what is read', async () => {
     await using chat = mamba.chat([], SIX)
     const seen: { doneTokens: number, totalTokens: number }[] = []
