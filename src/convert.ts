@@ -6,9 +6,9 @@ import { ggufByteLength, type GgufSink, writeGguf } from './checkpoint/gguf-writ
 import { checkTensors } from './checkpoint/load-parameters.ts'
 import { openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import type { EncodedType } from './checkpoint/quantize.ts'
-import { readTokenizerFiles } from './load-tokenizer.ts'
+import { readGenerationEos, readTokenizerFiles } from './load-tokenizer.ts'
 import { buildModel, type ConfigOverrides, overrideConfig, readModelConfig } from './model/architectures.ts'
-import { writeGgufTokenizer } from './tokenizer/gguf-tokenizer.ts'
+import { writeGgufTokenizer } from './tokenizer/gguf-tokenizer-writer.ts'
 
 export interface ConvertProgress {
   readonly doneBytes: number
@@ -38,7 +38,8 @@ export async function convertToGguf(files: FileSet, { type, name, sink, signal, 
     const { program, copies } = buildModel(config, (tensor) => checkpoint.tensors.has(tensor))
     checkTensors(checkpoint, { parameters: program.parameters, copies })
     const found = await readTokenizerFiles(files, checkpoint.metadata, signal)
-    const ids = { bos: config.bosTokenId, eos: config.eosTokenIds }
+    const generationEos = await readGenerationEos(files, checkpoint.metadata, signal)
+    const ids = { bos: config.bosTokenId, eos: [...new Set([...config.eosTokenIds, ...generationEos])] }
     const tokenizer = found ? writeGgufTokenizer({ ...found, vocabSize: config.vocabSize, ids }) : null
     const contents = mambaToGguf({ config, tensors: checkpoint.tensors, type, name, tokenizer, place: checkpoint.name, signal })
     return await writeGguf({ ...contents, sink: onProgress ? reporting(sink, ggufByteLength(contents), onProgress) : sink })

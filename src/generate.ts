@@ -39,6 +39,8 @@ export interface Finish {
   readonly reason: FinishReason
   /** The stop string that was found. */
   readonly stop: string | null
+  /** The end-of-text token that was generated. */
+  readonly eos: number | null
   /** Repeats the same text. */
   readonly seed: number
   readonly usage: Usage
@@ -106,6 +108,7 @@ export async function* generateTokens(source: TokenSource, text: TextModel, plan
   let completionTokens = 0
   let reason: FinishReason = 'length'
   let stop: string | null = null
+  let eos: number | null = null
   let ids: number[] = []
   let tail = ''
   while (completionTokens < maxTokens) {
@@ -116,6 +119,7 @@ export async function* generateTokens(source: TokenSource, text: TextModel, plan
     source.push(id)
     if (options.ignoreEos !== true && source.eosTokenIds.includes(id)) {
       reason = 'eos'
+      eos = id
       break
     }
     sampler.observe(id)
@@ -148,7 +152,7 @@ export async function* generateTokens(source: TokenSource, text: TextModel, plan
     text: tail,
     ids,
     finish: {
-      reason, stop, seed: sampler.seed,
+      reason, stop, eos, seed: sampler.seed,
       usage: { promptTokens, completionTokens },
       timings: {
         promptMs, generateMs,
@@ -160,7 +164,7 @@ export async function* generateTokens(source: TokenSource, text: TextModel, plan
   }
 }
 
-function perSecond(count: number, elapsedMs: number): number {
+export function perSecond(count: number, elapsedMs: number): number {
   return elapsedMs > 0 ? (1000 * count) / elapsedMs : 0
 }
 

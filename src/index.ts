@@ -2,6 +2,8 @@
 
 export { Mamba, type LoadOptions } from './mamba.ts'
 export { Session, type AppendOptions, type ForwardOptions } from './session.ts'
+export { Chat, type ChatOptions, type ChatReading } from './chat.ts'
+export type { ChatMessage } from './chat-template.ts'
 export { selectiveScan, type SelectiveScanInput, type SelectiveScanOutput, type Tensor } from './selective-scan.ts'
 export type { Completion, Finish, FinishReason, GenerateChunk, GenerateOptions, Timings, Usage } from './generate.ts'
 export type { Score, ScoreOptions } from './score.ts'

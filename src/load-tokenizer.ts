@@ -1,8 +1,10 @@
-/** A checkpoint's tokenizer: in tokenizer.json and its config, or in the GGUF file. */
+/** A checkpoint's tokenizer with its chat templates: in tokenizer.json and the files beside it, or in the GGUF file. */
 
 import { type FileSet, readText } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
-import { parseJson } from './checkpoint/json.ts'
+import { expectObject, parseJson } from './checkpoint/json.ts'
+import { createConfigReader, readTokenIds } from './model/config.ts'
+import { type ChatTemplates, readChatTemplates } from './tokenizer/chat-templates.ts'
 import { asFields } from './tokenizer/fields.ts'
 import { readGgufTokenizer, type TokenizerFiles } from './tokenizer/gguf-tokenizer.ts'
 import type { Tokenizer } from './tokenizer/tokenizer.ts'
@@ -13,34 +15,59 @@ const MAX_TOKENIZER_BYTES = 200_000_000
 /** What a tokenizer is made of, and where it stands; undefined where the checkpoint has none. */
 export async function readTokenizerFiles(
   files: FileSet, metadata: MetadataReader | null, signal: AbortSignal | undefined
-): Promise<(TokenizerFiles & { readonly place: string }) | undefined> {
+): Promise<(TokenizerFiles & { readonly place: string; readonly templatePlace: string }) | undefined> {
   if (metadata !== null) {
     const found = readGgufTokenizer(metadata)
-    return found && { ...found, place: `${metadata.name}: tokenizer` }
+    const place = `${metadata.name}: tokenizer`
+    return found && { ...found, place, templatePlace: place }
   }
-  const readJson = async (fileName: string): Promise<unknown> => {
-    const file = await files.open(fileName, signal)
-    if (file === undefined) return undefined
-    try {
-      return parseJson(await readText(file, MAX_TOKENIZER_BYTES, signal), file.name)
-    } finally {
-      await file.close()
-    }
-  }
-  const tokenizerJson = await readJson('tokenizer.json')
-  if (tokenizerJson === undefined) return undefined
+  const read = async (fileName: string): Promise<string | undefined> => readFileText(files, fileName, { maxBytes: MAX_TOKENIZER_BYTES, signal })
   const place = `${files.name}: tokenizer.json`
+  const tokenizer = await read('tokenizer.json')
+  if (tokenizer === undefined) return undefined
+  const configPlace = `${files.name}: tokenizer_config.json`
+  const config = asFields(parseJson((await read('tokenizer_config.json')) ?? '{}', configPlace), configPlace)
+  // A file of its own is the newer form, and wins.
+  const template = await read('chat_template.jinja')
   return {
-    tokenizerJson: asFields(tokenizerJson, place),
-    tokenizerConfig: asFields((await readJson('tokenizer_config.json')) ?? {}, `${files.name}: tokenizer_config.json`),
-    place
+    tokenizerJson: asFields(parseJson(tokenizer, place), place),
+    tokenizerConfig: template === undefined ? config : { ...config, chat_template: template },
+    place,
+    templatePlace: template === undefined ? configPlace : `${files.name}: chat_template.jinja`
   }
 }
 
+/** A file's whole text, or undefined where there is none of that name. */
+async function readFileText(
+  files: FileSet, fileName: string, { maxBytes, signal }: { readonly maxBytes: number; readonly signal: AbortSignal | undefined }
+): Promise<string | undefined> {
+  const file = await files.open(fileName, signal)
+  if (file === undefined) return undefined
+  try {
+    return await readText(file, maxBytes, signal)
+  } finally {
+    await file.close()
+  }
+}
+
+export interface LoadedTokenizer {
+  readonly tokenizer: Tokenizer
+  readonly chatTemplates: ChatTemplates
+}
+
 /** The library behind it is loaded here alone: a model without a tokenizer does without it. */
-export async function loadTokenizer(files: FileSet, metadata: MetadataReader | null, signal: AbortSignal | undefined): Promise<Tokenizer | null> {
+export async function loadTokenizer(files: FileSet, metadata: MetadataReader | null, signal: AbortSignal | undefined): Promise<LoadedTokenizer | null> {
   const found = await readTokenizerFiles(files, metadata, signal)
   if (found === undefined) return null
+  const { tokenizerJson, tokenizerConfig, place, templatePlace } = found
   const { createTokenizer } = await import('./tokenizer/tokenizer.ts')
-  return createTokenizer(found.tokenizerJson, found.tokenizerConfig, found.place)
+  return { tokenizer: createTokenizer(tokenizerJson, tokenizerConfig, place), chatTemplates: readChatTemplates(tokenizerConfig, templatePlace) }
+}
+
+/** Tokens that end a text by generation_config.json, where there is one: chat models name the end of a turn there. A GGUF file has its own keys. */
+export async function readGenerationEos(files: FileSet, metadata: MetadataReader | null, signal: AbortSignal | undefined): Promise<readonly number[]> {
+  if (metadata !== null) return []
+  const place = `${files.name}: generation_config.json`
+  const text = await readFileText(files, 'generation_config.json', { maxBytes: MAX_TOKENIZER_BYTES, signal })
+  return text === undefined ? [] : readTokenIds(createConfigReader(expectObject(parseJson(text, place), place), place), 'eos_token_id')
 }

@@ -1,16 +1,19 @@
 /** The library's face: a loaded model and what it does. */
 
 import type { BackendInfo } from './backend/backend.ts'
+import { Chat, type ChatOptions } from './chat.ts'
+import type { ChatMessage } from './chat-template.ts'
 import { createEngine, type Engine } from './engine.ts'
-import { messageOf } from './errors.ts'
+import { messageOf, UnsupportedError } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
-import { loadTokenizer } from './load-tokenizer.ts'
+import { loadTokenizer, readGenerationEos } from './load-tokenizer.ts'
 import { checkEngineOptions, type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
 import { type Score, type ScoreOptions, scoreTokens } from './score.ts'
 import { type ForwardOptions, Session, type SessionContext } from './session.ts'
 import { type ModelSource, resolveSource, type SourceOptions } from './source.ts'
 import { createTextModel, type Prompt, type TextModel } from './text.ts'
+import type { ChatTemplates } from './tokenizer/chat-templates.ts'
 
 export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'>
 
@@ -21,11 +24,14 @@ export class Mamba {
   readonly #context: SessionContext
   readonly #text: TextModel
   readonly #engine: Engine
+  /** null without a tokenizer. */
+  readonly #chatTemplates: ChatTemplates | null
 
-  private constructor(config: ModelConfig, engine: Engine, text: TextModel) {
+  private constructor(config: ModelConfig, engine: Engine, { text, chatTemplates }: { readonly text: TextModel; readonly chatTemplates: ChatTemplates | null }) {
     this.config = config
     this.#engine = engine
     this.#text = text
+    this.#chatTemplates = chatTemplates
     this.#context = { engine, text, vocabSize: config.vocabSize, eosTokenIds: config.eosTokenIds }
   }
 
@@ -44,8 +50,11 @@ export class Mamba {
     })
     const { config, backend, metadata } = await loadFrom(files, options)
     try {
-      const tokenizer = await loadTokenizer(files, metadata, options.signal)
-      return new Mamba(config, createEngine(backend), createTextModel(tokenizer, config.vocabSize, files.name))
+      const loaded = await loadTokenizer(files, metadata, options.signal)
+      const generationEos = await readGenerationEos(files, metadata, options.signal)
+      const eosTokenIds = [...new Set([...config.eosTokenIds, ...generationEos])]
+      const text = createTextModel(loaded?.tokenizer ?? null, config.vocabSize, files.name)
+      return new Mamba({ ...config, eosTokenIds }, createEngine(backend), { text, chatTemplates: loaded?.chatTemplates ?? null })
     } catch (error) {
       await backend.dispose()
       throw error
@@ -112,6 +121,19 @@ export class Mamba {
   /** A new text with a fresh state. */
   session(): Session {
     return new Session(this.#context)
+  }
+
+  /**
+   * A conversation, by the model's chat template; its history is a state. `chat.send(text)` streams a reply, and so does iterating over the chat
+   * itself: the reply to `messages`. Beside the model's end-of-text tokens, the tokenizer's ends a reply.
+   * Text in messages that reads as a special token becomes that token, as in transformers.
+   * UnsupportedError without a tokenizer or a template, TypeError for what are no messages.
+   */
+  chat(messages: readonly ChatMessage[] = [], options: ChatOptions = {}): Chat {
+    const eos = this.#text.tokenizer?.specialTokens.eos
+    if (this.#chatTemplates === null) throw new UnsupportedError({ place: 'chat', expected: 'a model with a tokenizer', got: 'a model without one' })
+    const eosTokenIds = eos === undefined ? this.#context.eosTokenIds : [...this.#context.eosTokenIds, eos]
+    return new Chat({ ...this.#context, eosTokenIds }, this.#chatTemplates, { messages, options })
   }
 
   /** Gives the memory back, after the calls under way; a generation that nobody is asking for its next piece is not. Calls after it are a TypeError. */

@@ -82,6 +82,10 @@ test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
   expectOnly('src/stop-strings', 'src/errors')
 })
+test('the template engine is behind one file, which is apart from the rest', () => {
+  expectOnly('src/chat-template', 'src/errors', '@huggingface/jinja')
+  expect(imports.filter(({ to }) => to === '@huggingface/jinja').map(({ from }) => from)).toEqual(['src/chat-template.ts'])
+})
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
 test('assembly imports only itself', () => expectOnly('assembly'))
 

@@ -12,7 +12,7 @@ import { mambaToGguf } from '../../src/checkpoint/gguf-mamba.ts'
 import { writeGguf } from '../../src/checkpoint/gguf-writer.ts'
 import type { TensorEntry } from '../../src/checkpoint/safetensors.ts'
 import { elementsOf, type Parameter } from '../../src/program/ops.ts'
-import { writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer-writer.ts'
 import { createRandomModel, MAMBA_130M, type RandomModel } from '../random-model.ts'
 
 export const DTYPES = ['F32', 'Q8_0', 'Q4_0'] as const

@@ -21,6 +21,8 @@ export interface MetadataReader {
   texts(key: string): readonly string[]
   /** An array of integers, of whatever type. */
   integers(key: string): readonly number[]
+  /** An array of finite float32 or float64. */
+  floats(key: string): readonly number[]
 }
 
 export function createMetadataReader({ name, metadata }: MetadataSource): MetadataReader {
@@ -60,6 +62,12 @@ export function createMetadataReader({ name, metadata }: MetadataSource): Metada
       if (value?.type !== 'array' || value.itemType === 'string' || value.itemType === 'bool') return fail(key, 'an array of integers')
       const numbers = Array.from(value.value, Number)
       return numbers.every((number) => Number.isSafeInteger(number)) ? numbers : fail(key, 'an array of integers')
+    },
+    floats(key) {
+      const value = metadata.get(key)
+      if (value?.type !== 'array' || (value.itemType !== 'float32' && value.itemType !== 'float64')) return fail(key, 'an array of floats')
+      const numbers = Array.from(value.value, Number)
+      return numbers.every(Number.isFinite) ? numbers : fail(key, 'an array of finite floats')
     }
   }
 }

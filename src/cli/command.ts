@@ -9,6 +9,8 @@ export interface Context {
   /** Aborts on Ctrl-C, on SIGTERM and when nobody reads the output any more. */
   readonly signal: AbortSignal
   readonly env: Readonly<Record<string, string | undefined>>
+  /** From now on Ctrl-C asks this first: true is for one that has been dealt with, and the program goes on. */
+  onInterrupt(handler: () => boolean): void
 }
 
 export interface CommandSpec<Table extends OptionTable> {

@@ -1,28 +1,18 @@
 /** `mamba-wasm generate`: goes on from a prompt. */
 
-import { type Completion, DEFAULT_MAX_TOKENS, type Finish, type GenerateOptions } from '../generate.ts'
+import type { Completion, Finish, GenerateOptions } from '../generate.ts'
 import type { Mamba } from '../mamba.ts'
-import { SAMPLER_DEFAULTS } from '../sampler.ts'
 import { type Context, defineCommand } from './command.ts'
 import { formatBytes, formatCount, formatRate } from './format.ts'
 import { readStandardInput } from './input.ts'
 import { loadModel, MODEL_OPTIONS } from './model-options.ts'
 import type { OptionTable, Values } from './options.ts'
+import { SAMPLING_OPTIONS, samplingOptions } from './sampling-options.ts'
 
 const DEFAULT_PROMPT = 'Alice was beginning to get very tired of'
 
 const OPTIONS = {
-  'max-tokens': { kind: 'integer', short: 'n', value: 'N', min: 0, fallback: DEFAULT_MAX_TOKENS, help: 'tokens at most' },
-  temperature: { kind: 'number', short: 't', value: 'X', min: 0, fallback: SAMPLER_DEFAULTS.temperature, help: '0 takes the most likely token' },
-  'top-k': { kind: 'integer', value: 'N', min: 0, fallback: SAMPLER_DEFAULTS.topK, help: 'only the N most likely tokens; 0 for no limit' },
-  'top-p': { kind: 'number', value: 'X', min: 0, max: 1, fallback: SAMPLER_DEFAULTS.topP, help: 'only the most likely tokens that reach this probability' },
-  'min-p': { kind: 'number', value: 'X', min: 0, max: 1, fallback: SAMPLER_DEFAULTS.minP, help: 'only tokens X times as likely as the most likely one' },
-  'repetition-penalty': {
-    kind: 'number', value: 'X', min: 1e-6, max: 1e6, fallback: SAMPLER_DEFAULTS.repetitionPenalty, help: 'above 1 makes tokens seen before less likely'
-  },
-  seed: { kind: 'integer', short: 's', value: 'N', min: 0, help: 'the same seed gives the same text (default: a random one)' },
-  stop: { kind: 'texts', value: 'TEXT', help: 'end before this text; may be given several times' },
-  'ignore-eos': { kind: 'flag', help: 'go on after an end-of-text token' },
+  ...SAMPLING_OPTIONS,
   json: { kind: 'flag', help: 'print one JSON object at the end: text, ids, figures' },
   ...MODEL_OPTIONS
 } as const satisfies OptionTable
@@ -84,12 +74,11 @@ async function printJson(context: Context, mamba: Mamba, values: Values<typeof O
 }
 
 function generateOptions({ terminal, signal }: Context, values: Values<typeof OPTIONS>, hasStarted: () => boolean): GenerateOptions {
-  const { 'max-tokens': maxTokens, temperature, 'top-k': topK, 'top-p': topP, 'min-p': minP, 'repetition-penalty': repetitionPenalty } = values
-  const { seed, stop, 'ignore-eos': ignoreEos, quiet } = values
   return {
-    maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop, ignoreEos, signal,
+    ...samplingOptions(values),
+    signal,
     onProgress({ doneTokens, totalTokens }) {
-      if (!quiet && !hasStarted()) terminal.progress({ label: 'reading the prompt', done: doneTokens, total: totalTokens, unit: 'tokens' })
+      if (!values.quiet && !hasStarted()) terminal.progress({ label: 'reading the prompt', done: doneTokens, total: totalTokens, unit: 'tokens' })
     }
   }
 }

@@ -10,6 +10,7 @@ import { readFile } from 'node:fs/promises'
 import { inspect } from 'node:util'
 import { expectObject, expectString, parseJson } from '../checkpoint/json.ts'
 import { benchCommand } from './bench-command.ts'
+import { chatCommand } from './chat-command.ts'
 import { type Command, describeExamples } from './command.ts'
 import { convertCommand } from './convert-command.ts'
 import { generateCommand } from './generate-command.ts'
@@ -18,7 +19,7 @@ import { describeRows, UsageError } from './options.ts'
 import { scoreCommand } from './score-command.ts'
 import { createTerminal } from './terminal.ts'
 
-const COMMANDS: readonly Command[] = [generateCommand, scoreCommand, inspectCommand, convertCommand, benchCommand]
+const COMMANDS: readonly Command[] = [generateCommand, chatCommand, scoreCommand, inspectCommand, convertCommand, benchCommand]
 
 const HELP = `Usage: mamba-wasm COMMAND [OPTIONS]
 
@@ -33,6 +34,7 @@ ${describeRows([['-h, --help', "show this text; after a command, the command's"]
 Examples:
 ${describeExamples([
   ['mamba-wasm generate "Once upon a time"', 'continue a text with the embedded model'],
+  ['mamba-wasm chat tiiuae/falcon-mamba-7b-instruct', 'talk with a model that was trained for it'],
   ['mamba-wasm score alice.txt', 'bits per byte and perplexity of a text'],
   ['mamba-wasm inspect ./my-model', 'what a checkpoint holds'],
   ['mamba-wasm convert ./my-model -o my-model.gguf', 'in 8 bits, for this program and for llama.cpp'],
@@ -55,7 +57,10 @@ function stop(exitCode: number): void {
   setTimeout(() => process.exit(), GRACE_MS)
 }
 
-process.on('SIGINT', () => stop(130))
+let interruptHandler = (): boolean => false
+process.on('SIGINT', () => {
+  if (abort.signal.aborted || !interruptHandler()) stop(130)
+})
 process.on('SIGTERM', () => stop(143))
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') terminal.note(`mamba-wasm: standard output: ${error.message}`)
@@ -70,7 +75,10 @@ async function run([name, ...args]: readonly string[]): Promise<void> {
   if (name === '--version') return terminal.print(`${await packageVersion()}\n`)
   const command = COMMANDS.find((candidate) => candidate.name === name)
   if (command === undefined) throw new UsageError(`expected a command (${commandNames()}), got ${JSON.stringify(name)}`)
-  await command.run({ terminal, signal: abort.signal, env: process.env }, args)
+  const onInterrupt = (handler: () => boolean): void => {
+    interruptHandler = handler
+  }
+  await command.run({ terminal, signal: abort.signal, env: process.env, onInterrupt }, args)
 }
 
 function commandNames(): string {

@@ -196,7 +196,7 @@ export function readOriginalCommonConfig(reader: ConfigReader): Omit<CommonConfi
 }
 
 /** One id, several, or none. Ids beyond the vocabulary never come, so they are let pass as real configs have them. */
-function readTokenIds(reader: ConfigReader, key: string): readonly number[] {
+export function readTokenIds(reader: ConfigReader, key: string): readonly number[] {
   if (!reader.has(key)) return []
   const value = reader.raw(key)
   const ids = Array.isArray(value) ? value : [value]

@@ -1,11 +1,14 @@
 /**
- * The tokenizer in a GGUF file (llama.cpp's model 'gpt2': byte-level BPE) as a tokenizer.json, and the other way round.
+ * The tokenizer in a GGUF file as a tokenizer.json: llama.cpp's model 'gpt2' (byte-level BPE) and 'llama' (SentencePiece, see sentence-piece.ts).
  *
  * The file has tokens, merges and the *name* of a pre-tokenizer; what a name stands for is llama.cpp's `llm_tokenizer_bpe`. It has no place for a
  * normalizer: where the tokenizer that a name comes from composes characters (NFC), so does what is read here, as the model was trained with it.
  */
 import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
-import { asFields, asIndex, asList, asString, isFields, type Fields } from './fields.ts'
+import type { Fields } from './fields.ts'
+import { PRE_TOKENIZERS, type PreTokenizer } from './gguf-pre-tokenizers.ts'
+import type { SentencePieceJson } from './sentence-piece.ts'
+import { templateJson } from './template.ts'
 
 /** The file's metadata, as `createMetadataReader` of src/checkpoint gives it. */
 export interface TokenizerMetadata {
@@ -17,60 +20,11 @@ export interface TokenizerMetadata {
   text(key: string): string
   texts(key: string): readonly string[]
   integers(key: string): readonly number[]
+  floats(key: string): readonly number[]
 }
 
-/** Metadata to be written: some of GGUF's values. */
-export type TokenizerValue =
-  | { readonly type: 'string'; readonly value: string }
-  | { readonly type: 'uint32'; readonly value: number }
-  | { readonly type: 'bool'; readonly value: boolean }
-  | { readonly type: 'array'; readonly itemType: 'string'; readonly value: readonly string[] }
-  | { readonly type: 'array'; readonly itemType: 'int32'; readonly value: Int32Array }
-
-/** llama.cpp's token types. */
-const NORMAL = 1
-const UNKNOWN = 2
-const CONTROL = 3
-const USER_DEFINED = 4
-const UNUSED = 5
-
-/** How a text is cut before merging: by GPT-2's rule in the ByteLevel step, or by these expressions, one after another. */
-interface PreTokenizer {
-  readonly splits: readonly string[]
-  readonly usesGpt2Rule: boolean
-  readonly isComposed: boolean
-  /** A piece that is a token stays one, whatever the merges. */
-  readonly ignoresMerges: boolean
-  /** Where the file does not say. */
-  readonly addsBos: boolean
-}
-
-const GPT2: PreTokenizer = { splits: [], usesGpt2Rule: true, isComposed: false, ignoresMerges: false, addsBos: false }
-const NEOX: PreTokenizer = { ...GPT2, isComposed: true }
-const DIGITS: PreTokenizer = { ...GPT2, splits: ['\\p{N}'] }
-const CONTRACTIONS = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-const bySplit = (split: string): PreTokenizer => ({ ...GPT2, splits: [split], usesGpt2Rule: false })
-const QWEN2 = bySplit(`${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`)
-const LLAMA3 = bySplit(`${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`)
-const LLAMA_BPE: PreTokenizer = { ...LLAMA3, ignoresMerges: true, addsBos: true }
-/** For files from before names were written. */
-const DEFAULT: PreTokenizer = {
-  ...GPT2,
-  splits: ['[\\p{P}\\$\\+<=>\\^~\\|]+', "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)", '\\p{N}+', '[0-9][0-9][0-9]'],
-  usesGpt2Rule: false
-}
-
-/** By name. llama.cpp's converter calls GPT-NeoX's tokenizer `olmo` or `mpt`, whichever it met last. */
-const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
-  ['default', DEFAULT],
-  ...['gpt-2', 'phi-2'].map((name) => [name, GPT2] as const),
-  ...['olmo', 'mpt'].map((name) => [name, NEOX] as const),
-  ['stablelm2', QWEN2],
-  ['qwen2', { ...QWEN2, isComposed: true }],
-  ...['dbrx', 'smaug-bpe'].map((name) => [name, LLAMA3] as const),
-  ...['llama-bpe', 'llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral'].map((name) => [name, LLAMA_BPE] as const),
-  ...['starcoder', 'refact', 'smollm', 'command-r'].map((name) => [name, DIGITS] as const)
-])
+/** llama.cpp's types of tokens. */
+export const TOKEN_TYPES = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const
 
 /** What `createTokenizer` takes. */
 export interface TokenizerFiles {
@@ -86,37 +40,94 @@ export function readGgufTokenizer(reader: TokenizerMetadata): TokenizerFiles | u
   const modelKey = 'tokenizer.ggml.model'
   const model = reader.has(modelKey) ? reader.text(modelKey) : 'none'
   if (model === 'none' || model === 'no_vocab') return undefined
-  if (model !== 'gpt2') throw new UnsupportedError({ place: `${reader.name}, ${modelKey}`, expected: '"gpt2"', got: describe(model) })
+  if (model === 'gpt2') return bytePairFiles(reader)
+  if (model === 'llama') return sentencePieceFiles(reader)
+  throw new UnsupportedError({ place: `${reader.name}, ${modelKey}`, expected: '"gpt2" or "llama"', got: describe(model) })
+}
+
+function bytePairFiles(reader: TokenizerMetadata): TokenizerFiles {
   const preKey = 'tokenizer.ggml.pre'
   const preName = reader.has(preKey) ? reader.text(preKey) : 'default'
   const pre = PRE_TOKENIZERS.get(preName)
   if (pre === undefined) {
     throw new UnsupportedError({ place: `${reader.name}, ${preKey}`, expected: `one of ${[...PRE_TOKENIZERS.keys()].join(', ')}`, got: describe(preName) })
   }
-  const { vocab, addedTokens, texts } = readTokens(reader)
+  const { vocab, addedTokens, texts } = readTokens(reader, false)
   const merges = reader.texts('tokenizer.ggml.merges').map((merge) => readMerge(merge, reader.name))
-  const special = (name: string): number | undefined => readSpecialId(reader, name, texts.length)
-  const ids = { bos: special('bos'), eos: special('eos'), pad: special('padding'), unk: special('unknown') }
-  const added = new Set(addedTokens.map(({ id }) => id))
-  const named = Object.entries(ids).flatMap(([name, id]) => (id !== undefined && added.has(id) ? [[`${name}_token`, texts[id]] as const] : []))
-  const template = reader.has('tokenizer.chat_template') ? { chat_template: reader.text('tokenizer.chat_template') } : {}
-  const first = reader.flag('tokenizer.ggml.add_bos_token', pre.addsBos) ? ids.bos : undefined
-  const last = reader.flag('tokenizer.ggml.add_eos_token', false) ? ids.eos : undefined
+  const { tokenizerConfig, post_processor } = readSpecials(reader, { addedTokens, texts, addsBos: pre.addsBos, defaults: {} })
   return {
     tokenizerJson: {
       version: '1.0',
       added_tokens: addedTokens,
       normalizer: pre.isComposed ? { type: 'NFC' } : null,
       pre_tokenizer: preTokenizerJson(pre, merges.length > 0),
-      post_processor: templateJson({ first, last, texts }),
+      post_processor,
       decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
       model: { type: 'BPE', unk_token: null, fuse_unk: false, byte_fallback: false, ignore_merges: pre.ignoresMerges, vocab, merges }
     },
-    tokenizerConfig: { ...Object.fromEntries(named), ...template, clean_up_tokenization_spaces: false }
+    tokenizerConfig
   }
 }
 
-function readTokens(reader: TokenizerMetadata) {
+/** What files of SentencePiece's kind leave unsaid, as llama.cpp has it. */
+const LLAMA_IDS = { bos: 1, eos: 2, unknown: 0 }
+
+function sentencePieceFiles(reader: TokenizerMetadata): TokenizerFiles {
+  const { vocab, addedTokens, texts } = readTokens(reader, true)
+  const scoresKey = 'tokenizer.ggml.scores'
+  const scores = reader.has(scoresKey) ? reader.floats(scoresKey) : []
+  if (scores.length > 0 && scores.length < texts.length) {
+    throw new CheckpointError({ place: `${reader.name}, ${scoresKey}`, expected: `${texts.length} scores, one for each token`, got: `${scores.length}` })
+  }
+  const { tokenizerConfig, post_processor, ids } = readSpecials(reader, { addedTokens, texts, addsBos: true, defaults: LLAMA_IDS })
+  const add_space_prefix = reader.flag('tokenizer.ggml.add_space_prefix', true)
+  const steps = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }]
+  const model: SentencePieceJson = { type: 'SentencePiece', vocab, scores, add_space_prefix, unk_token: ids.unk === undefined ? null : texts[ids.unk] }
+  return {
+    tokenizerJson: {
+      version: '1.0', added_tokens: addedTokens, normalizer: null, pre_tokenizer: null, post_processor,
+      decoder: { type: 'Sequence', decoders: add_space_prefix ? [...steps, { type: 'Strip', content: ' ', start: 1, stop: 0 }] : steps },
+      model
+    },
+    tokenizerConfig
+  }
+}
+
+interface SpecialsOptions {
+  readonly addedTokens: readonly { readonly id: number }[]
+  readonly texts: readonly string[]
+  /** Where the file does not say. */
+  readonly addsBos: boolean
+  readonly defaults: Readonly<Record<string, number>>
+}
+
+/** Special tokens, what stands around a text, and the chat templates. */
+function readSpecials(reader: TokenizerMetadata, { addedTokens, texts, addsBos, defaults }: SpecialsOptions) {
+  const special = (name: string): number | undefined => readSpecialId(reader, name, { nTokens: texts.length, fallback: defaults[name] })
+  const ids = { bos: special('bos'), eos: special('eos'), pad: special('padding'), unk: special('unknown') }
+  const added = new Set(addedTokens.map(({ id }) => id))
+  const named = Object.entries(ids).flatMap(([name, id]) => (id !== undefined && added.has(id) ? [[`${name}_token`, texts[id]] as const] : []))
+  const first = reader.flag('tokenizer.ggml.add_bos_token', addsBos) ? ids.bos : undefined
+  const last = reader.flag('tokenizer.ggml.add_eos_token', false) ? ids.eos : undefined
+  return {
+    ids,
+    post_processor: templateJson({ first, last, texts }),
+    tokenizerConfig: { ...Object.fromEntries(named), ...readTemplates(reader), clean_up_tokenization_spaces: false }
+  }
+}
+
+/** llama.cpp keeps templates beside the default one under keys of their own. */
+function readTemplates(reader: TokenizerMetadata): Fields {
+  const key = 'tokenizer.chat_template'
+  const names = reader.has('tokenizer.chat_templates') ? reader.texts('tokenizer.chat_templates') : []
+  const others = names.filter((name) => reader.has(`${key}.${name}`)).map((name) => ({ name, template: reader.text(`${key}.${name}`) }))
+  if (!reader.has(key)) return others.length === 0 ? {} : { chat_template: others }
+  const template = reader.text(key)
+  return { chat_template: others.length === 0 ? template : [{ name: 'default', template }, ...others] }
+}
+
+/** `hasUnused`: tokens of the type that is for none count, as llama.cpp's SentencePiece has it. */
+function readTokens(reader: TokenizerMetadata, hasUnused: boolean) {
   const { name: fileName } = reader
   const tokensKey = 'tokenizer.ggml.tokens'
   const typesKey = 'tokenizer.ggml.token_type'
@@ -131,10 +142,10 @@ function readTokens(reader: TokenizerMetadata) {
   for (const [id, content] of texts.entries()) {
     if (seen.has(content)) throw new CheckpointError({ place: `${fileName}, ${tokensKey}, ${id}`, expected: 'each token once', got: `${describe(content)} again` })
     seen.add(content)
-    const type = types?.[id] ?? NORMAL
-    const special = type === CONTROL || type === UNKNOWN
-    if (special || type === USER_DEFINED) addedTokens.push({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special })
-    else if (type !== UNUSED) vocab[content] = id
+    const type = types?.[id] ?? TOKEN_TYPES.normal
+    const special = type === TOKEN_TYPES.control || type === TOKEN_TYPES.unknown
+    if (special || type === TOKEN_TYPES.userDefined) addedTokens.push({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special })
+    else if (hasUnused || type !== TOKEN_TYPES.unused) vocab[content] = id
   }
   return { vocab, addedTokens, texts }
 }
@@ -146,9 +157,11 @@ function readMerge(merge: string, fileName: string): readonly [string, string] {
   throw new CheckpointError({ place: `${fileName}, tokenizer.ggml.merges`, expected: 'two tokens with a space between them', got: describe(merge) })
 }
 
-function readSpecialId(reader: TokenizerMetadata, name: string, nTokens: number): number | undefined {
+function readSpecialId(
+  reader: TokenizerMetadata, name: string, { nTokens, fallback }: { readonly nTokens: number; readonly fallback: number | undefined }
+): number | undefined {
   const key = `tokenizer.ggml.${name}_token_id`
-  if (!reader.has(key)) return undefined
+  if (!reader.has(key)) return fallback !== undefined && fallback < nTokens ? fallback : undefined
   const id = reader.natural(key)
   if (id < nTokens) return id
   throw new CheckpointError({ place: `${reader.name}, ${key}`, expected: `an id below ${nTokens}`, got: `${id}` })
@@ -161,135 +174,4 @@ function preTokenizerJson({ splits, usesGpt2Rule, ignoresMerges }: PreTokenizer,
   if (splits.length === 0) return byteLevel
   const steps = splits.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }))
   return { type: 'Sequence', pretokenizers: [...steps, byteLevel] }
-}
-
-function templateJson({ first, last, texts }: { first: number | undefined; last: number | undefined; texts: readonly string[] }): Fields {
-  if (first === undefined && last === undefined) return { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true }
-  const token = (id: number | undefined) => (id === undefined ? [] : [{ SpecialToken: { id: texts[id], type_id: 0 } }])
-  const part = (id: 'A' | 'B', type_id: number) => [...token(first), { Sequence: { id, type_id } }, ...token(last)]
-  const ids = [first, last].filter((id) => id !== undefined)
-  return {
-    type: 'TemplateProcessing',
-    single: part('A', 0),
-    pair: [...part('A', 0), ...part('B', 1)],
-    special_tokens: Object.fromEntries(ids.map((id) => [texts[id], { id: texts[id], ids: [id], tokens: [texts[id]] }]))
-  }
-}
-
-export interface WriteTokenizerOptions extends TokenizerFiles {
-  /** Rows of the embedding: each is a token in a GGUF file, those beyond the tokenizer's unused ones. */
-  readonly vocabSize: number
-  /** By the model's config; where it says nothing, the tokenizer's own. The second of `eos` becomes the end of a turn. */
-  readonly ids: { readonly bos?: number | null | undefined; readonly eos?: readonly number[] | undefined; readonly pad?: number | null | undefined }
-  /** For messages: the tokenizer.json. */
-  readonly place: string
-}
-
-/** The tokenizer.ggml keys of a GGUF file. Throws an UnsupportedError for a tokenizer that llama.cpp's 'gpt2' does not describe, a CheckpointError for damage. */
-export function writeGgufTokenizer({ tokenizerJson, tokenizerConfig, vocabSize, ids, place }: WriteTokenizerOptions): ReadonlyMap<string, TokenizerValue> {
-  const file = asFields(tokenizerJson, place)
-  const model = asFields(file.model, `${place}: model`)
-  const merges = asList(model.merges, `${place}: model.merges`).map((merge) => writeMerge(merge, place))
-  const pre = nameOfPreTokenizer({ file, model, hasMerges: merges.length > 0, place })
-  const { tokens, types } = writeTokens({ file, model, vocabSize, place })
-  const named = (name: string): number | undefined => {
-    const token = tokenizerConfig[`${name}_token`]
-    const content = isFields(token) ? token.content : token
-    const id = typeof content === 'string' ? tokens.indexOf(content) : -1
-    return id < 0 ? undefined : id
-  }
-  const around = templateOf(file.post_processor, `${place}: post_processor`)
-  const idValues: (readonly [string, number | null | undefined])[] = [
-    ['bos', around.first ?? ids.bos ?? named('bos')],
-    ['eos', around.last ?? ids.eos?.[0] ?? named('eos')],
-    ['eot', ids.eos?.[1]],
-    ['unknown', named('unk')],
-    ['padding', ids.pad ?? named('pad')]
-  ]
-  const values: (readonly [string, TokenizerValue])[] = [
-    ['tokenizer.ggml.model', { type: 'string', value: 'gpt2' }],
-    ['tokenizer.ggml.pre', { type: 'string', value: pre }],
-    ['tokenizer.ggml.tokens', { type: 'array', itemType: 'string', value: tokens }],
-    ['tokenizer.ggml.token_type', { type: 'array', itemType: 'int32', value: types }],
-    ['tokenizer.ggml.merges', { type: 'array', itemType: 'string', value: merges }]
-  ]
-  for (const [name, id] of idValues) {
-    if (id !== null && id !== undefined && id < vocabSize) values.push([`tokenizer.ggml.${name}_token_id`, { type: 'uint32', value: id }])
-  }
-  values.push(['tokenizer.ggml.add_bos_token', { type: 'bool', value: around.first !== undefined }])
-  values.push(['tokenizer.ggml.add_eos_token', { type: 'bool', value: around.last !== undefined }])
-  if (typeof tokenizerConfig.chat_template === 'string') values.push(['tokenizer.chat_template', { type: 'string', value: tokenizerConfig.chat_template }])
-  return new Map(values)
-}
-
-function writeMerge(merge: unknown, place: string): string {
-  const parts = typeof merge === 'string' ? merge.split(' ') : asList(merge, `${place}: model.merges`)
-  const [left, right] = parts.map((part) => asString(part, `${place}: model.merges`))
-  if (parts.length === 2 && !left.includes(' ') && !right.includes(' ')) return `${left} ${right}`
-  throw new UnsupportedError({ place: `${place}: model.merges`, expected: 'pairs of tokens without spaces', got: describe(merge) })
-}
-
-function writeTokens({ file, model, vocabSize, place }: { file: Fields; model: Fields; vocabSize: number; place: string }) {
-  const tokens: string[] = Array.from({ length: vocabSize }, (_, id) => `[PAD${id}]`)
-  const types = new Int32Array(vocabSize).fill(UNUSED)
-  const put = (id: number, text: string, type: number): void => {
-    if (id >= vocabSize) throw new CheckpointError({ place: `${place}: ${describe(text)}`, expected: `an id below ${vocabSize}, the model's number of tokens`, got: `${id}` })
-    tokens[id] = text
-    types[id] = type
-  }
-  for (const [text, id] of Object.entries(asFields(model.vocab, `${place}: model.vocab`))) put(asIndex(id, `${place}: model.vocab[${describe(text)}]`), text, NORMAL)
-  for (const [i, entry] of asList(file.added_tokens, `${place}: added_tokens`).entries()) {
-    const token = asFields(entry, `${place}: added_tokens[${i}]`)
-    const text = asString(token.content, `${place}: added_tokens[${i}].content`)
-    put(asIndex(token.id, `${place}: added_tokens[${i}].id`), text, token.special === true ? CONTROL : USER_DEFINED)
-  }
-  return { tokens, types }
-}
-
-/** llama.cpp's name for how this file cuts texts. */
-function nameOfPreTokenizer({ file, model, hasMerges, place }: { file: Fields; model: Fields; hasMerges: boolean; place: string }): string {
-  if (model.type !== undefined && model.type !== 'BPE') throw new UnsupportedError({ place: `${place}: model.type`, expected: '"BPE"', got: describe(model.type) })
-  const cut = asFields(file.pre_tokenizer, `${place}: pre_tokenizer`)
-  const steps = cut.type === 'Sequence' ? asList(cut.pretokenizers, `${place}: pre_tokenizer.pretokenizers`).map((step) => asFields(step, `${place}: pre_tokenizer`)) : [cut]
-  const last = steps.at(-1)
-  const splits = steps.slice(0, -1).map((step) => (step.type === 'Digits' && step.individual_digits === true ? '\\p{N}' : splitOf(step)))
-  const normalizer = isFields(file.normalizer) ? file.normalizer.type : (file.normalizer ?? null)
-  if (last?.type === 'ByteLevel' && last.add_prefix_space === false && (normalizer === null || normalizer === 'NFC')) {
-    for (const [name, pre] of PRE_TOKENIZERS) {
-      const isSame = pre.usesGpt2Rule === (last.use_regex !== false) && pre.splits.join('\n') === splits.join('\n')
-      // Without merges no cut makes a difference.
-      if (!isSame && (hasMerges || pre !== (normalizer === null ? GPT2 : NEOX))) continue
-      if (pre.isComposed === (normalizer === 'NFC') && pre.ignoresMerges === (model.ignore_merges === true)) return name
-    }
-  }
-  throw new UnsupportedError({ place: `${place}: pre_tokenizer`, expected: 'one that llama.cpp has a name for', got: describe(JSON.stringify([normalizer, cut])) })
-}
-
-/** The expression of a step, in this file's spelling of contractions; '?' for a step that is none. */
-function splitOf({ type, pattern, behavior, invert }: Fields): string {
-  if (type !== 'Split' || behavior !== 'Isolated' || invert === true || !isFields(pattern) || typeof pattern.Regex !== 'string') return '?'
-  return pattern.Regex.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTIONS)
-}
-
-/** The ids of the tokens that the template puts before and after a text. */
-function templateOf(processor: unknown, place: string): { readonly first?: number | undefined; readonly last?: number | undefined } {
-  if (processor === null || processor === undefined) return {}
-  const fields = asFields(processor, place)
-  if (fields.type === 'ByteLevel') return {}
-  if (fields.type === 'Sequence') {
-    const parts = asList(fields.processors, place).map((part) => templateOf(part, place))
-    return { first: parts.find(({ first }) => first !== undefined)?.first, last: parts.find(({ last }) => last !== undefined)?.last }
-  }
-  const single = asList(fields.single, `${place}.single`).map((part) => asFields(part, `${place}.single`))
-  const at = single.findIndex(({ Sequence }) => Sequence !== undefined)
-  if (fields.type !== 'TemplateProcessing' || at < 0 || at > 1 || single.length > at + 2) {
-    throw new UnsupportedError({ place, expected: 'at most one token before a text and one after it', got: describe(JSON.stringify(fields.single ?? fields.type)) })
-  }
-  const idOf = (part: Fields | undefined): number | undefined => {
-    if (part === undefined) return undefined
-    const name = asString(asFields(part.SpecialToken, place).id, place)
-    const token = asFields(asFields(fields.special_tokens, place)[name], `${place}.special_tokens`)
-    return asIndex(asList(token.ids, `${place}.special_tokens`)[0], `${place}.special_tokens`)
-  }
-  return { first: at === 1 ? idOf(single[0]) : undefined, last: idOf(single[at + 1]) }
 }

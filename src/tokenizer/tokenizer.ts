@@ -7,6 +7,7 @@ import { CheckpointError, describe, messageOf, UnsupportedError } from '../error
 import { createDecodeStream, type DecodeOptions, type DecodeStream } from './decode-stream.ts'
 import { compileDecoder, isByteLevel, type VocabToken } from './decoders.ts'
 import { asFields, asIndex, asList, asString, isFields, isIndex, type Fields } from './fields.ts'
+import { createSentencePieceEncoder } from './sentence-piece.ts'
 import { bytesOfToken } from './utf8.ts'
 
 export interface EncodeOptions {
@@ -49,7 +50,7 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
   const vocab = readVocab(model, file, place)
   const setup = { vocab, createDecoder: compileDecoder(file.decoder, `${place}: decoder`), cleansUp: cleansUp(model, config) }
   const idOfByte = byteTable(file, model, vocab)
-  const encode = idOfByte === undefined ? createEncoder({ file, model, config, place }) : (text: string) => encodeBytes(text, idOfByte)
+  const encode = createEncode({ file, model, config, place }, idOfByte)
 
   return {
     vocabSize: vocab.length,
@@ -127,6 +128,11 @@ function specialTokensOf(vocab: readonly (VocabToken | undefined)[], config: Fie
 type Encode = (text: string, addSpecialTokens: boolean) => Int32Array
 
 interface EncoderParts { readonly file: Fields, readonly model: Fields, readonly config: Fields, readonly place: string }
+
+function createEncode(parts: EncoderParts, idOfByte: Int32Array | undefined): Encode {
+  if (idOfByte !== undefined) return (text) => encodeBytes(text, idOfByte)
+  return parts.model.type === 'SentencePiece' ? createSentencePieceEncoder(parts.file, parts.place) : createEncoder(parts)
+}
 
 function createEncoder({ file, model, config, place }: EncoderParts): Encode {
   const { normalizer = null, pre_tokenizer = null, post_processor = null, decoder = null, added_tokens } = file

@@ -7,7 +7,7 @@ import type { Profile } from '../../src/profile.ts'
 async function run(args: readonly string[], signal = new AbortController().signal): Promise<string> {
   let text = ''
   const stream: OutputStream = { write: (part) => Boolean((text += part)) || true, once() {} }
-  await benchCommand.run({ terminal: createTerminal({ out: stream, err: stream, env: {} }), signal, env: {} }, args)
+  await benchCommand.run({ terminal: createTerminal({ out: stream, err: stream, env: {} }), signal, env: {}, onInterrupt() {} }, args)
   return text
 }
 

@@ -10,7 +10,8 @@ import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
 import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { readModelConfig } from '../../src/model/architectures.ts'
-import { readGgufTokenizer, writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { readGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer-writer.ts'
 import { modelSet } from './helpers.ts'
 
 const read = (bytes: Uint8Array) => readGgufHeader(bytesSource(bytes, 'm.gguf'))

@@ -8,7 +8,8 @@ import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { ggufBytes } from '../../src/checkpoint/gguf-writer.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
-import { readGgufTokenizer, type TokenizerFiles, writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { readGgufTokenizer, type TokenizerFiles } from '../../src/tokenizer/gguf-tokenizer.ts'
+import { writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer-writer.ts'
 import { createTokenizer, type Tokenizer } from '../../src/tokenizer/tokenizer.ts'
 
 type Json = Record<string, unknown>
@@ -231,9 +232,17 @@ describe('writing', () => {
     expect(() => write(model({ merges: [1] }))).toThrow(CheckpointError)
   })
 
+  test('a list of chat templates comes back', async () => {
+    const tokenizerConfig = { chat_template: [{ name: 'default', template: 'A' }, { name: 'rag', template: 'B' }] }
+    const metadata = writeGgufTokenizer({ tokenizerJson: bytesJson, tokenizerConfig, vocabSize: 256, ids: {}, place: 't.json' })
+    expect(metadata.get('tokenizer.chat_template')?.value).toBe('A')
+    expect((await throughGguf(metadata)).tokenizerConfig.chat_template).toEqual(tokenizerConfig.chat_template)
+  })
+
   test('a second end is the end of a turn; what has no id is left out', () => {
     expect(idsWritten({ bos: null, eos: [7, 8], pad: null })).toEqual({ eos: 7, eot: 8 })
     expect(idsWritten({ eos: [999] })).toEqual({})
+    expect(idsWritten({ eos: [7] }, { eos_token: 'B' })).toEqual({ eos: 7, eot: 66 })
     expect(idsWritten({}, { bos_token: 'A', eos_token: { content: 'B' }, pad_token: 'nothing', unk_token: null })).toEqual({ bos: 65, eos: 66 })
   })
 })
@@ -255,6 +264,18 @@ describe('reading', () => {
     expect([[...tokenizer.encode('ab')], tokenizer.decode([3]), tokenizer.vocabSize]).toEqual([[2], '__proto__', 4])
   })
 
+  test('chat templates: one, several, and names alone', () => {
+    const templatesOf = (values: Record<string, GgufValue>) => {
+      const metadata = new Map([...raw(valid()), ...Object.entries(values)])
+      return readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata }))?.tokenizerConfig.chat_template
+    }
+    expect(templatesOf({})).toBeUndefined()
+    expect(templatesOf({ 'tokenizer.chat_template': text('A') })).toBe('A')
+    const others = { 'tokenizer.chat_templates': texts(['rag', 'gone']), 'tokenizer.chat_template.rag': text('B') }
+    expect(templatesOf({ 'tokenizer.chat_template': text('A'), ...others })).toEqual([{ name: 'default', template: 'A' }, { name: 'rag', template: 'B' }])
+    expect(templatesOf(others)).toEqual([{ name: 'rag', template: 'B' }])
+  })
+
   test('token types: unused ones have no text, added ones are found in texts', () => {
     const tokenizer = tokenizerOf(read({ tokens: texts(['a', 'b', 'ab', '<x>', 'yy', '[PAD]']), token_type: int32s(1, 1, 1, 3, 4, 5) })!)
     expect([...tokenizer.encode('ab<x>yya')]).toEqual([2, 3, 4, 0])
@@ -262,7 +283,7 @@ describe('reading', () => {
   })
 
   test.each<[string, Record<string, GgufValue | undefined>, string]>([
-    ['a model of another kind', { model: text('llama') }, 'm.gguf, tokenizer.ggml.model: expected "gpt2", got "llama"'],
+    ['a model of another kind', { model: text('t5') }, 'm.gguf, tokenizer.ggml.model: expected "gpt2" or "llama", got "t5"'],
     ['a pre-tokenizer of no one', { pre: text('new-bpe') }, 'm.gguf, tokenizer.ggml.pre: expected one of default, gpt-2, ']
   ])('refuses as unsupported: %s', (_, change, message) => {
     expect(() => read(change)).toThrow(UnsupportedError)

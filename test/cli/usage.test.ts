@@ -11,11 +11,12 @@ describe('help', () => {
     const { code, stdout, stderr } = await runCli(['--help'])
     expect(code).toBe(0)
     expect(stderr).toBe('')
-    for (const name of ['generate', 'score', 'inspect']) expect(stdout).toMatch(new RegExp(`^  ${name} `, 'm'))
+    for (const name of ['generate', 'chat', 'score', 'inspect']) expect(stdout).toMatch(new RegExp(`^  ${name} `, 'm'))
   })
 
   test.each([
     ['generate', ['--max-tokens', '--temperature', '--top-k', '--top-p', '--min-p', '--repetition-penalty', '--seed', '--stop', '--ignore-eos', '--model', '--threads']],
+    ['chat', ['--system', '--chat-template', '--stats', '--temperature', '--seed', '--threads', '/reset', '/exit']],
     ['score', ['--window', '--model', '--json']],
     ['inspect', ['--json', '--revision']]
   ])('of %s names its options and has examples, within 80 columns', async (command, options) => {
@@ -34,7 +35,7 @@ describe('help', () => {
 
 describe('exit code 2, with what was expected and where the help is', () => {
   test.each([
-    [[], /expected a command: generate, score, inspect/, 'mamba-wasm --help'],
+    [[], /expected a command: generate, chat, score, inspect/, 'mamba-wasm --help'],
     [['sing'], /expected a command .*got "sing"/, 'mamba-wasm --help'],
     [['generate', '--sing'], /Unknown option '--sing'/, 'mamba-wasm generate --help'],
     [['generate', '--top-p', '1.5'], /--top-p: expected a number, from 0 to 1, got "1.5"/, 'mamba-wasm generate --help'],

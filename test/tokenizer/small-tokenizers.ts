@@ -53,6 +53,21 @@ export function wordPiece(): TokenizerJson {
   }
 }
 
+/** Ids 0 to 4 of `chatTokenizer`. */
+export const CHAT_TOKENS = ['<unk>', '<s>', '</s>', '<|im_end|>', '<|im_start|>']
+/** Ids from 5: a newline, ASCII, and letters up to 160 ids. */
+export const CHAT_CHARACTERS = ['\n', ...Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)), ...Array.from({ length: 59 }, (_, i) => String.fromCharCode(0x3b1 + i))]
+
+/** Every character is a token, of 160: text becomes ids and ids text without loss, so that a reply reads as it was generated. A text by itself begins with `<s>`. */
+export function chatTokenizer(): TokenizerJson {
+  const { post_processor } = sentencePiece()
+  return {
+    version: '1.0', added_tokens: CHAT_TOKENS.map((content, id) => addedToken(content, id)),
+    normalizer: null, pre_tokenizer: null, post_processor, decoder: { type: 'Fuse' },
+    model: { type: 'BPE', unk_token: '<unk>', fuse_unk: false, byte_fallback: false, merges: [], vocab: Object.fromEntries([...CHAT_TOKENS, ...CHAT_CHARACTERS].map((token, id) => [token, id])) }
+  }
+}
+
 function addedToken(content: string, id: number) {
   return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
 }

@@ -105,6 +105,16 @@ describe.each([
   { name: 'Metaspace, first', json: metaspace('first'), goldens: [...METASPACE, ['</s>hello', [2, 265, 279, 280], '</s>hello', 'hello'] satisfies Golden] },
   { name: 'Metaspace, always', json: metaspace('always'), goldens: [...METASPACE, ['</s>hello', [2, 282], '</s> hello', 'hello'] satisfies Golden] },
   { name: 'Metaspace, never', json: metaspace('never'), goldens: [['  hello', [259, 282], '  hello', '  hello'], ['hello', [265, 279, 280], 'hello', 'hello']] satisfies Golden[] },
+  // As newer files of Mistral's kind have it.
+  {
+    name: 'Metaspace, first, with bytes', json: { ...sentencePiece(), normalizer: null, pre_tokenizer: metaspace('first').pre_tokenizer },
+    goldens: [
+      ['hello world', [1, 282, 285, 286], '<s> hello world', 'hello world'],
+      ['  hello', [1, 259, 282], '<s>  hello', ' hello'],
+      ['日本 hello', [1, 259, 233, 154, 168, 233, 159, 175, 282], '<s> 日本 hello', '日本 hello'],
+      ['</s>hello', [1, 2, 265, 279, 280], '<s></s>hello', 'hello']
+    ] satisfies Golden[]
+  },
   { name: 'WordPiece', json: wordPiece(), goldens: WORD_PIECE }
 ])('$name', ({ json, goldens }) => {
   const tokenizer = createTokenizer(json, undefined, 'tokenizer.json')
