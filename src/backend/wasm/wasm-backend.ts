@@ -104,7 +104,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     async readState(slot) {
       return slotState(slot).slice()
     },
-    async writeState(slot, state) {
+    async writeState(slot, _position, state) {
       slotState(slot).set(state)
     },
     async clearState(slot) {
