@@ -1,7 +1,7 @@
 /** The library's face: a loaded model and what it does. */
 
 import type { BackendInfo } from './backend/backend.ts'
-import { createEngine, type Engine } from './engine.ts'
+import { createEngine, type Engine, type EngineStats } from './engine.ts'
 import { messageOf } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
 import { loadTokenizer } from './load-tokenizer.ts'
@@ -14,7 +14,7 @@ import { createTextModel, type Prompt, type TextModel } from './text.ts'
 
 export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'>
 
-/** A loaded model. Calls from anywhere at once are fine: they take turns. */
+/** A loaded model. Calls from anywhere at once are fine: up to `maxBatch` of them run together, the others take turns with them. */
 export class Mamba {
   /** The checkpoint's config, in this library's terms. */
   readonly config: ModelConfig
@@ -45,7 +45,7 @@ export class Mamba {
     const { config, backend, metadata } = await loadFrom(files, options)
     try {
       const tokenizer = await loadTokenizer(files, metadata, options.signal)
-      return new Mamba(config, createEngine(backend), createTextModel(tokenizer, config.vocabSize, files.name))
+      return new Mamba(config, createEngine(backend, options), createTextModel(tokenizer, config.vocabSize, files.name))
     } catch (error) {
       await backend.dispose()
       throw error
@@ -55,6 +55,11 @@ export class Mamba {
   /** What runs, and why: backend, build, threads, memory. */
   get backend(): BackendInfo {
     return this.#engine.backend.info
+  }
+
+  /** How busy it is: calls, sequences, forwards and how many sequences they had. */
+  get stats(): EngineStats {
+    return this.#engine.stats
   }
 
   /** Whether text can be given and comes out; otherwise token ids alone. */
@@ -92,7 +97,7 @@ export class Mamba {
     const ids = this.#text.toIds(prompt, true)
     // Nothing predicts the first token.
     const nBytes = this.#text.tokenizer?.byteLength(ids.subarray(1)) ?? null
-    return this.#engine.operation(() => scoreTokens(this.#engine, ids, nBytes, options))
+    return this.#engine.call(() => scoreTokens(this.#engine, ids, nBytes, options))
   }
 
   /**

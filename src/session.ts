@@ -143,6 +143,7 @@ export class Session {
   }
 
   async *#generate(plan: GenerationPlan, watch?: { onStart(): void; onEnd(): void }): AsyncGenerator<GenerateChunk, void, undefined> {
+    const leave = this.#context.engine.admit()
     const release = await this.#lock.acquire()
     watch?.onStart()
     try {
@@ -163,11 +164,12 @@ export class Session {
     } finally {
       watch?.onEnd()
       release()
+      leave()
     }
   }
 
   async #locked<T>(task: () => Promise<T>): Promise<T> {
-    return this.#context.engine.operation(() =>
+    return this.#context.engine.call(() =>
       this.#lock.run(async () => {
         this.#checkInUse()
         return task()
