@@ -1,6 +1,7 @@
 /** All suites, in the order in which they run. */
 
 import type { Suite } from '../suite.ts'
+import { batchSuite } from './batch.ts'
 import { limitsSuite } from './limits.ts'
 import { linearSuite } from './linear.ts'
 import { loadSuite } from './load.ts'
@@ -15,5 +16,5 @@ import { threadsSuite } from './threads.ts'
 
 export const SUITES: readonly Suite[] = [
   limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
-  threadsSuite, loadSuite
+  batchSuite, threadsSuite, loadSuite
 ]
