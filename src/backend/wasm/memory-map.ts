@@ -17,7 +17,7 @@ import type { ActivationBuffer, Op, Parameter, Program, View } from '../../progr
 import type { Capacity, MemoryBytes } from '../backend.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 
-const PAGE_BYTES = 65536
+export const PAGE_BYTES = 65536
 /** What wasm can address. */
 const MAX_BYTES = 65536 * PAGE_BYTES
 /** Every region starts on a cache line. */
