@@ -6,7 +6,9 @@
 import type { Backend } from './backend/backend.ts'
 import { BusyError, messageOf } from './errors.ts'
 import { createLock } from './lock.ts'
-import { createScheduler } from './scheduler.ts'
+import { createScheduler, type RunOptions } from './scheduler.ts'
+
+export type { RunOptions }
 
 /** A sequence's state, in a slot, parked, or (neither) still fresh. */
 export interface Sequence {
@@ -14,13 +16,6 @@ export interface Sequence {
   parked: Float32Array | null
   /** Tokens read. */
   position: number
-}
-
-export interface RunOptions {
-  readonly signal?: AbortSignal | undefined
-  readonly onProgress?: ((progress: { readonly doneTokens: number; readonly totalTokens: number }) => void) | undefined
-  /** Takes the logits (nRows, vocabSize) of tokens [firstToken, firstToken + nRows); to be read before it returns. */
-  readonly onLogits?: ((logits: Float32Array, firstToken: number) => void) | undefined
 }
 
 /** How busy a model is. */

@@ -4,18 +4,31 @@
  */
 
 import type { Backend, Segment } from './backend/backend.ts'
-import type { RunOptions, Sequence } from './engine.ts'
 import { EngineError } from './errors.ts'
 import type { Lock } from './lock.ts'
 import { opCost } from './program/ops.ts'
 import { joinParts, shareRows, takeSeats } from './turn.ts'
 import { platform } from '#platform'
 
-export interface Scheduler {
+export interface RunOptions {
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((progress: { readonly doneTokens: number; readonly totalTokens: number }) => void) | undefined
+  /** Takes the logits (nRows, vocabSize) of tokens [firstToken, firstToken + nRows); to be read before it returns. */
+  readonly onLogits?: ((logits: Float32Array, firstToken: number) => void) | undefined
+}
+
+/** What a turn knows of a sequence. */
+export interface Seatable {
+  readonly slot: number | null
+  /** Tokens read. */
+  position: number
+}
+
+export interface Scheduler<S extends Seatable> {
   /** `Engine.run`. */
-  run(sequence: Sequence, ids: Int32Array, logits: Segment['logits'], options: RunOptions): Promise<void>
+  run(sequence: S, ids: Int32Array, logits: Segment['logits'], options: RunOptions): Promise<void>
   /** Nobody waits for further requests of this sequence. */
-  forget(sequence: Sequence): void
+  forget(sequence: S): void
   /** Rejects what waits, and what comes, with this error. */
   stop(error: Error): void
   /** Why it takes no requests. */
@@ -35,16 +48,16 @@ export interface TurnCounts {
   readonly nTokens: number
 }
 
-export interface SchedulerOptions {
+export interface SchedulerOptions<S extends Seatable> {
   readonly backend: Backend
   /** Whoever moves states holds it; a turn does. */
   readonly lock: Lock
   /** Gives a sequence its slot, where need be in place of the one used longest ago. Called under the lock. */
-  seat(sequence: Sequence): Promise<number>
+  readonly seat: (sequence: S) => Promise<number>
 }
 
-interface Request {
-  readonly sequence: Sequence
+interface Request<S extends Seatable> {
+  readonly sequence: S
   readonly ids: Int32Array
   readonly logits: Segment['logits']
   readonly options: RunOptions
@@ -71,7 +84,7 @@ const GATHER_TICKS = 64
 /** What an operation takes before anything was measured: 20 GFLOP/s. */
 const MS_PER_COST = 5e-8
 
-export function createScheduler({ backend, lock, seat }: SchedulerOptions): Scheduler {
+export function createScheduler<S extends Seatable>({ backend, lock, seat }: SchedulerOptions<S>): Scheduler<S> {
   const { maxRows, nSlots } = backend.capacity
   const vocabSize = backend.program.logits?.width ?? 1
   const maxLogits = Math.max(nSlots, Math.min(maxRows, Math.floor(MAX_LOGIT_BYTES / 4 / vocabSize)))
@@ -79,12 +92,12 @@ export function createScheduler({ backend, lock, seat }: SchedulerOptions): Sche
   let logitBuffer = new Float32Array(vocabSize)
   let msPerRow = MS_PER_COST * backend.program.ops.reduce((sum, op) => sum + opCost(op), 0)
   /** In the order in which they came to wait. */
-  let queue: Request[] = []
+  let queue: Request<S>[] = []
   /** Sequences that got their logits in the turn before and are about to ask again. */
-  const expected = new Set<Sequence>()
+  const expected = new Set<S>()
   /** When each generation under way had its last step. */
-  const streams = new Map<Sequence, number>()
-  const seatedMs = new WeakMap<Sequence, number>()
+  const streams = new Map<S, number>()
+  const seatedMs = new WeakMap<S, number>()
   let isAwake = false
   let refusal: Error | null = null
   let nRunning = 0
@@ -97,11 +110,11 @@ export function createScheduler({ backend, lock, seat }: SchedulerOptions): Sche
     expected.clear()
     for (const { reject } of queue.splice(0)) reject(refusal)
   }
-  const remove = (request: Request): void => {
+  const remove = (request: Request<S>): void => {
     queue = queue.filter((other) => other !== request)
   }
   /** For what is the request's own: the others go on. */
-  const refuse = (request: Request, reason: unknown): void => {
+  const refuse = (request: Request<S>, reason: unknown): void => {
     remove(request)
     request.reject(reason)
   }
@@ -111,14 +124,14 @@ export function createScheduler({ backend, lock, seat }: SchedulerOptions): Sche
    * Some come a turn of the event loop later, e.g. when they write to a stream.
    */
   const gather = async (leastTicks: number): Promise<void> => {
-    for (let tick = 0; tick < leastTicks || (tick < GATHER_TICKS && expected.size > 0); tick++) await null
+    for (let tick = 0; tick < leastTicks || (tick < GATHER_TICKS && expected.size > 0); tick++) await Promise.resolve()
     if (expected.size === 0 || queue.length === 0) return
     expected.clear()
     await platform.yieldToEventLoop()
   }
 
   /** Rows of a turn: all that fit where prompts alone are read, few where a generation's step is in it, or about to come. */
-  const rowsFor = (chosen: readonly Request[], nowMs: number): number => {
+  const rowsFor = (chosen: readonly Request<S>[], nowMs: number): number => {
     for (const [sequence, lastMs] of streams) if (nowMs - lastMs > STREAM_MS) streams.delete(sequence)
     const nOthers = chosen.reduce((count, { sequence }) => count - Number(streams.has(sequence)), streams.size)
     const hasStep = nOthers > 0 || chosen.some(isStep)
@@ -128,12 +141,17 @@ export function createScheduler({ backend, lock, seat }: SchedulerOptions): Sche
   }
 
   /** Whose requests are in this turn: in their slots, one request of a sequence, those in seats before the ones who take one. */
-  const seatAll = async (nowMs: number): Promise<Request[]> => {
-    const firsts = queue.length === 1 ? queue : [...new Map(queue.toReversed().map((request) => [request.sequence, request])).values()].reverse()
-    for (const request of firsts) request.seatedMs = request.sequence.slot === null ? null : (seatedMs.get(request.sequence) ?? nowMs)
-    const { chosen, displaced } = takeSeats(firsts, { nSlots, tenancyMs: TENANCY_MS, nowMs })
-    if (displaced.length > 0) queue = [...queue.filter((request) => !displaced.includes(request)), ...displaced]
-    const seated: Request[] = []
+  const seatAll = async (nowMs: number): Promise<Request<S>[]> => {
+    const firsts = new Map<S, Request<S>>()
+    for (const request of queue) if (!firsts.has(request.sequence)) firsts.set(request.sequence, request)
+    for (const request of firsts.values()) request.seatedMs = request.sequence.slot === null ? null : (seatedMs.get(request.sequence) ?? nowMs)
+    const { chosen, displaced } = takeSeats([...firsts.values()], { nSlots, tenancyMs: TENANCY_MS, nowMs })
+    if (displaced.length > 0) {
+      // Behind all who wait, with what else is asked for the same sequence.
+      const leaving = new Set(displaced.map(({ sequence }) => sequence))
+      queue = [...queue.filter(({ sequence }) => !leaving.has(sequence)), ...queue.filter(({ sequence }) => leaving.has(sequence))]
+    }
+    const seated: Request<S>[] = []
     for (const request of chosen) {
       try {
         if (request.seatedMs === null) seatedMs.set(request.sequence, nowMs)
@@ -182,7 +200,7 @@ export function createScheduler({ backend, lock, seat }: SchedulerOptions): Sche
   }
 
   /** `nRead` more tokens are read; `logits` of them, or of the last, where they are due. */
-  const answer = (request: Request, nRead: number, logits: Float32Array): void => {
+  const answer = (request: Request<S>, nRead: number, logits: Float32Array): void => {
     const { sequence, ids, nDone, options } = request
     try {
       if (logits.length > 0) options.onLogits?.(logits, request.logits === 'all' ? nDone - nRead : nDone - 1)
@@ -239,6 +257,6 @@ export function createScheduler({ backend, lock, seat }: SchedulerOptions): Sche
   }
 }
 
-function isStep({ ids, logits }: Request): boolean {
+function isStep({ ids, logits }: Request<Seatable>): boolean {
   return ids.length <= STEP_ROWS && logits !== 'none'
 }

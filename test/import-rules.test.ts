@@ -81,6 +81,10 @@ test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
   expectOnly('src/stop-strings', 'src/errors')
 })
+test('turns know of batches, their scheduler of backends, and neither of sessions', () => {
+  expectOnly('src/turn', 'src/backend/backend')
+  expectOnly('src/scheduler', 'src/turn', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
+})
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
 test('assembly imports only itself', () => expectOnly('assembly'))
 

@@ -55,7 +55,7 @@ async function createGroup(model: RandomModel, { format, threads, core, name, si
         name: lineName(size), threads, isAsync: true,
         amounts: [tokens(size)],
         // Arithmetic alone: what reading the weights takes is what a batch shares.
-        works: worksOf(backend, { tokens: new Int32Array(size), segments }).map(({ byte: _, ...work }): Work => work),
+        works: worksOf(backend, { tokens: new Int32Array(size), segments }).map((work): Work => ({ ...work, byte: 0 })),
         ...(size > 1 && { against: lineName(1) }),
         async run() {
           await Promise.all(rows.map(({ sequence, ids }) => engine.run(sequence, ids, 'last', ignore)))

@@ -39,7 +39,7 @@ describe('forwards', () => {
     const alone: (readonly number[])[] = []
     for (const [seed, prompt] of prompts.entries()) alone.push((await mamba.complete(prompt, options(seed))).ids)
     const together = await Promise.all(prompts.map(async (prompt, seed) => {
-      for (let tick = 0; tick < 60 * seed; tick++) await null
+      for (let tick = 0; tick < 60 * seed; tick++) await Promise.resolve()
       return (await mamba.complete(prompt, options(seed))).ids
     }))
     expect(together).toEqual(alone)
@@ -129,7 +129,7 @@ describe('nothing is left over', () => {
       const controller = new AbortController()
       const other = mamba.complete(prompt.slice(0, 30), options)
       const call = mamba.complete(prompt, { ...options, signal: controller.signal }).then(({ ids }) => ids, (error: unknown) => error)
-      for (let tick = 0; tick < ticks; tick++) await null
+      for (let tick = 0; tick < ticks; tick++) await Promise.resolve()
       controller.abort(reason)
       // Aborted, or done before.
       expect([reason, usual]).toContainEqual(await call)
@@ -147,9 +147,9 @@ describe('dispose of the model', () => {
       const calls = [mamba.complete(textOf(300), { maxTokens: 9 }), mamba.forward(textOf(500)), mamba.score(textOf(400)), session.append(textOf(300)), session.fork().complete({ maxTokens: 5 })]
       const settled = Promise.allSettled(calls)
       const pieces = (async () => {
-        for await (const _ of mamba.generate(textOf(100), { maxTokens: 200, ignoreEos: true })) await null
+        for await (const _ of mamba.generate(textOf(100), { maxTokens: 200, ignoreEos: true })) await Promise.resolve()
       })().catch((error: unknown) => error)
-      for (let tick = 0; tick < ticks; tick++) await null
+      for (let tick = 0; tick < ticks; tick++) await Promise.resolve()
       await mamba.dispose()
       // Those that had begun were waited for.
       expect((await settled).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'fulfilled', 'fulfilled', 'fulfilled'])
@@ -169,7 +169,7 @@ describe('a worker that dies while many calls run', () => {
     const sessions = Array.from({ length: 4 }, () => mamba.session())
     const calls = [...sessions.map((session) => session.append(textOf(600))), ...sessions.map((session) => session.complete({ maxTokens: 5 })), mamba.score(textOf(100)), mamba.forward(textOf(20))]
     const settled = Promise.allSettled(calls)
-    for (let tick = 0; tick < ticks; tick++) await null
+    for (let tick = 0; tick < ticks; tick++) await Promise.resolve()
     for (const result of await settled) expect(result).toMatchObject({ status: 'rejected', reason: { name: 'EngineError', place: expect.stringContaining('thread') } })
     expect(mamba.stats).toMatchObject({ calls: 0, running: 0, waiting: 0, failure: { name: 'EngineError' } })
     await expect(mamba.forward([1])).rejects.toBe(mamba.stats.failure)

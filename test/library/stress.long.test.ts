@@ -90,7 +90,7 @@ async function act(stage: Stage, seed: number): Promise<void> {
   const numbers = createNumbers(seed)
   const idsOf = (most: number): number[] => Array.from({ length: numbers.integer(1, most) }, () => numbers.integer(0, 95))
   const ticks = async (most: number): Promise<void> => {
-    for (let tick = numbers.integer(0, most); tick > 0; tick--) await null
+    for (let tick = numbers.integer(0, most); tick > 0; tick--) await Promise.resolve()
   }
   const optionsOf = (): SamplerOptions => ({ seed: numbers.integer(0, 1000), temperature: numbers.integer(0, 3) / 2, topK: numbers.integer(0, 20), repetitionPenalty: numbers.integer(0, 1) ? 1 : 1.2 })
   /** A signal that comes sooner or later, or never. */
