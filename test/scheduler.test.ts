@@ -222,9 +222,9 @@ describe('trouble of one', () => {
     let isFull = false
     const engine = createEngine({
       ...backend,
-      async readState(slot, position) {
+      async readState(...place) {
         if (isFull) throw new RangeError('Array buffer allocation failed')
-        return backend.readState(slot, position)
+        return backend.readState(...place)
       }
     })
     const [a, b] = [engine.sequence(), engine.sequence()]
