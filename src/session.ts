@@ -182,6 +182,7 @@ export class Session {
   }
 
   #add(ids: Int32Array): void {
+    if (ids.length === 0) return
     const pending = new Int32Array(this.#pending.length + ids.length)
     pending.set(this.#pending)
     pending.set(ids, this.#pending.length)

@@ -56,18 +56,23 @@ function createOracle(backend: SteppingBackend): Oracle {
 }
 
 class Tally {
+  /** Told with every mismatch. */
+  place = ''
   readonly counts = new Map<string, number>()
   readonly mismatches: string[] = []
+  mismatch(what: string): void {
+    this.mismatches.push(`${this.place}: ${what}`)
+  }
   count(name: string): void {
     this.counts.set(name, (this.counts.get(name) ?? 0) + 1)
   }
   bits(name: string, got: Float32Array, want: Float32Array): void {
     this.count(name)
-    if (firstDifference(got, want) >= 0) this.mismatches.push(`${name}: element ${firstDifference(got, want)} of ${want.length}`)
+    if (firstDifference(got, want) >= 0) this.mismatch(`${name}: element ${firstDifference(got, want)} of ${want.length}`)
   }
   ids(name: string, got: readonly number[], want: readonly number[]): void {
     this.count(name)
-    if (got.join() !== want.join()) this.mismatches.push(`${name}: ${got.join()} for ${want.join()}`)
+    if (got.join() !== want.join()) this.mismatch(`${name}: ${got.join()} for ${want.join()}`)
   }
 }
 
@@ -180,15 +185,19 @@ async function act(stage: Stage, seed: number): Promise<void> {
     },
     async burst(text) {
       // Not one of them is awaited before the next is asked for.
-      const calls: Promise<void>[] = []
+      const calls: Promise<Float32Array | void>[] = []
+      const wants: (readonly number[])[] = []
       for (let i = numbers.integer(2, 5); i > 0; i--) {
         const ids = idsOf(40)
         text.ids.push(...ids)
-        const [here, first] = [[...text.ids], text.ids.length - 1]
-        calls.push((i % 2 === 0 ? text.session.append(ids) : text.session.forward(ids).then(async (logits) => tally.bits('forward in a burst', logits, await oracle.logits(here, first)))))
+        wants.push([...text.ids])
+        calls.push(i % 2 === 0 ? text.session.append(ids) : text.session.forward(ids))
         await ticks(10)
       }
-      await Promise.all(calls)
+      // Where one of them was refused the text is not known.
+      for (const [i, logits] of (await Promise.all(calls)).entries()) {
+        if (logits) tally.bits('forward in a burst', logits, await oracle.logits(wants[i], wants[i].length - 1))
+      }
     },
     async fork(text) {
       if (texts.length > 3) await leave(texts[numbers.integer(0, texts.length - 1)])
@@ -227,7 +236,7 @@ async function act(stage: Stage, seed: number): Promise<void> {
       logProbabilities.forEach((value, i) => {
         const row = logits.subarray(i * vocabSize, (i + 1) * vocabSize)
         const want = row[ids[i + 1]] - Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0))
-        if (!(Math.abs(value - want) < 1e-9)) tally.mismatches.push(`score: ${value} for ${want}`)
+        if (!(Math.abs(value - want) < 1e-9)) tally.mismatch(`score: ${value} for ${want}`)
       })
     }
   }
@@ -244,7 +253,7 @@ async function act(stage: Stage, seed: number): Promise<void> {
         tally.count('refused')
         if (texts.includes(text)) await leave(text)
       } else {
-        tally.mismatches.push(`${name}: ${String(error)}`)
+        tally.mismatch(`${name}: ${String(error)}`)
       }
     }
     if (text.ids.length > LONGEST && texts.includes(text)) await leave(text)
@@ -271,7 +280,9 @@ test(`random actions of ${N_ACTORS} users at once, seed ${SEED}`, { timeout: BUD
     const maxBatch = numbers.integer(1, 6)
     // Now and then there is no room for everybody.
     const maxQueue = epoch % 3 === 2 ? 4 : undefined
-    const mamba = await Mamba.load(fixtureModel(name), { maxBatch, maxQueue, threads: numbers.integer(1, 2) })
+    const threads = numbers.integer(1, 2)
+    const mamba = await Mamba.load(fixtureModel(name), { maxBatch, maxQueue, threads })
+    tally.place = `epoch ${epoch}, ${name}, maxBatch ${maxBatch}, maxQueue ${maxQueue}, ${threads} threads`
     const stage: Stage = { mamba, oracle, tally, isOver: false }
     const actors = Array.from({ length: N_ACTORS }, (_, i) => act(stage, SEED + 1000 * epoch + i))
     await new Promise((resolve) => setTimeout(resolve, EPOCH_MS))
