@@ -1,11 +1,14 @@
 /**
- * Sequences on a backend: chunks of prompts, state slots and who holds them, one forward at a time.
+ * Sequences on a backend: state slots and who holds them, calls and how many of them at once. Whose tokens a forward reads says the scheduler.
  * A sequence that is not in a slot is parked: its canonical state in an array that nobody changes, so forks may share it.
  */
 
 import type { Backend } from './backend/backend.ts'
-import { messageOf } from './errors.ts'
+import { BusyError, messageOf } from './errors.ts'
 import { createLock } from './lock.ts'
+import { createScheduler, type RunOptions } from './scheduler.ts'
+
+export type { RunOptions }
 
 /** A sequence's state, in a slot, parked, or (neither) still fresh. */
 export interface Sequence {
@@ -15,15 +18,33 @@ export interface Sequence {
   position: number
 }
 
-export interface RunOptions {
-  readonly signal?: AbortSignal | undefined
-  readonly onProgress?: ((progress: { readonly doneTokens: number; readonly totalTokens: number }) => void) | undefined
-  /** Takes the logits (nRows, vocabSize) of tokens [firstToken, firstToken + nRows); to be read before it returns. */
-  readonly onLogits?: ((logits: Float32Array, firstToken: number) => void) | undefined
+/** How busy a model is. */
+export interface EngineStats {
+  /** Calls that have begun and not ended. A generation in pieces begins with the first piece asked for. */
+  readonly calls: number
+  /** Calls that were refused with a BusyError. */
+  readonly refusedCalls: number
+  /** Sequences in the forward under way. */
+  readonly running: number
+  /** Sequences that wait for a turn. */
+  readonly waiting: number
+  /** Sequences whose state is in the engine's memory, `maxBatch` at most. */
+  readonly seated: number
+  /** States moved out of the engine's memory to make room, since loading. */
+  readonly moves: number
+  /** Tokens read since loading. */
+  readonly tokens: number
+  /** Forwards since loading. */
+  readonly turns: number
+  /** `batchSizes[n]` forwards had n sequences. */
+  readonly batchSizes: readonly number[]
+  /** Why it answers no calls any more; null while it does. */
+  readonly failure: Error | null
 }
 
 export interface Engine {
   readonly backend: Backend
+  readonly stats: EngineStats
   sequence(): Sequence
   /** A sequence with the same state. */
   fork(sequence: Sequence): Promise<Sequence>
@@ -31,35 +52,42 @@ export interface Engine {
   checkLength(length: number): void
   /** Gives the sequence's slot and memory back. */
   release(sequence: Sequence): Promise<void>
-  /** `task` as one call: `dispose` waits for it, and it is refused (TypeError) after that. */
+  /** `task` as one: `dispose` waits for it, and it is refused (TypeError) after that. */
   operation<T>(task: () => Promise<T>): Promise<T>
+  /** Counts a call in, until the function returned is called, once; throws a BusyError where there are as many as there may be. */
+  admit(): () => void
+  /** `task` as an operation and a call counted in. */
+  call<T>(task: () => Promise<T>): Promise<T>
   /**
-   * Reads tokens. Logits go to `onLogits`: of all tokens, of the last, or of none. Others get their turn between chunks.
-   * When it throws (an abort comes between chunks) the tokens before `sequence.position` have been read, and no others.
+   * Reads tokens, together with those of other sequences that are asked for meanwhile. Logits go to `onLogits`: of all tokens, of the last, or of none.
+   * When it rejects (an abort comes between turns) the tokens before `sequence.position` have been read, and no others; after an EngineError none may count.
    * RangeError beyond the context, before anything is read.
    */
   run(sequence: Sequence, ids: Int32Array, logits: 'none' | 'last' | 'all', options?: RunOptions): Promise<void>
   dispose(): Promise<void>
 }
 
-/** Logits of a chunk, where those of all tokens are wanted. */
-const MAX_LOGIT_BYTES = 2 ** 22
+export interface QueueOptions {
+  /** Calls that may wait beside the `maxBatch` that run. */
+  readonly maxQueue?: number | undefined
+}
 
-export function createEngine(backend: Backend): Engine {
-  const { maxRows, nSlots } = backend.capacity
-  const vocabSize = backend.program.logits?.width ?? 1
-  const maxLogits = Math.max(1, Math.min(maxRows, Math.floor(MAX_LOGIT_BYTES / 4 / vocabSize)))
-  /** Grows to what is asked for: one row, or the logits of a chunk. */
-  let logitBuffer = new Float32Array(vocabSize)
+export const DEFAULT_MAX_QUEUE = 1024
+
+export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }: QueueOptions = {}): Engine {
+  const { nSlots } = backend.capacity
+  const maxCalls = nSlots + maxQueue
   const lock = createLock()
   /** Sequences in slots, the one used longest ago first. All changes are made under the lock. */
   const residents = new Set<Sequence>()
   const freeSlots = Array.from({ length: nSlots }, (_, i) => nSlots - 1 - i)
+  let nMoves = 0
+  let nCalls = 0
+  let nRefused = 0
   let nOperations = 0
   let onIdle = (): void => {}
   /** Takes no further calls; those under way go on until the backend is gone. */
   let isClosing = false
-  let isDisposed = false
   /** The one end that every call of `dispose` waits for. */
   let closed: Promise<void> | undefined
 
@@ -69,6 +97,7 @@ export function createEngine(backend: Backend): Engine {
     sequence.parked = await backend.readState(slot, sequence.position)
     sequence.slot = null
     residents.delete(sequence)
+    nMoves++
     return slot
   }
   /** Puts the sequence into a slot, where need be in place of the one used longest ago. */
@@ -90,15 +119,34 @@ export function createEngine(backend: Backend): Engine {
     if (backend.program.keyValues.length === 0 || length <= contextLength) return
     throw new RangeError(messageOf({ place: 'contextLength', expected: `at most ${contextLength} tokens in a sequence, as the option contextLength of load allows`, got: `${length}` }))
   }
-  const checkInUse = (isRefused: boolean): void => {
-    if (isRefused) throw new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
+  const scheduler = createScheduler({ backend, lock, seat })
+  const disposedError = (): TypeError => new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
+  const admit = (): (() => void) => {
+    if (nCalls >= maxCalls) {
+      nRefused++
+      throw new BusyError({ place: 'mamba', expected: `at most ${maxCalls} calls at once (maxBatch ${nSlots} and maxQueue ${maxQueue})`, got: 'one more' })
+    }
+    nCalls++
+    return () => {
+      nCalls--
+    }
+  }
+  const operation = async <T>(task: () => Promise<T>): Promise<T> => {
+    if (isClosing) throw disposedError()
+    nOperations++
+    try {
+      return await task()
+    } finally {
+      nOperations--
+      if (nOperations === 0) onIdle()
+    }
   }
 
   const close = async (): Promise<void> => {
     isClosing = true
     if (nOperations > 0) await new Promise<void>((resolve) => (onIdle = resolve))
     await lock.run(async () => {
-      isDisposed = true
+      scheduler.stop(disposedError())
       residents.clear()
       await backend.dispose()
     })
@@ -109,47 +157,39 @@ export function createEngine(backend: Backend): Engine {
     sequence: () => ({ slot: null, parked: null, position: 0 }),
     fork: (sequence) =>
       lock.run(async () => {
-        checkInUse(isDisposed)
+        if (scheduler.refusal) throw scheduler.refusal
         const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot, sequence.position)
         return { slot: null, parked, position: sequence.position }
       }),
     checkLength,
     release: (sequence) =>
       lock.run(async () => {
+        scheduler.forget(sequence)
         if (sequence.slot !== null) freeSlots.push(sequence.slot)
         sequence.slot = null
         sequence.parked = null
         residents.delete(sequence)
       }),
-    async operation(task) {
-      checkInUse(isClosing)
-      nOperations++
-      try {
-        return await task()
-      } finally {
-        nOperations--
-        if (nOperations === 0) onIdle()
-      }
-    },
-    async run(sequence, ids, logits, { signal, onProgress, onLogits } = {}) {
+    operation,
+    admit,
+    call: (task) =>
+      operation(async () => {
+        const leave = admit()
+        try {
+          return await task()
+        } finally {
+          leave()
+        }
+      }),
+    async run(sequence, ids, logits, options = {}) {
       checkLength(sequence.position + ids.length)
-      const chunkRows = logits === 'all' ? maxLogits : maxRows
-      for (let first = 0; first < ids.length; first += chunkRows) {
-        await lock.run(async () => {
-          checkInUse(isDisposed)
-          signal?.throwIfAborted()
-          const tokens = ids.subarray(first, first + chunkRows)
-          const isLast = first + tokens.length === ids.length
-          const wanted = logits === 'last' && !isLast ? 'none' : logits
-          const nLogits = wanted === 'all' ? tokens.length * vocabSize : vocabSize
-          if (logitBuffer.length < nLogits) logitBuffer = new Float32Array(nLogits)
-          const slot = await seat(sequence)
-          await backend.forward({ tokens, segments: [{ slot, position: sequence.position, firstRow: 0, nRows: tokens.length, logits: wanted }] }, logitBuffer)
-          sequence.position += tokens.length
-          if (wanted === 'all') onLogits?.(logitBuffer.subarray(0, tokens.length * vocabSize), first)
-          if (wanted === 'last') onLogits?.(logitBuffer.subarray(0, vocabSize), ids.length - 1)
-          onProgress?.({ doneTokens: first + tokens.length, totalTokens: ids.length })
-        })
+      await scheduler.run(sequence, ids, logits, options)
+    },
+    get stats() {
+      const { nRunning, nWaiting, nTokens, nTurns, batchSizes } = scheduler.counts
+      return {
+        calls: nCalls, refusedCalls: nRefused, running: nRunning, waiting: nWaiting, seated: residents.size, moves: nMoves,
+        tokens: nTokens, turns: nTurns, batchSizes, failure: scheduler.refusal
       }
     },
     dispose() {

@@ -34,6 +34,11 @@ export class UnsupportedError extends PlacedError {
   override readonly name = 'UnsupportedError'
 }
 
+/** As many calls are under way as `maxBatch` and `maxQueue` allow: to be made again when some have ended. */
+export class BusyError extends PlacedError {
+  override readonly name = 'BusyError'
+}
+
 /** The engine broke down under way, e.g. a thread of it died. It answers no further calls. */
 export class EngineError extends PlacedError {
   override readonly name = 'EngineError'

@@ -42,7 +42,7 @@ export interface EngineOptions extends ConfigOverrides {
   readonly build?: 'auto' | 'scalar' | 'simd' | undefined
   /** Fused multiply-and-add where the host has it: faster, but results may differ from machine to machine in the last digits. Default false. */
   readonly relaxed?: boolean | undefined
-  /** Sequences whose state stays in the engine's memory; further ones are moved in and out. Default 4. */
+  /** Sequences that run at once, their states in the engine's memory; further ones take turns, their states moved in and out. Default 4. */
   readonly maxBatch?: number | undefined
   /**
    * Tokens that a sequence may have in a model with attention, whose keys and values are kept for each of them: memory is taken at load,
@@ -50,6 +50,11 @@ export interface EngineOptions extends ConfigOverrides {
    * limit, but at most 4096. A pure state space model has no limit and takes no notice of it.
    */
   readonly contextLength?: number | undefined
+  /**
+   * Calls that may wait beside the `maxBatch` that run: one more is refused with a BusyError. Each that has begun may hold a state outside of
+   * the engine's memory (2.7 MB for mamba-130m). Default 1024.
+   */
+  readonly maxQueue?: number | undefined
   /**
    * Mamba-2 with several groups: parts of the inner width that the gated norm takes by themselves. The sources disagree: transformers'
    * `mamba2` takes the whole width, the original repository each group. Default: as the form of the config says. Give n_groups for a
@@ -102,7 +107,7 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 
 /** The checks of options that need no model. */
 export function checkEngineOptions(options: EngineOptions): void {
-  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, maxBatch = 4, contextLength, normGroups } = options
+  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
   oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, ['auto', 'wasm', 'reference'])
   oneOf('build', build, ['auto', 'scalar', 'simd'])
@@ -116,6 +121,7 @@ export function checkEngineOptions(options: EngineOptions): void {
   }
   checkInteger('maxBatch', maxBatch, 1024)
   if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
+  checkInteger('maxQueue', maxQueue, 2 ** 20, 0)
   if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
 }
 
@@ -130,9 +136,9 @@ const MAX_CONTEXT = 2 ** 20
 /** By default: the keys and values of a small hybrid's sequence are some tens of MB then. */
 const DEFAULT_CONTEXT = 4096
 
-function checkInteger(place: string, value: number, max: number): void {
-  if (Number.isInteger(value) && value >= 1 && value <= max) return
-  throw new RangeError(messageOf({ place, expected: `an integer from 1 to ${max}`, got: describe(value) }))
+function checkInteger(place: string, value: number, max: number, min = 1): void {
+  if (Number.isInteger(value) && value >= min && value <= max) return
+  throw new RangeError(messageOf({ place, expected: `an integer from ${min} to ${max}`, got: describe(value) }))
 }
 
 function oneOf(option: string, value: unknown, allowed: readonly unknown[]): void {

@@ -3,7 +3,7 @@
 import type { BackendInfo } from './backend/backend.ts'
 import { Chat, type ChatOptions } from './chat.ts'
 import type { ChatMessage } from './chat-template.ts'
-import { createEngine, type Engine } from './engine.ts'
+import { createEngine, type Engine, type EngineStats } from './engine.ts'
 import { messageOf, UnsupportedError } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
 import { loadTokenizer, readGenerationEos } from './load-tokenizer.ts'
@@ -17,7 +17,7 @@ import type { ChatTemplates } from './tokenizer/chat-templates.ts'
 
 export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'>
 
-/** A loaded model. Calls from anywhere at once are fine: they take turns. */
+/** A loaded model. Calls from anywhere at once are fine: up to `maxBatch` of them run together, the others take turns with them. */
 export class Mamba {
   /** The checkpoint's config, in this library's terms. */
   readonly config: ModelConfig
@@ -54,7 +54,7 @@ export class Mamba {
       const generationEos = await readGenerationEos(files, metadata, options.signal)
       const eosTokenIds = [...new Set([...config.eosTokenIds, ...generationEos])]
       const text = createTextModel(loaded?.tokenizer ?? null, config.vocabSize, files.name)
-      return new Mamba({ ...config, eosTokenIds }, createEngine(backend), { text, chatTemplates: loaded?.chatTemplates ?? null })
+      return new Mamba({ ...config, eosTokenIds }, createEngine(backend, options), { text, chatTemplates: loaded?.chatTemplates ?? null })
     } catch (error) {
       await backend.dispose()
       throw error
@@ -64,6 +64,11 @@ export class Mamba {
   /** What runs, and why: backend, build, threads, memory. */
   get backend(): BackendInfo {
     return this.#engine.backend.info
+  }
+
+  /** How busy it is: calls, sequences, forwards and how many sequences they had. */
+  get stats(): EngineStats {
+    return this.#engine.stats
   }
 
   /** Whether text can be given and comes out; otherwise token ids alone. */
@@ -101,7 +106,7 @@ export class Mamba {
     const ids = this.#text.toIds(prompt, true)
     // Nothing predicts the first token.
     const nBytes = this.#text.tokenizer?.byteLength(ids.subarray(1)) ?? null
-    return this.#engine.operation(() => scoreTokens(this.#engine, ids, nBytes, options))
+    return this.#engine.call(() => scoreTokens(this.#engine, ids, nBytes, options))
   }
 
   /**

@@ -148,6 +148,7 @@ export class Session {
   }
 
   async *#generate(plan: GenerationPlan, watch?: { onStart(): void; onEnd(): void }): AsyncGenerator<GenerateChunk, void, undefined> {
+    const leave = this.#context.engine.admit()
     const release = await this.#lock.acquire()
     watch?.onStart()
     try {
@@ -170,11 +171,12 @@ export class Session {
     } finally {
       watch?.onEnd()
       release()
+      leave()
     }
   }
 
   async #locked<T>(task: () => Promise<T>): Promise<T> {
-    return this.#context.engine.operation(() =>
+    return this.#context.engine.call(() =>
       this.#lock.run(async () => {
         this.#checkInUse()
         return task()
@@ -187,6 +189,7 @@ export class Session {
   }
 
   #add(ids: Int32Array): void {
+    if (ids.length === 0) return
     const pending = new Int32Array(this.#pending.length + ids.length)
     pending.set(this.#pending)
     pending.set(ids, this.#pending.length)

@@ -86,6 +86,10 @@ test('the template engine is behind one file, which is apart from the rest', () 
   expectOnly('src/chat-template', 'src/errors', '@huggingface/jinja')
   expect(imports.filter(({ to }) => to === '@huggingface/jinja').map(({ from }) => from)).toEqual(['src/chat-template.ts'])
 })
+test('turns know of batches, their scheduler of backends, and neither of sessions', () => {
+  expectOnly('src/turn', 'src/backend/backend')
+  expectOnly('src/scheduler', 'src/turn', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
+})
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
 test('assembly imports only itself', () => expectOnly('assembly'))
 

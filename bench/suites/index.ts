@@ -2,6 +2,7 @@
 
 import type { Suite } from '../suite.ts'
 import { attentionSuite } from './attention.ts'
+import { batchSuite } from './batch.ts'
 import { expertsSuite } from './experts.ts'
 import { limitsSuite } from './limits.ts'
 import { linearSuite } from './linear.ts'
@@ -17,5 +18,5 @@ import { threadsSuite } from './threads.ts'
 
 export const SUITES: readonly Suite[] = [
   limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, attentionSuite, expertsSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
-  threadsSuite, loadSuite
+  batchSuite, threadsSuite, loadSuite
 ]

@@ -44,6 +44,8 @@ describe('npm run bench', () => {
       'prefill 16, 1 thread', 'prefill 16, 2 threads', 'decode, 1 thread', 'decode, 2 threads'
     ])
     expect(report.results.filter(({ suite, against }) => suite === 'scan' && against?.line === 'exp2 alone')).toHaveLength(2)
+    expect(report.results.filter(({ suite, against }) => suite === 'batch' && against?.line === 'a lone sequence')).toHaveLength(8)
+    expect(report.conclusions['batch'][0]).toMatch(/^small, f32, 1 thread, over a lone sequence, of the arithmetic limit: a lone sequence [\d.]+ tokens\/s, \d+ %; 2 sequences [\d.]+ tokens\/s \([\d.]+ ×\), \d+ %;/)
     expect(report.conclusions['threads'][0]).toMatch(/^decode with 2 threads over 1/)
   })
 

@@ -74,6 +74,14 @@ describe('append', () => {
   })
 })
 
+test('append of nothing changes nothing, not even what is known of the last token', async () => {
+  const session = mamba.session()
+  await session.forward(IDS.subarray(0, 20))
+  await session.append([])
+  expect((await session.complete(GREEDY)).ids).toEqual((await mamba.complete(IDS.subarray(0, 20), GREEDY)).ids)
+  await session.dispose()
+})
+
 describe('forward', () => {
   test('of all tokens has the last among them', async () => {
     const [all, last] = [await mamba.forward(IDS, { allLogits: true }), await mamba.forward(IDS)]

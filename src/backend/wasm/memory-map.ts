@@ -23,7 +23,7 @@ import type { Capacity, MemoryBytes } from '../backend.ts'
 import { type KeyValueLayout, keyValueLayouts, tokenBytes } from './key-value.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 
-const PAGE_BYTES = 65536
+export const PAGE_BYTES = 65536
 /** What wasm can address. */
 const MAX_BYTES = 65536 * PAGE_BYTES
 /** Every region starts on a cache line. */

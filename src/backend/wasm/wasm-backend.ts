@@ -4,13 +4,14 @@ import { instantiateSync } from '@assemblyscript/loader'
 import * as abi from '../../../assembly/abi.ts'
 import { coreImports } from '../../core-imports.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
+import { messageOf } from '../../errors.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
 import { rotaryRow } from '../../program/rotary.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram } from './encode.ts'
 import { readKeyValue, writeKeyValue } from './key-value.ts'
-import { createMemoryMap, type MemoryMap } from './memory-map.ts'
+import { createMemoryMap, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
 import { startThreads, type ThreadTeam } from './thread-team.ts'
 
@@ -37,11 +38,12 @@ export interface Core {
 /** Backends that nobody holds any more end their threads. */
 const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop())
 
-/** Throws a RangeError for a program beyond 4 GiB. */
+/** Throws a RangeError for a program beyond 4 GiB, and for one beyond what the host gives, with the bytes that it needs. */
 export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
   const isShared = core.build.startsWith('simd-threads')
   const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32') })
-  const memory = new WebAssembly.Memory({ initial: map.pages, maximum: map.pages, shared: isShared })
+  const { weights, state, activations } = map.bytes
+  const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
   const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
   writeControl(map, memory.buffer, core.nThreads)
   encodeProgram(program, map, memory.buffer)
@@ -169,13 +171,23 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   return backend
 }
 
+/** `what` the bytes are for. */
+function allocateMemory(pages: number, { shared, what }: { shared: boolean; what: string }): WebAssembly.Memory {
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared })
+  } catch (cause) {
+    const got = `a host that does not give them: ${cause instanceof Error ? cause.message : String(cause)}`
+    throw new RangeError(messageOf({ place: 'wasm memory', expected: `${pages * PAGE_BYTES} bytes (${what})`, got }), { cause })
+  }
+}
+
 const heapBases = new WeakMap<WebAssembly.Module, number>()
 
 /** The static data ends where memory is ours; asked once of a throw-away instance, since the memory's size depends on it. */
 function heapBaseOf(module: WebAssembly.Module, shared: boolean): number {
   const known = heapBases.get(module)
   if (known !== undefined) return known
-  const { exports } = instantiateSync<CoreExports>(module, coreImports(new WebAssembly.Memory({ initial: 1, maximum: 1, shared })))
+  const { exports } = instantiateSync<CoreExports>(module, coreImports(allocateMemory(1, { shared, what: 'the core by itself' })))
   const heapBase = exports.heapBase()
   heapBases.set(module, heapBase)
   return heapBase
