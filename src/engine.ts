@@ -3,14 +3,16 @@
  * A sequence that is not in a slot is parked: its canonical state in an array that nobody changes, so forks may share it.
  */
 
-import type { Backend } from './backend/backend.ts'
+import { type Backend, stateElements } from './backend/backend.ts'
 import { messageOf } from './errors.ts'
 import { createLock } from './lock.ts'
+import { createSnapshotPool, type Snapshot, type SnapshotPool } from './state/snapshot.ts'
 
 /** A sequence's state, in a slot, parked, or (neither) still fresh. */
 export interface Sequence {
   slot: number | null
-  parked: Float32Array | null
+  /** Its state outside the slots; beside a slot it may be an earlier one. */
+  parked: Snapshot | null
   /** Tokens read. */
   position: number
 }
@@ -24,9 +26,11 @@ export interface RunOptions {
 
 export interface Engine {
   readonly backend: Backend
-  sequence(): Sequence
-  /** A sequence with the same state. */
-  fork(sequence: Sequence): Promise<Sequence>
+  readonly snapshots: SnapshotPool
+  /** A new sequence: fresh, or from a snapshot, of which it takes over the caller's hold. */
+  sequence(snapshot?: Snapshot | null): Sequence
+  /** The sequence's state as it is now, held for the caller; null for a fresh one. */
+  snapshot(sequence: Sequence): Promise<Snapshot | null>
   /** Gives the sequence's slot and memory back. */
   release(sequence: Sequence): Promise<void>
   /** `task` as one call: `dispose` waits for it, and it is refused (TypeError) after that. */
@@ -49,6 +53,7 @@ export function createEngine(backend: Backend): Engine {
   /** Grows to what is asked for: one row, or the logits of a chunk. */
   let logitBuffer = new Float32Array(vocabSize)
   const lock = createLock()
+  const snapshots = createSnapshotPool((position) => stateElements(backend.program, position))
   /** Sequences in slots, the one used longest ago first. All changes are made under the lock. */
   const residents = new Set<Sequence>()
   const freeSlots = Array.from({ length: nSlots }, (_, i) => nSlots - 1 - i)
@@ -60,10 +65,29 @@ export function createEngine(backend: Backend): Engine {
   /** The one end that every call of `dispose` waits for. */
   let closed: Promise<void> | undefined
 
+  /** Lets go of what is parked, which is no longer needed. */
+  const unpark = (sequence: Sequence): void => {
+    if (sequence.parked !== null) snapshots.release(sequence.parked)
+    sequence.parked = null
+  }
+  /** Copies a resident's state, unless that was done since it last changed. */
+  const copyOut = async (sequence: Sequence): Promise<void> => {
+    const { slot, position } = sequence
+    if (slot === null || position === 0 || sequence.parked?.position === position) return
+    unpark(sequence)
+    const snapshot = snapshots.take(position)
+    try {
+      await backend.readState(slot, position, snapshot.state)
+    } catch (error) {
+      snapshots.release(snapshot)
+      throw error
+    }
+    sequence.parked = snapshot
+  }
   /** Moves a resident out and returns its slot. */
   const park = async (sequence: Sequence): Promise<number> => {
     const slot = sequence.slot ?? 0
-    sequence.parked = await backend.readState(slot, sequence.position)
+    await copyOut(sequence)
     sequence.slot = null
     residents.delete(sequence)
     return slot
@@ -75,9 +99,9 @@ export function createEngine(backend: Backend): Engine {
       const slot = freeSlots.pop() ?? (await park(oldest))
       sequence.slot = slot
       if (sequence.parked === null) await backend.clearState(slot)
-      else await backend.writeState(slot, sequence.position, sequence.parked)
-      sequence.parked = null
+      else await backend.writeState(slot, sequence.position, sequence.parked.state)
     }
+    unpark(sequence)
     residents.delete(sequence)
     residents.add(sequence)
     return sequence.slot
@@ -98,18 +122,19 @@ export function createEngine(backend: Backend): Engine {
 
   return {
     backend,
-    sequence: () => ({ slot: null, parked: null, position: 0 }),
-    fork: (sequence) =>
+    snapshots,
+    sequence: (snapshot = null) => ({ slot: null, parked: snapshot, position: snapshot?.position ?? 0 }),
+    snapshot: (sequence) =>
       lock.run(async () => {
         checkInUse(isDisposed)
-        const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot, sequence.position)
-        return { slot: null, parked, position: sequence.position }
+        await copyOut(sequence)
+        return sequence.parked && snapshots.hold(sequence.parked)
       }),
     release: (sequence) =>
       lock.run(async () => {
         if (sequence.slot !== null) freeSlots.push(sequence.slot)
         sequence.slot = null
-        sequence.parked = null
+        unpark(sequence)
         residents.delete(sequence)
       }),
     async operation(task) {

@@ -1,7 +1,11 @@
 /** Every public name. */
 
-export { Mamba, type LoadOptions } from './mamba.ts'
-export { Session, type AppendOptions, type ForwardOptions } from './session.ts'
+export { Mamba, type LoadOptions, type PrefixCacheOptions } from './mamba.ts'
+export { Session, type AppendOptions, type ForwardOptions, type SessionOptions } from './session.ts'
+export type { CheckpointOptions } from './state/checkpoint-ring.ts'
+export type { PrefixCacheMetrics } from './state/prefix-cache.ts'
+export type { SaveOptions } from './state/saved-session.ts'
+export type { StatePrecision } from './state/state-codec.ts'
 export { selectiveScan, type SelectiveScanInput, type SelectiveScanOutput, type Tensor } from './selective-scan.ts'
 export type { Completion, Finish, FinishReason, GenerateChunk, GenerateOptions, Timings, Usage } from './generate.ts'
 export type { Score, ScoreOptions } from './score.ts'

@@ -4,7 +4,7 @@ import { instantiateSync } from '@assemblyscript/loader'
 import * as abi from '../../../assembly/abi.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, forwardInTurns, logitRows, type SteppingBackend } from '../backend.ts'
+import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram } from './encode.ts'
 import { createMemoryMap, type MemoryMap } from './memory-map.ts'
@@ -101,10 +101,11 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
           await pace.pause()
         }
       }),
-    async readState(slot) {
-      return slotState(slot).slice()
+    async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
+      into.set(slotState(slot))
+      return into
     },
-    async writeState(slot, state) {
+    async writeState(slot, _position, state) {
       slotState(slot).set(state)
     },
     async clearState(slot) {
