@@ -83,7 +83,7 @@ export function encodeSession(session: SavedSession, { fingerprint, vocabSize }:
     const view = new DataView(body.buffer, body.byteOffset)
     body.set(fingerprint)
     FIELDS.forEach((name, i) => view.setUint32(HASH_BYTES + 4 * i, fields[name], true))
-    new Int32Array(body.buffer, body.byteOffset + ARRAYS_AT).set(pending)
+    new Int32Array(body.buffer, body.byteOffset + ARRAYS_AT, pending.length).set(pending)
     for (const id of seen) body[layout.seen + (id >> 3)] |= 1 << (id & 7)
     if (lastLogits !== null) new Float32Array(body.buffer, body.byteOffset + layout.logits, vocabSize).set(lastLogits)
     if (state !== null) encodeState(state, precision, body.subarray(layout.state))
