@@ -59,7 +59,7 @@ export class Mamba {
     try {
       const tokenizer = await loadTokenizer(files, metadata, options.signal)
       const engine = createEngine(backend)
-      const prefixCache = options.prefixCache ? createPrefixCache<Snapshot>({ ...options.prefixCache, letGo: engine.snapshots.release }) : null
+      const prefixCache = options.prefixCache ? createPrefixCache<Snapshot>({ ...options.prefixCache, letGo: (snapshot) => engine.snapshots.release(snapshot) }) : null
       const { vocabSize, eosTokenIds } = config
       return new Mamba(config, { engine, text: createTextModel(tokenizer, vocabSize, files.name), vocabSize, eosTokenIds, fingerprint, prefixCache })
     } catch (error) {

@@ -92,6 +92,10 @@ export function createPrefixCache<T>({ maxBytes, letGo }: { readonly maxBytes: n
     evictions++
     remove(least)
   }
+  /** `kept` alone is within the budget. */
+  const makeRoomBeside = (kept: Node<T>): void => {
+    for (let nLeft = holders.size; bytes > maxBytes && nLeft > 0; nLeft--) evictBeside(kept)
+  }
 
   return {
     get metrics() {
@@ -122,7 +126,7 @@ export function createPrefixCache<T>({ maxBytes, letGo }: { readonly maxBytes: n
       use(place.entry)
       holders.add(place)
       bytes += valueBytes + TOKEN_BYTES * (ids.length - length)
-      while (bytes > maxBytes) evictBeside(place)
+      makeRoomBeside(place)
       return true
     },
     clear() {

@@ -25,7 +25,7 @@
 
 import { CheckpointError, describe, messageOf } from '../errors.ts'
 import { HASH_BYTES, hexOf } from './hash.ts'
-import { sameBytes, seal, type SealKind, unseal } from './seal.ts'
+import { sameBytes, seal, SEAL_BODY_AT, type SealKind, unseal } from './seal.ts'
 import { decodeState, encodedStateBytes, encodeState, STATE_PRECISIONS, type StatePrecision } from './state-codec.ts'
 
 export interface SaveOptions {
@@ -88,6 +88,11 @@ export function encodeSession(session: SavedSession, { fingerprint, vocabSize }:
     if (lastLogits !== null) new Float32Array(body.buffer, body.byteOffset + layout.logits, vocabSize).set(lastLogits)
     if (state !== null) encodeState(state, precision, body.subarray(layout.state))
   })
+}
+
+/** The session's own part of its bytes, without the seal and the model's fingerprint. */
+export function sessionPart(bytes: Uint8Array): Uint8Array {
+  return bytes.subarray(SEAL_BODY_AT + HASH_BYTES, -HASH_BYTES)
 }
 
 /**

@@ -27,16 +27,16 @@ export interface SealKind {
 
 const VERSION_AT = 8
 const LENGTH_AT = 12
-const BODY_AT = 20
+export const SEAL_BODY_AT = 20
 
 /** Bytes with a body of `bodyBytes`, which `write` fills: it starts at a multiple of 4 in its buffer. */
 export function seal({ magic, version }: SealKind, bodyBytes: number, write: (body: Uint8Array<ArrayBuffer>) => void): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(BODY_AT + bodyBytes + HASH_BYTES)
+  const bytes = new Uint8Array(SEAL_BODY_AT + bodyBytes + HASH_BYTES)
   const view = new DataView(bytes.buffer)
   bytes.set(Uint8Array.from(magic, (character) => character.charCodeAt(0)))
   view.setUint32(VERSION_AT, version, true)
   view.setBigUint64(LENGTH_AT, BigInt(bytes.length), true)
-  write(bytes.subarray(BODY_AT, BODY_AT + bodyBytes))
+  write(bytes.subarray(SEAL_BODY_AT, SEAL_BODY_AT + bodyBytes))
   const end = bytes.length - HASH_BYTES
   bytes.set(hashOf(bytes.subarray(0, end)), end)
   return bytes
@@ -49,7 +49,7 @@ export function seal({ magic, version }: SealKind, bodyBytes: number, write: (bo
 export function unseal({ what, magic, version }: SealKind, bytes: Uint8Array, place: string): Uint8Array {
   const own = bytes.byteOffset % 4 === 0 && bytes.buffer instanceof ArrayBuffer ? bytes : new Uint8Array(bytes)
   const view = new DataView(own.buffer, own.byteOffset, own.byteLength)
-  const least = BODY_AT + HASH_BYTES
+  const least = SEAL_BODY_AT + HASH_BYTES
   if (own.length < least) throw new CheckpointError({ place, expected: `${what} of at least ${least} bytes`, got: `${own.length} bytes` })
   if (String.fromCharCode(...own.subarray(0, VERSION_AT)) !== magic) throw new CheckpointError({ place, expected: `${what}, which begins with ${magic}`, got: 'other bytes' })
   const written = view.getUint32(VERSION_AT, true)
@@ -59,7 +59,7 @@ export function unseal({ what, magic, version }: SealKind, bytes: Uint8Array, pl
   const end = own.length - HASH_BYTES
   const checksum = hashOf(own.subarray(0, end))
   if (!sameBytes(checksum, own.subarray(end))) throw new CheckpointError({ place: `${place}: checksum`, expected: 'that of the bytes', got: 'another one: they were changed' })
-  return own.subarray(BODY_AT, end)
+  return own.subarray(SEAL_BODY_AT, end)
 }
 
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {

@@ -43,7 +43,7 @@ test('any changes of any forks', () => {
       else apply(change, history, plain)
       for (const pair of pairs) {
         expect([pair.history.start, pair.history.end]).toEqual([pair.plain.start, pair.plain.start + pair.plain.ids.length])
-        expect([...pair.history.slice(pair.history.start, pair.history.end)]).toEqual(pair.plain.ids)
+        expect(pair.history.slice(pair.history.start, pair.history.end)).toEqual(Int32Array.from(pair.plain.ids))
       }
     }
   }), { numRuns: 200, seed: 2 })
@@ -53,7 +53,7 @@ test('a part of it', () => {
   const history = new TokenHistory(10)
   history.push(Int32Array.of(1, 2, 3, 4, 5))
   history.forget(11)
-  expect([...history.slice(12, 14)]).toEqual([3, 4])
+  expect(history.slice(12, 14)).toEqual(Int32Array.of(3, 4))
 })
 
 test('a text of a million tokens, one by one, half of them forgotten on the way', () => {
@@ -63,7 +63,7 @@ test('a text of a million tokens, one by one, half of them forgotten on the way'
     history.push(Int32Array.of(i))
     if (i % 2 === 1) history.forget((i + 1) / 2)
   }
-  expect([...history.slice(999_990, 999_993)]).toEqual([999_990, 999_991, 999_992])
+  expect(history.slice(999_990, 999_993)).toEqual(Int32Array.of(999_990, 999_991, 999_992))
   // Linear: copying the text at every push would take minutes.
   expect(performance.now() - startMs).toBeLessThan(10_000)
 })
