@@ -62,7 +62,9 @@ const TOKEN_BYTES = 4
 export function createPrefixCache<T>({ maxBytes, letGo }: { readonly maxBytes: number; readonly letGo: (value: T) => void }): PrefixCache<T> {
   const root: Node<T> = { edge: new Int32Array(0), parent: null, depth: 0, children: new Map(), entry: null }
   const holders = new Set<Node<T>>()
-  let [hits, misses, tokensSaved, evictions, bytes, age, nUses] = [0, 0, 0, 0, 0, 0, 0]
+  const counts = { hits: 0, misses: 0, tokensSaved: 0, evictions: 0, bytes: 0 }
+  let age = 0
+  let nUses = 0
 
   const use = (entry: Entry<T>): void => {
     entry.age = age
@@ -70,11 +72,11 @@ export function createPrefixCache<T>({ maxBytes, letGo }: { readonly maxBytes: n
   }
   const remove = (node: Node<T>): void => {
     if (node.entry === null) return
-    bytes -= node.entry.bytes
+    counts.bytes -= node.entry.bytes
     letGo(node.entry.value)
     node.entry = null
     holders.delete(node)
-    bytes -= TOKEN_BYTES * prune(node)
+    counts.bytes -= TOKEN_BYTES * prune(node)
   }
   const evictBeside = (kept: Node<T>): void => {
     let least: Node<T> | null = null
@@ -89,27 +91,23 @@ export function createPrefixCache<T>({ maxBytes, letGo }: { readonly maxBytes: n
     }
     if (least === null) return
     age = Math.max(age, leastPriority)
-    evictions++
+    counts.evictions++
     remove(least)
-  }
-  /** `kept` alone is within the budget. */
-  const makeRoomBeside = (kept: Node<T>): void => {
-    for (let nLeft = holders.size; bytes > maxBytes && nLeft > 0; nLeft--) evictBeside(kept)
   }
 
   return {
     get metrics() {
-      return { hits, misses, tokensSaved, bytes, maxBytes, entries: holders.size, evictions }
+      return { ...counts, maxBytes, entries: holders.size }
     },
     find(ids) {
       const { node, length } = walk(root, ids)
       const found = length === node.depth && node.entry !== null ? node : nearestAbove(node)
       if (found?.entry) {
         use(found.entry)
-        hits++
-        tokensSaved += found.depth
+        counts.hits++
+        counts.tokensSaved += found.depth
       } else {
-        misses++
+        counts.misses++
       }
       return { value: found?.entry?.value ?? null, length: found?.depth ?? 0, sharedLength: length }
     },
@@ -125,8 +123,9 @@ export function createPrefixCache<T>({ maxBytes, letGo }: { readonly maxBytes: n
       place.entry = { value, bytes: valueBytes, age: 0, usedAt: 0 }
       use(place.entry)
       holders.add(place)
-      bytes += valueBytes + TOKEN_BYTES * (ids.length - length)
-      makeRoomBeside(place)
+      counts.bytes += valueBytes + TOKEN_BYTES * (ids.length - length)
+      // It is within the budget by itself.
+      while (counts.bytes > maxBytes) evictBeside(place)
       return true
     },
     clear() {
