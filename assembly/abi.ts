@@ -41,7 +41,10 @@ export const CONTROL_PHASE: i32 = 32
 export const CONTROL_ARRIVED: i32 = 48
 /** Threads that sleep: nobody is woken while it is 0. */
 export const CONTROL_SLEEPERS: i32 = 64
-export const CONTROL_WORDS: i32 = 80
+/** Rows of the batch [first, end) that attention runs over: all, or a part where all would take long. */
+export const CONTROL_ATTENTION_FIRST: i32 = 80
+export const CONTROL_ATTENTION_END: i32 = 81
+export const CONTROL_WORDS: i32 = 96
 
 export const SEGMENT_SLOT: i32 = 0
 /** Tokens that the sequence had before this segment. */
@@ -181,6 +184,109 @@ export const SSD_STATE: i32 = 19
 export const SSD_OUT: i32 = 20
 export const SSD_OUT_STRIDE: i32 = 21
 
+export const CODE_ROTARY: i32 = 8
+/** read and written */
+export const ROTARY_X: i32 = 2
+export const ROTARY_X_STRIDE: i32 = 3
+export const ROTARY_N_HEADS: i32 = 4
+export const ROTARY_HEAD_DIM: i32 = 5
+/** columns of a head that are turned */
+export const ROTARY_DIM: i32 = 6
+/** (rows, rotaryDim): of each row of the batch the cosines, then the sines */
+export const ROTARY_TABLE: i32 = 7
+
+/** Of cacheKeyValue and attention alike: where a layer's keys and values lie in a slot, as assembly/ops/attention.ts draws them. */
+export const CACHE_KEYS: i32 = 2
+export const CACHE_VALUES: i32 = 3
+/** bytes from head to head */
+export const CACHE_KEY_HEAD_BYTES: i32 = 4
+export const CACHE_VALUE_HEAD_BYTES: i32 = 5
+export const CACHE_HEAD_DIM: i32 = 6
+export const CACHE_N_HEADS: i32 = 7
+
+export const CODE_CACHE_KEY_VALUE: i32 = 9
+export const CACHE_KEY: i32 = 8
+export const CACHE_KEY_STRIDE: i32 = 9
+export const CACHE_VALUE: i32 = 10
+export const CACHE_VALUE_STRIDE: i32 = 11
+
+export const CODE_ATTENTION: i32 = 10
+export const ATTENTION_Q: i32 = 8
+export const ATTENTION_Q_STRIDE: i32 = 9
+export const ATTENTION_N_HEADS: i32 = 10
+/** f32 */
+export const ATTENTION_SCALE: i32 = 11
+export const ATTENTION_OUT: i32 = 12
+export const ATTENTION_OUT_STRIDE: i32 = 13
+
+export const CODE_ACTIVATION: i32 = 11
+export const ACTIVATION_X: i32 = 2
+export const ACTIVATION_X_STRIDE: i32 = 3
+export const ACTIVATION_WIDTH: i32 = 4
+/** FUNCTION_SILU, FUNCTION_GELU or FUNCTION_RELU2 */
+export const ACTIVATION_FUNCTION: i32 = 5
+/** 0: none */
+export const ACTIVATION_BY: i32 = 6
+export const ACTIVATION_BY_STRIDE: i32 = 7
+export const ACTIVATION_OUT: i32 = 8
+export const ACTIVATION_OUT_STRIDE: i32 = 9
+
+export const CODE_SCALED_ADD: i32 = 12
+export const SCALED_X: i32 = 2
+export const SCALED_X_STRIDE: i32 = 3
+export const SCALED_WIDTH: i32 = 4
+/** f32 */
+export const SCALED_FACTOR: i32 = 5
+export const SCALED_ACCUMULATE: i32 = 6
+export const SCALED_OUT: i32 = 7
+export const SCALED_OUT_STRIDE: i32 = 8
+
+export const CODE_ROUTE: i32 = 13
+export const ROUTE_X: i32 = 2
+export const ROUTE_X_STRIDE: i32 = 3
+export const ROUTE_N_EXPERTS: i32 = 4
+export const ROUTE_TOP_K: i32 = 5
+/** 1: the softmax is over all experts, 0: over the chosen ones */
+export const ROUTE_OVER_ALL: i32 = 6
+export const ROUTE_OUT: i32 = 7
+export const ROUTE_OUT_STRIDE: i32 = 8
+
+export const CODE_EXPERT_LINEAR: i32 = 14
+export const EXPERT_X: i32 = 2
+export const EXPERT_X_STRIDE: i32 = 3
+/** elements from one choice's x to the next one's; 0: all have the same */
+export const EXPERT_X_STEP: i32 = 4
+export const EXPERT_N_IN: i32 = 5
+export const EXPERT_N_OUT: i32 = 6
+/** as route leaves them */
+export const EXPERT_CHOICES: i32 = 7
+export const EXPERT_CHOICES_STRIDE: i32 = 8
+export const EXPERT_TOP_K: i32 = 9
+export const EXPERT_N_EXPERTS: i32 = 10
+/** EXPERT_ENTRY_WORDS words an expert */
+export const EXPERT_TABLE: i32 = 11
+/** bytes of a thread's scratch that belong to the products */
+export const EXPERT_SCRATCH: i32 = 12
+export const EXPERT_OUT: i32 = 13
+export const EXPERT_OUT_STRIDE: i32 = 14
+
+/** An expert's matrix in panels: its address, its FORMAT_*, bytes of a panel. */
+export const EXPERT_ENTRY_WEIGHT: i32 = 0
+export const EXPERT_ENTRY_FORMAT: i32 = 1
+export const EXPERT_ENTRY_PANEL_BYTES: i32 = 2
+export const EXPERT_ENTRY_WORDS: i32 = 3
+
+export const CODE_MIX_EXPERTS: i32 = 15
+export const MIX_X: i32 = 2
+export const MIX_X_STRIDE: i32 = 3
+export const MIX_WIDTH: i32 = 4
+export const MIX_CHOICES: i32 = 5
+export const MIX_CHOICES_STRIDE: i32 = 6
+export const MIX_TOP_K: i32 = 7
+export const MIX_ACCUMULATE: i32 = 8
+export const MIX_OUT: i32 = 9
+export const MIX_OUT_STRIDE: i32 = 10
+
 /** Channels that stay with one thread: a panel's rows, so that an op may read what the same thread wrote without a barrier. */
 export const SHARE: i32 = 8
 /** Channels in one vector of the scan. */
@@ -191,6 +297,13 @@ export const PANEL_ROWS: i32 = 8
 export const SCAN_BLOCK: i32 = 32
 /** Tokens that the scan of Mamba-2 takes at a time: their B and C stay in L1 over all channels of a head. */
 export const SSD_BLOCK: i32 = 16
+/** Keys that attention takes at a time, at positions that are multiples of it: eight vectors of scores in registers. */
+export const KEY_BLOCK: i32 = 32
+/** Queries (a row and a head) that share the keys of a block while these are in L1. */
+export const QUERY_TILE: i32 = 16
+/** Rows that meet an expert's matrix at a time, and panels of it whose outputs are kept until they go to their places. */
+export const EXPERT_ROWS: i32 = 32
+export const EXPERT_PANELS: i32 = 64
 
 /** Formats of a panel: see assembly/formats. */
 export const FORMAT_F32: i32 = 0
@@ -216,3 +329,5 @@ export const FUNCTION_EXP: i32 = 0
 export const FUNCTION_SOFTPLUS: i32 = 1
 export const FUNCTION_SILU: i32 = 2
 export const FUNCTION_EXP2: i32 = 3
+export const FUNCTION_GELU: i32 = 4
+export const FUNCTION_RELU2: i32 = 5

@@ -1,8 +1,9 @@
 /** The only exports. */
 
-import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'
+import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'
 import { at, word } from './control'
 import { exp, exp2, exp2Lanes, expLanes, silu, siluLanes, softplus, softplusLanes } from './math/exp'
+import { gelu, geluLanes } from './math/gelu'
 import { runOps } from './program'
 import { awaitRun, hasFailed, startRun } from './threads'
 
@@ -36,6 +37,7 @@ export function evaluate(f: i32, x: usize, out: usize, count: i32): void {
     case FUNCTION_SOFTPLUS: map<Softplus>(x, out, count); break
     case FUNCTION_SILU: map<Silu>(x, out, count); break
     case FUNCTION_EXP2: map<Exp2>(x, out, count); break
+    case FUNCTION_GELU: map<Gelu>(x, out, count); break
   }
 }
 
@@ -43,6 +45,7 @@ class Exp {}
 class Softplus {}
 class Silu {}
 class Exp2 {}
+class Gelu {}
 
 function map<F>(x: usize, out: usize, count: i32): void {
   for (let i = 0; i < count; i += LANES) {
@@ -59,7 +62,8 @@ function map<F>(x: usize, out: usize, count: i32): void {
 function lanesOf<F>(x: v128): v128 {
   if (idof<F>() == idof<Exp>()) return expLanes(x)
   if (idof<F>() == idof<Softplus>()) return softplusLanes(x)
-  return idof<F>() == idof<Silu>() ? siluLanes(x) : exp2Lanes(x)
+  if (idof<F>() == idof<Silu>()) return siluLanes(x)
+  return idof<F>() == idof<Gelu>() ? geluLanes(x) : exp2Lanes(x)
 }
 
 // @ts-ignore: decorator
@@ -67,5 +71,6 @@ function lanesOf<F>(x: v128): v128 {
 function valueOf<F>(x: f32): f32 {
   if (idof<F>() == idof<Exp>()) return exp(x)
   if (idof<F>() == idof<Softplus>()) return softplus(x)
-  return idof<F>() == idof<Silu>() ? silu(x) : exp2(x)
+  if (idof<F>() == idof<Silu>()) return silu(x)
+  return idof<F>() == idof<Gelu>() ? gelu(x) : exp2(x)
 }

@@ -1,12 +1,18 @@
 /** Runs ops [first, end) of the program: fetch a record, run it, meet the other threads where it is flagged. */
 
 import {
-  CODE_CONV1D, CODE_EMBED, CODE_GATHER_ROWS, CODE_LINEAR, CODE_RMS_NORM, CODE_SELECTIVE_SCAN, CODE_SSD_SCAN, CONTROL_N_THREADS,
+  CODE_ACTIVATION, CODE_ATTENTION, CODE_CACHE_KEY_VALUE, CODE_CONV1D, CODE_EMBED, CODE_EXPERT_LINEAR, CODE_GATHER_ROWS, CODE_LINEAR,
+  CODE_MIX_EXPERTS, CODE_RMS_NORM, CODE_ROTARY, CODE_ROUTE, CODE_SCALED_ADD, CODE_SELECTIVE_SCAN, CODE_SSD_SCAN, CONTROL_N_THREADS,
   CONTROL_PROGRAM, FLAG_BARRIER, OP_CODE, OP_FLAGS, OP_WORDS
 } from './abi'
 import { at, pointer, word } from './control'
+import { activation, scaledAdd } from './ops/activation'
+import { attention } from './ops/attention'
 import { conv1d } from './ops/conv1d'
+import { expertLinear } from './ops/expert-linear'
+import { cacheKeyValue, rotary } from './ops/key-value'
 import { linear } from './ops/linear'
+import { mixExperts, route } from './ops/route'
 import { rmsNorm } from './ops/rms-norm'
 import { embed, gatherRows } from './ops/rows'
 import { selectiveScan } from './ops/selective-scan'
@@ -26,6 +32,14 @@ export function runOps(control: usize, first: i32, end: i32, thread: i32): bool 
       case CODE_CONV1D: conv1d(control, op, thread); break
       case CODE_SELECTIVE_SCAN: selectiveScan(control, op, thread); break
       case CODE_SSD_SCAN: ssdScan(control, op, thread); break
+      case CODE_ROTARY: rotary(control, op, thread); break
+      case CODE_CACHE_KEY_VALUE: cacheKeyValue(control, op, thread); break
+      case CODE_ATTENTION: attention(control, op, thread); break
+      case CODE_ACTIVATION: activation(control, op, thread); break
+      case CODE_SCALED_ADD: scaledAdd(control, op, thread); break
+      case CODE_ROUTE: route(control, op, thread); break
+      case CODE_EXPERT_LINEAR: expertLinear(control, op, thread); break
+      case CODE_MIX_EXPERTS: mixExperts(control, op, thread); break
     }
     // At the end all meet, so that whoever asked finds everything done.
     if (meets && (i == end - 1 || (word(op, OP_FLAGS) & FLAG_BARRIER))) {

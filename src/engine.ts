@@ -31,6 +31,8 @@ export interface Engine {
   sequence(snapshot?: Snapshot | null): Sequence
   /** The sequence's state as it is now, held for the caller; null for a fresh one. */
   snapshot(sequence: Sequence): Promise<Snapshot | null>
+  /** RangeError where a sequence of `length` tokens would go beyond the context of a model with attention. */
+  checkLength(length: number): void
   /** Gives the sequence's slot and memory back. */
   release(sequence: Sequence): Promise<void>
   /** `task` as one call: `dispose` waits for it, and it is refused (TypeError) after that. */
@@ -38,6 +40,7 @@ export interface Engine {
   /**
    * Reads tokens. Logits go to `onLogits`: of all tokens, of the last, or of none. Others get their turn between chunks.
    * When it throws (an abort comes between chunks) the tokens before `sequence.position` have been read, and no others.
+   * RangeError beyond the context, before anything is read.
    */
   run(sequence: Sequence, ids: Int32Array, logits: 'none' | 'last' | 'all', options?: RunOptions): Promise<void>
   dispose(): Promise<void>
@@ -106,6 +109,11 @@ export function createEngine(backend: Backend): Engine {
     residents.add(sequence)
     return sequence.slot
   }
+  const checkLength = (length: number): void => {
+    const { contextLength } = backend.capacity
+    if (backend.program.keyValues.length === 0 || length <= contextLength) return
+    throw new RangeError(messageOf({ place: 'contextLength', expected: `at most ${contextLength} tokens in a sequence, as the option contextLength of load allows`, got: `${length}` }))
+  }
   const checkInUse = (isRefused: boolean): void => {
     if (isRefused) throw new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
   }
@@ -130,6 +138,7 @@ export function createEngine(backend: Backend): Engine {
         await copyOut(sequence)
         return sequence.parked && snapshots.hold(sequence.parked)
       }),
+    checkLength,
     release: (sequence) =>
       lock.run(async () => {
         if (sequence.slot !== null) freeSlots.push(sequence.slot)
@@ -148,6 +157,7 @@ export function createEngine(backend: Backend): Engine {
       }
     },
     async run(sequence, ids, logits, { signal, onProgress, onLogits } = {}) {
+      checkLength(sequence.position + ids.length)
       const chunkRows = logits === 'all' ? maxLogits : maxRows
       for (let first = 0; first < ids.length; first += chunkRows) {
         await lock.run(async () => {

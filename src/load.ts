@@ -46,6 +46,12 @@ export interface EngineOptions extends ConfigOverrides {
   /** Sequences whose state stays in the engine's memory; further ones are moved in and out. Default 4. */
   readonly maxBatch?: number | undefined
   /**
+   * Tokens that a sequence may have in a model with attention, whose keys and values are kept for each of them: memory is taken at load,
+   * maxBatch times as much as for one sequence (`mamba.backend.memoryBytes.state`), and going beyond is a RangeError. Default: the model's own
+   * limit, but at most 4096. A pure state space model has no limit and takes no notice of it.
+   */
+  readonly contextLength?: number | undefined
+  /**
    * Mamba-2 with several groups: parts of the inner width that the gated norm takes by themselves. The sources disagree: transformers'
    * `mamba2` takes the whole width, the original repository each group. Default: as the form of the config says. Give n_groups for a
    * checkpoint that was trained with the original code and converted to transformers' form, such as Codestral-Mamba (8).
@@ -71,7 +77,7 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)
   const formatOf = weightFormats(checkpoint, options.dtype ?? 'auto')
-  const backend = await createBackend(model.program, formatOf, options)
+  const backend = await createBackend(model.program, formatOf, { ...options, contextLength: contextLengthOf(config, options) })
   const fingerprinter = createFingerprinter()
   try {
     await loadParameters(checkpoint, wanted, {
@@ -113,7 +119,7 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 
 /** The checks of options that need no model. */
 export function checkEngineOptions(options: EngineOptions): void {
-  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, maxBatch = 4, normGroups } = options
+  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, maxBatch = 4, contextLength, normGroups } = options
   oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, ['auto', 'wasm', 'reference'])
   oneOf('build', build, ['auto', 'scalar', 'simd'])
@@ -126,10 +132,20 @@ export function checkEngineOptions(options: EngineOptions): void {
     oneOf('relaxed of the reference backend', relaxed, [false])
   }
   checkInteger('maxBatch', maxBatch, 1024)
+  if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
   if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
 }
 
+/** What the option says, or what the model was made for within the default. */
+function contextLengthOf(config: ModelConfig, { contextLength }: EngineOptions): number {
+  return contextLength ?? Math.min(DEFAULT_CONTEXT, config.contextLength ?? DEFAULT_CONTEXT)
+}
+
 const MAX_THREADS = 64
+/** What would not fit wasm's memory is refused by its bytes; this one keeps positions exact in rotary angles. */
+const MAX_CONTEXT = 2 ** 20
+/** By default: the keys and values of a small hybrid's sequence are some tens of MB then. */
+const DEFAULT_CONTEXT = 4096
 
 function checkInteger(place: string, value: number, max: number): void {
   if (Number.isInteger(value) && value >= 1 && value <= max) return
@@ -156,7 +172,7 @@ function weightFormats(checkpoint: Checkpoint, dtype: WeightDtype): (parameter: 
 }
 
 async function createBackend(program: Program, formatOf: (parameter: Parameter) => WeightFormat, options: EngineOptions): Promise<Backend> {
-  const capacity = capacityOf(program, options.maxBatch ?? 4)
+  const capacity = capacityOf(program, options.maxBatch ?? 4, options.contextLength)
   // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
   if (options.backend === 'reference') return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
   const { build, nThreads, reason } = chooseBuild(program, options)
@@ -207,12 +223,12 @@ function chooseThreads(program: Program, isSimd: boolean, threads: number | 'aut
 const CHUNK_OP_COST = 6e8
 
 /** Chunks as large as the longest op may last, of the layers and of the head: long enough to use the weights many times. */
-export function capacityOf(program: Program, nSlots: number): Capacity {
+export function capacityOf(program: Program, nSlots: number, contextLength = DEFAULT_CONTEXT): Capacity {
   const rowsOf = (space: RowSpace): number => {
     const largest = Math.max(1, ...program.ops.filter(({ out }) => out.buffer.rows === space).map(opCost))
     const rows = Math.max(1, Math.min(256, Math.floor(CHUNK_OP_COST / largest)))
     // The kernels take four rows at a time.
     return Math.max(nSlots, rows < 4 ? rows : rows - (rows % 4))
   }
-  return { maxRows: rowsOf('token'), maxLogitRows: rowsOf('logit'), nSlots }
+  return { maxRows: rowsOf('token'), maxLogitRows: rowsOf('logit'), nSlots, contextLength: program.keyValues.length === 0 ? 0 : contextLength }
 }

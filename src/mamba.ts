@@ -147,11 +147,8 @@ export class Mamba {
    */
   async restore(bytes: Uint8Array, options: SessionOptions = {}): Promise<Session> {
     return this.#engine.operation(async () => {
-      const { program, capacity } = this.#engine.backend
-      const saved = decodeSession(bytes, this.#context, (position) => stateElements(program, position))
-      if (program.keyValueWidth > 0 && saved.position > capacity.contextLength) {
-        throw new RangeError(messageOf({ place: 'saved session', expected: `at most contextLength = ${capacity.contextLength} tokens`, got: `${saved.position}` }))
-      }
+      const saved = decodeSession(bytes, this.#context, (position) => stateElements(this.#engine.backend.program, position))
+      this.#engine.checkLength(saved.position + saved.pending.length)
       return new Session(this.#context, options, saved)
     })
   }

@@ -3,7 +3,7 @@
  * The limits are measured in WebAssembly too, by kernels that do nothing else: multiply and add, read memory (assembled below).
  */
 
-import { logitRows, type Batch, type SteppingBackend } from './backend/backend.ts'
+import { logitRows, type Batch, type Segment, type SteppingBackend } from './backend/backend.ts'
 import { messageOf } from './errors.ts'
 import { createPace } from './pace.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
@@ -36,7 +36,18 @@ export function limitsOfThreads({ flop, intOp, byte, exp2 }: Limits, nThreads: n
 
 type FormatOf = (parameter: Parameter) => WeightFormat
 
-const works: { readonly [K in OpKind]: (op: OpOf<K>, nRows: number, formatOf: FormatOf) => Work } = {
+/** Positions that attention looks at. */
+export interface Reach {
+  /** Sum over the rows. */
+  readonly nScores: number
+  /** Sum over the sequences: each is read once at least. */
+  readonly nKeys: number
+}
+
+/** Of rows at the start of one sequence each: they see themselves alone. */
+const NO_PAST = (nRows: number): Reach => ({ nScores: nRows, nKeys: nRows })
+
+const works: { readonly [K in OpKind]: (op: OpOf<K>, nRows: number, formatOf: FormatOf, reach: Reach) => Work } = {
   embed: ({ weight, out }, nRows, formatOf) => ({ byte: nRows * bytesOf(formatOf(weight), out.width) }),
   gatherRows: ({ out }, nRows) => ({ byte: 4 * nRows * out.width }),
   // An exp in the gate's silu.
@@ -52,19 +63,46 @@ const works: { readonly [K in OpKind]: (op: OpOf<K>, nRows: number, formatOf: Fo
   }),
   selectiveScan: ({ x, dState }, nRows) => ({ exp2: nRows * x.width * dState }),
   // The decay, what comes in, and the product with C.
-  ssdScan: ({ x, dt, dState }, nRows) => ({ flop: 5 * nRows * x.width * dState, exp2: nRows * dt.width })
+  ssdScan: ({ x, dt, dState }, nRows) => ({ flop: 5 * nRows * x.width * dState, exp2: nRows * dt.width }),
+  rotary: ({ x, headDim, rotaryDim }, nRows) => ({ flop: (3 * nRows * x.width * rotaryDim) / headDim }),
+  cacheKeyValue: ({ cache }, nRows) => ({ byte: 8 * nRows * cache.width }),
+  // Two products for each column of each position, and an exp for each head.
+  attention: ({ q, headDim, cache }, _nRows, _formatOf, { nScores, nKeys }) => ({
+    flop: 4 * nScores * q.width, exp2: (nScores * q.width) / headDim, byte: 8 * nKeys * cache.width
+  }),
+  activation: ({ out, function: f }, nRows) => ({ flop: 2 * nRows * out.width, exp2: f === 'relu2' ? 0 : nRows * out.width }),
+  scaledAdd: ({ out }, nRows) => ({ flop: 2 * nRows * out.width }),
+  route: ({ x }, nRows) => ({ flop: nRows * x.width }),
+  // A matrix that nobody chose is not read: for one row those of its choices, for many rows all that there are.
+  expertLinear({ x, isPerChoice, topK, nExperts, weights, out }, nRows, formatOf) {
+    const format = formatOf(weights[0])
+    const matrix = ((isPerChoice ? x.width / topK : x.width) * out.width) / topK
+    const operations = 2 * nRows * topK * matrix
+    return { [FORMATS[format].blockElements === 1 ? 'flop' : 'intOp']: operations, byte: Math.min(nExperts, topK * nRows) * bytesOf(format, matrix) }
+  },
+  mixExperts: ({ out, topK }, nRows) => ({ flop: 2 * nRows * topK * out.width })
 }
 
 /** The least that an op does for a number of rows. */
-export function workOf(op: Op, nRows: number, formatOf: FormatOf): Work {
-  const work = works[op.kind] as (op: Op, nRows: number, formatOf: FormatOf) => Work
-  return work(op, nRows, formatOf)
+export function workOf(op: Op, nRows: number, formatOf: FormatOf, reach: Reach = NO_PAST(nRows)): Work {
+  const work = works[op.kind] as (op: Op, nRows: number, formatOf: FormatOf, reach: Reach) => Work
+  return work(op, nRows, formatOf, reach)
+}
+
+/** Of the rows of a batch. */
+export function reachOf({ segments }: Batch): Reach {
+  const of = (value: (segment: Segment) => number): number => segments.reduce((sum, segment) => sum + value(segment), 0)
+  return {
+    nScores: of(({ position, nRows }) => nRows * position + (nRows * (nRows + 1)) / 2),
+    nKeys: of(({ position, nRows }) => (nRows === 0 ? 0 : position + nRows))
+  }
 }
 
 /** The work of each op of a batch. */
 export function worksOf({ program, ...backend }: Pick<SteppingBackend, 'program' | 'formatOf'>, batch: Batch): Work[] {
   const nLogitRows = logitRows(batch).length
-  return program.ops.map((op) => workOf(op, op.out.buffer.rows === 'token' ? batch.tokens.length : nLogitRows, backend.formatOf))
+  const reach = reachOf(batch)
+  return program.ops.map((op) => workOf(op, op.out.buffer.rows === 'token' ? batch.tokens.length : nLogitRows, backend.formatOf, reach))
 }
 
 function bytesOf(format: WeightFormat, elements: number): number {
@@ -72,7 +110,7 @@ function bytesOf(format: WeightFormat, elements: number): number {
 }
 
 export interface ProfileLine {
-  /** The op's kind; of a linear op also its inputs, outputs and format: `linear 768 × 3072 q8_0`. */
+  /** The op's kind; of a linear op also its inputs, outputs and format: `linear 768 × 3072 q8_0`, `expertLinear 16 of 768 × 3072 q8_0`. */
   readonly name: string
   readonly kind: OpKind
   readonly nOps: number
@@ -163,7 +201,8 @@ async function runByOp(backend: SteppingBackend, batch: Batch, { names, signal }
 }
 
 function nameOf(op: Op, formatOf: FormatOf): string {
-  return op.kind === 'linear' ? `linear ${op.x.width} × ${op.out.width} ${formatOf(op.weight)}` : op.kind
+  if (op.kind === 'linear') return `linear ${op.x.width} × ${op.out.width} ${formatOf(op.weight)}`
+  return op.kind === 'expertLinear' ? `expertLinear ${op.nExperts} of ${op.isPerChoice ? op.x.width / op.topK : op.x.width} × ${op.out.width / op.topK} ${formatOf(op.weights[0])}` : op.kind
 }
 
 /** The upper one of two. */

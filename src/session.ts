@@ -72,11 +72,14 @@ export class Session {
   /**
    * Adds text or ids and reads them; with `defer` the next call reads them.
    * An abort stops the reading alone: the tokens belong to the text, and the next call reads the rest.
+   * RangeError beyond the context of a model with attention (`contextLength`): then none of them belongs to the text.
    */
   async append(prompt: Prompt, { defer = false, ...options }: AppendOptions & { readonly defer?: boolean | undefined } = {}): Promise<void> {
     const checked = this.#context.text.check(prompt)
     await this.#locked(async () => {
-      this.#add(this.#context.text.toIds(checked, this.position === 0))
+      const ids = this.#context.text.toIds(checked, this.position === 0)
+      this.#context.engine.checkLength(this.position + ids.length)
+      this.#add(ids)
       if (!defer) await this.#read(this.#nPending - 1, 'none', options)
     })
   }
@@ -85,7 +88,8 @@ export class Session {
    * Goes on from where the text stands, in pieces. Its turn among the session's calls begins with the first piece asked for and ends with the
    * last, or when the loop is left: calls made meanwhile wait, so do not await one inside the loop. `dispose` ends it.
    * What is generated belongs to the text, an end-of-text token included.
-   * RangeError for options out of range, and in a session without any token.
+   * RangeError for options out of range, in a session without any token, and where maxTokens could go beyond the context of a model with
+   * attention (`contextLength`).
    */
   generate(options: GenerateOptions = {}): AsyncGenerator<GenerateChunk, void, undefined> {
     const plan = planGeneration(options, this.#context.text, this.#context.vocabSize)
@@ -102,12 +106,13 @@ export class Session {
     return this.#context.engine.operation(() => collect(chunks))
   }
 
-  /** Logits of `ids` (nTokens) after the text so far: of the last, (1, vocabSize), or of all, (nTokens, vocabSize). The ids then belong to the text. */
+  /** Logits of `ids` (nTokens) after the text so far: of the last, (1, vocabSize), or of all, (nTokens, vocabSize). The ids then belong to the text. RangeError beyond the context, as `append`. */
   async forward(ids: Prompt, { allLogits = false, ...options }: ForwardOptions = {}): Promise<Float32Array> {
     const checked = this.#context.text.check(ids)
     return this.#locked(async () => {
       const tokens = this.#context.text.toIds(checked, this.position === 0)
-      const { vocabSize } = this.#context
+      const { engine, vocabSize } = this.#context
+      engine.checkLength(this.position + tokens.length)
       const result = new Float32Array((allLogits ? tokens.length : Math.min(1, tokens.length)) * vocabSize)
       if (tokens.length === 0) return result
       await this.#read(this.#nPending, 'none', options)
@@ -245,8 +250,10 @@ export class Session {
       if (plan.maxTokens > 0 && this.position === 0) {
         throw new RangeError(messageOf({ place: 'session', expected: 'at least one token to go on from', got: 'none' }))
       }
+      const { engine, text, vocabSize, eosTokenIds } = this.#context
+      // The last token is given out, not read.
+      engine.checkLength(this.position + Math.max(0, plan.maxTokens - 1))
       plan.sampler.observe([...this.#seen.keys()])
-      const { text, vocabSize, eosTokenIds } = this.#context
       const logits = new Float32Array(vocabSize)
       const onLogits = (values: Float32Array): void => logits.set(values)
       const nextLogits = async (options: AppendOptions): Promise<Float32Array> => {

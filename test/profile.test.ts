@@ -8,7 +8,7 @@ import { platform } from '../src/platform/node.ts'
 import { bestOf, createLimitKernels, EXP2_CODE, leastSeconds, limitsOfThreads, profile, worksOf } from '../src/profile.ts'
 
 const model = createRandomModel({ vocabSize: 320, dModel: 64, nLayers: 3 })
-const capacity = { maxRows: 32, maxLogitRows: 4, nSlots: 2 }
+const capacity = { maxRows: 32, maxLogitRows: 4, nSlots: 2, contextLength: 0 }
 
 function batchOf(nRows: number, logits: 'none' | 'last' | 'all' = 'last'): Batch {
   return { tokens: Int32Array.from({ length: nRows }, (_, i) => i), segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits }] }

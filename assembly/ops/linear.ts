@@ -20,21 +20,22 @@ const ROW_TILE: i32 = 4
 
 export function linear(control: usize, op: usize, thread: i32): void {
   const nPanels = (word(op, LINEAR_N_OUT) + PANEL_ROWS - 1) / PANEL_ROWS
-  const first = firstOf(control, nPanels, thread)
-  const end = firstOf(control, nPanels, thread + 1)
+  linearRows(control, op, rowsOf(control, op), thread, firstOf(control, nPanels, thread), firstOf(control, nPanels, thread + 1))
+}
+
+/** Panels [first, end) of nRows rows, whatever the batch has: the experts' products too. Scratch: from the start of the thread's. */
+export function linearRows(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
   if (first == end) return
   switch (word(op, LINEAR_FORMAT)) {
-    case FORMAT_F32: dense<F32>(control, op, thread, first, end); break
-    case FORMAT_BF16: dense<Bf16>(control, op, thread, first, end); break
-    case FORMAT_F16: dense<F16>(control, op, thread, first, end); break
-    case FORMAT_Q8_0: quantized<Q8_0>(control, op, thread, first, end); break
-    default: quantized<Q4_0>(control, op, thread, first, end)
+    case FORMAT_F32: dense<F32>(control, op, nRows, thread, first, end); break
+    case FORMAT_BF16: dense<Bf16>(control, op, nRows, thread, first, end); break
+    case FORMAT_F16: dense<F16>(control, op, nRows, thread, first, end); break
+    case FORMAT_Q8_0: quantized<Q8_0>(control, op, nRows, thread, first, end); break
+    default: quantized<Q4_0>(control, op, nRows, thread, first, end)
   }
 }
 
-/** Panels [first, end) of all rows. */
-function dense<F>(control: usize, op: usize, thread: i32, first: i32, end: i32): void {
-  const nRows = rowsOf(control, op)
+function dense<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
   const scratch = scratchOf(control, thread)
   if (!ASC_FEATURE_SIMD) return rowsDenseScalar(op, nRows, first, end)
   for (let block = 0; block < nRows; block += ROW_BLOCK) {
@@ -50,9 +51,8 @@ function dense<F>(control: usize, op: usize, thread: i32, first: i32, end: i32):
   }
 }
 
-/** The same; each thread quantizes the block's activations for itself, which is cheaper than to meet. */
-function quantized<F>(control: usize, op: usize, thread: i32, first: i32, end: i32): void {
-  const nRows = rowsOf(control, op)
+/** Each thread quantizes the block's activations for itself, which is cheaper than to meet. */
+function quantized<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
   for (let block = 0; block < nRows; block += ROW_BLOCK) {
     const count = min(ROW_BLOCK, nRows - block)
     const inputs = quantizeInputs(control, op, thread, block, count)

@@ -59,7 +59,7 @@ async function createGroup(core: Core, shape: ScanShape): Promise<Group> {
 
 /** Copies at once: only the promise comes later. A token's states are copied in a tenth of its time. */
 function restore({ backend }: OpBackend, state: Float32Array): void {
-  void backend.writeState(0, state)
+  void backend.writeState(0, 0, state)
 }
 
 function createScan(core: Core, { dInner, dState, nLayers, nRows }: ScanShape, fillX: (values: Float32Array) => void): Promise<OpBackend> {

@@ -37,7 +37,7 @@ async function createGroup(core: Core, shape: SsdShape): Promise<Group> {
     works: loud.backend.program.ops.slice(0, layers).map((op) => workOf(op, rows, () => 'f32'))
   })
   // Copies at once: only the promise comes later.
-  const restore = (): void => void silent.backend.writeState(0, faded)
+  const restore = (): void => void silent.backend.writeState(0, 0, faded)
   const chunk = { rows: nRows, layers: 1 }
   return {
     name: `${nHeads} heads × ${headDim} channels × ${dState} states`,

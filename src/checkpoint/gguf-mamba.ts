@@ -147,7 +147,7 @@ export interface MambaFacts {
 
 /** Models that are loaded but not written as GGUF files. */
 export interface OtherFacts {
-  readonly modelType: 'mamba2'
+  readonly modelType: 'mamba2' | 'bamba' | 'falcon_h1' | 'granitemoehybrid' | 'jamba' | 'nemotron_h' | 'zamba2'
 }
 
 export interface ConvertOptions {
@@ -177,7 +177,7 @@ const CONTEXT_LENGTH = 2 ** 20
 /** A checkpoint as the contents of a GGUF file; its tensors are read as the file is written. Throws an UnsupportedError for biases that llama.cpp has no place for. */
 export function mambaToGguf(options: ConvertOptions): GgufContents {
   const { config, type, name, tokenizer, place } = options
-  if (config.modelType === 'mamba2') throw new UnsupportedError({ place: `${place}: model_type`, expected: 'mamba or falcon_mamba', got: config.modelType })
+  if (config.modelType !== 'mamba' && config.modelType !== 'falcon_mamba') throw new UnsupportedError({ place: `${place}: model_type`, expected: 'mamba or falcon_mamba', got: config.modelType })
   if (config.useBias) throw new UnsupportedError({ place: `${place}: use_bias`, expected: "false, as in llama.cpp's mamba", got: 'true' })
   if ((config.mixerNormEps ?? MIXER_NORM_EPS) !== MIXER_NORM_EPS) {
     throw new UnsupportedError({ place: `${place}: mixer_rms_eps`, expected: `${MIXER_NORM_EPS}, since the format has no place for it`, got: `${config.mixerNormEps}` })

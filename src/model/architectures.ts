@@ -2,13 +2,21 @@
 
 import type { JsonObject } from '../checkpoint/json.ts'
 import { describe, UnsupportedError } from '../errors.ts'
-import { ProgramBuilder } from '../program/builder.ts'
+import { columns, ProgramBuilder } from '../program/builder.ts'
 import type { Program, View } from '../program/ops.ts'
-import { type ConfigReader, createConfigReader, type LayerNames } from './config.ts'
+import { addBambaLayer, type BambaConfig, readBambaConfig } from './bamba.ts'
+import { type ConfigReader, createConfigReader } from './config.ts'
+import { addFalconH1Layer, type FalconH1Config, readFalconH1Config } from './falcon-h1.ts'
+import { addGraniteLayer, type GraniteConfig, readGraniteConfig } from './granite.ts'
+import { addJambaLayer, type JambaConfig, readJambaConfig } from './jamba.ts'
 import { addMamba1Block, type Mamba1Config, readFalconMambaConfig, readMamba1Config, readOriginalMamba1Config } from './mamba1.ts'
 import { addMamba2Block, type Mamba2Config, readMamba2Config, readOriginalMamba2Config, withNormGroups } from './mamba2.ts'
+import { addNemotronHLayer, type NemotronHConfig, readNemotronHConfig } from './nemotron-h.ts'
+import { createScope, type Scope, scaleInPlace } from './scope.ts'
+import { addZamba2Layer, readZamba2Config, sharedCopies, type Zamba2Config } from './zamba2.ts'
 
-export type ModelConfig = Mamba1Config | Mamba2Config
+/** Told apart by `modelType`; `layers` says what each layer is. */
+export type ModelConfig = Mamba1Config | Mamba2Config | BambaConfig | FalconH1Config | GraniteConfig | JambaConfig | NemotronHConfig | Zamba2Config
 
 /** A model ready to be given to a backend. */
 export interface Model {
@@ -24,7 +32,13 @@ type ConfigReaders = Readonly<Record<string, (reader: ConfigReader) => ModelConf
 const configReaders: ConfigReaders = {
   mamba: readMamba1Config,
   falcon_mamba: readFalconMambaConfig,
-  mamba2: readMamba2Config
+  mamba2: readMamba2Config,
+  bamba: readBambaConfig,
+  falcon_h1: readFalconH1Config,
+  granitemoehybrid: readGraniteConfig,
+  jamba: readJambaConfig,
+  nemotron_h: readNemotronHConfig,
+  zamba2: readZamba2Config
 }
 
 /** ssm_cfg.layer of the original repository's configs → reader. */
@@ -60,44 +74,91 @@ export interface ConfigOverrides {
 export function overrideConfig(config: ModelConfig, { normGroups }: ConfigOverrides): ModelConfig {
   if (normGroups === undefined) return config
   if (config.modelType === 'mamba2') return withNormGroups(config, normGroups)
+  if ('mamba' in config && config.modelType !== 'jamba' && config.mamba.gatedNormEps !== null) return { ...config, mamba: withNormGroups(config.mamba, normGroups) }
   throw new UnsupportedError({ place: 'normGroups', expected: 'a model with a gated norm, as mamba2', got: config.modelType })
 }
 
-function addBlock(builder: ProgramBuilder, config: ModelConfig, residual: View, names: LayerNames): void {
+/** `layers`: what all layers' names start with. */
+function addLayer(layers: Scope, config: ModelConfig, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   switch (config.modelType) {
     case 'mamba':
-    case 'falcon_mamba': return addMamba1Block(builder, config, residual, names)
-    case 'mamba2': return addMamba2Block(builder, config, residual, names)
+    case 'falcon_mamba': return addMamba1Block(scope, config, residual)
+    case 'mamba2': return addMamba2Block(scope, config, residual)
+    case 'bamba': return addBambaLayer(scope, config, residual, index)
+    case 'falcon_h1': return addFalconH1Layer(scope, config, residual)
+    case 'granitemoehybrid': return addGraniteLayer(scope, config, residual, index)
+    case 'jamba': return addJambaLayer(scope, config, residual, index)
+    case 'nemotron_h': return addNemotronHLayer(scope, config, residual, index)
+    case 'zamba2': return addZamba2Layer(layers, config, residual, index)
   }
 }
 
-/** The names by which transformers and the original repository know the embedding. */
-const EMBEDDING_NAMES = ['backbone.embeddings.weight', 'backbone.embedding.weight']
+/** What is around the layers. */
+interface Frame {
+  /** The checkpoint has one of them. */
+  readonly embeddings: readonly string[]
+  readonly layers: string
+  readonly lastNorm: string
+  /** Which of a layer's hidden states transformers counts: what it reads or what it leaves. */
+  readonly marks: 'inputs' | 'outputs'
+  /** The layers find the embedding beside the residual. */
+  readonly hasEmbeddingBeside?: boolean
+}
+
+/** transformers' names of the pure state spaces, and the original repository's of the embedding. */
+const BACKBONE: Frame = {
+  embeddings: ['backbone.embeddings.weight', 'backbone.embedding.weight'], layers: 'backbone.layers', lastNorm: 'backbone.norm_f', marks: 'outputs'
+}
+const DECODER: Frame = { embeddings: ['model.embed_tokens.weight'], layers: 'model.layers', lastNorm: 'model.final_layernorm', marks: 'inputs' }
+
+const FRAMES: Readonly<Record<ModelConfig['modelType'], Frame>> = {
+  mamba: BACKBONE,
+  falcon_mamba: BACKBONE,
+  mamba2: BACKBONE,
+  bamba: DECODER,
+  falcon_h1: DECODER,
+  granitemoehybrid: { ...DECODER, lastNorm: 'model.norm' },
+  jamba: DECODER,
+  nemotron_h: { ...BACKBONE, marks: 'inputs' },
+  zamba2: { ...DECODER, hasEmbeddingBeside: true }
+}
 
 /** `hasTensor` tells the checkpoint's names. */
 export function buildModel(config: ModelConfig, hasTensor: (name: string) => boolean): Model {
   const builder = new ProgramBuilder()
   const { vocabSize, dModel, nLayers, normEps } = config
-  const embeddingName = EMBEDDING_NAMES.find(hasTensor) ?? EMBEDDING_NAMES[0]
+  const frame = FRAMES[config.modelType]
+  const embeddingName = frame.embeddings.find(hasTensor) ?? frame.embeddings[0]
   const embedding = builder.parameter(embeddingName, [vocabSize, dModel])
 
-  const residual = builder.buffer('residual', dModel)
-  builder.add({ kind: 'embed', weight: embedding, out: residual })
+  const stream = builder.buffer('residual', frame.hasEmbeddingBeside ? 2 * dModel : dModel)
+  const residual = columns(stream, 0, dModel)
+  for (let start = 0; start < stream.width; start += dModel) builder.add({ kind: 'embed', weight: embedding, out: columns(stream, start, dModel) })
+  scaleInPlace({ builder }, residual, config.embeddingMultiplier)
+
+  const layers = createScope(builder, frame.layers, hasTensor)
   for (let i = 0; i < nLayers; i++) {
-    addBlock(builder, config, residual, { prefix: `backbone.layers.${i}`, hasTensor })
-    builder.mark(`hidden_states.${i}`, residual)
+    if (frame.marks === 'inputs') builder.mark(`hidden_states.${i}`, residual)
+    addLayer(layers, config, stream, i)
+    if (frame.marks === 'outputs') builder.mark(`hidden_states.${i}`, residual)
   }
 
   const last = builder.buffer('last', dModel, 'logit')
   const logits = builder.buffer('logits', vocabSize, 'logit')
   builder.add({ kind: 'gatherRows', x: residual, out: last })
-  builder.add({ kind: 'rmsNorm', x: last, gate: null, weight: builder.parameter('backbone.norm_f.weight', [dModel]), eps: normEps, groupWidth: dModel, out: last })
+  builder.add({ kind: 'rmsNorm', x: last, gate: null, weight: builder.parameter(`${frame.lastNorm}.weight`, [dModel]), eps: normEps, groupWidth: dModel, out: last })
   builder.mark(`hidden_states.${nLayers}`, last)
+  // The head is linear: a factor of its input is one of the logits.
+  scaleInPlace({ builder }, last, config.logitMultiplier)
   const head = config.tieEmbeddings ? embedding : builder.parameter('lm_head.weight', [vocabSize, dModel])
   builder.add({ kind: 'linear', x: last, weight: head, bias: null, out: logits, accumulate: false })
-  return {
-    config,
-    program: builder.build(logits, vocabSize),
-    copies: config.tieEmbeddings ? new Map([['lm_head.weight', embeddingName]]) : new Map()
-  }
+  const program = builder.build(logits, vocabSize)
+  return { config, program, copies: copiesOf(config, program, { embeddingName, layers }) }
+}
+
+function copiesOf(config: ModelConfig, { parameters }: Program, names: { readonly embeddingName: string; readonly layers: Scope }): ReadonlyMap<string, string> {
+  const copies = new Map(config.tieEmbeddings ? [['lm_head.weight', names.embeddingName]] : [])
+  if (config.modelType !== 'zamba2') return copies
+  return new Map([...copies, ...sharedCopies(names.layers, config, parameters.map(({ name }) => name))])
 }

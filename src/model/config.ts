@@ -2,6 +2,7 @@
 
 import type { JsonObject, JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
+import { type LayerKind, type LayerOptions, readLayers } from './layers.ts'
 
 /** What every architecture has. */
 export interface CommonConfig {
@@ -10,25 +11,37 @@ export interface CommonConfig {
   readonly vocabSize: number
   readonly dModel: number
   readonly nLayers: number
+  /** What each layer is. */
+  readonly layers: readonly LayerKind[]
   readonly normEps: number
+  /** Factor of the embedding. */
+  readonly embeddingMultiplier: number
+  /** Factor of the logits. */
+  readonly logitMultiplier: number
   /** The head is the embedding. */
   readonly tieEmbeddings: boolean
   readonly bosTokenId: number | null
   /** Tokens that end a text. */
   readonly eosTokenIds: readonly number[]
+  /** Tokens that the model was made for (`max_position_embeddings`); null: a state space alone knows no limit. */
+  readonly contextLength: number | null
 }
 
 /** Larger than any model of the field by far; what exceeds it is damage, not size. */
-const LIMITS = { dimension: 2 ** 20, vocabSize: 2 ** 24, layers: 4096 }
+const LIMITS = { dimension: 2 ** 20, vocabSize: 2 ** 24, layers: 4096, context: 2 ** 30, experts: 1024, choices: 64 }
 
 /** Typed access to a config; every failure names the file and the key. */
 export interface ConfigReader {
   readonly place: string
   has(key: string): boolean
-  /** An integer from 1 to a limit; `fallback` where the key is absent or null, an error without one. */
-  size(key: string, options?: { fallback?: number | undefined; limit?: keyof typeof LIMITS }): number
+  /** An integer from `least`, by default 1, to a limit; `fallback` where the key is absent or null, an error without one. */
+  size(key: string, options?: { fallback?: number | undefined; limit?: keyof typeof LIMITS; least?: number }): number
   /** A finite number above zero. */
   positive(key: string, fallback: number): number
+  /** A finite number. */
+  number(key: string, fallback: number): number
+  /** As many finite numbers as `fallback` has. */
+  numbers(key: string, fallback: readonly number[]): readonly number[]
   flag(key: string, fallback: boolean): boolean
   text(key: string, fallback: string): string
   raw(key: string): JsonValue | undefined
@@ -49,13 +62,24 @@ export function createConfigReader(config: JsonObject, place: string): ConfigRea
     place,
     has: (key) => !isAbsent(config[key]),
     raw: (key) => config[key],
-    size(key, { fallback, limit = 'dimension' } = {}) {
+    size(key, { fallback, limit = 'dimension', least = 1 } = {}) {
       const value = config[key]
       if (isAbsent(value) && fallback !== undefined) return fallback
-      if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > LIMITS[limit]) {
-        return fail(key, `an integer from 1 to ${LIMITS[limit]}`, value)
+      if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > LIMITS[limit]) {
+        return fail(key, `an integer from ${least} to ${LIMITS[limit]}`, value)
       }
       return value
+    },
+    number(key, fallback) {
+      const value = config[key]
+      if (isAbsent(value)) return fallback
+      return typeof value === 'number' && Number.isFinite(value) ? value : fail(key, 'a finite number', value)
+    },
+    numbers(key, fallback) {
+      const value = config[key]
+      if (isAbsent(value)) return fallback
+      const numbers = (Array.isArray(value) ? value : []).filter((item): item is number => typeof item === 'number' && Number.isFinite(item))
+      return Array.isArray(value) && numbers.length === value.length && numbers.length === fallback.length ? numbers : fail(key, `${fallback.length} finite numbers`, value)
     },
     positive(key, fallback) {
       const value = config[key]
@@ -91,41 +115,60 @@ export function createConfigReader(config: JsonObject, place: string): ConfigRea
   }
 }
 
-/** A layer's names in the checkpoint. */
-export interface LayerNames {
-  /** E.g. `backbone.layers.3`. */
-  readonly prefix: string
-  readonly hasTensor: (name: string) => boolean
+/** Two keys that say the same. */
+export function agree({ place }: ConfigReader, key: string, value: number, other: { readonly key: string; readonly expected: number }): void {
+  if (value === other.expected) return
+  throw new CheckpointError({ place: `${place}: ${key}`, expected: `${other.expected}, which ${other.key} makes it`, got: describe(value) })
 }
 
-/** Reads the keys that all configs in transformers' form share; what is not said is as the architecture's own config class has it. */
-export function readCommonConfig(reader: ConfigReader, modelType: string, defaults = { tieEmbeddings: true }): CommonConfig {
+/** The one that is there of several keys for the same; a CheckpointError that names both where two differ. */
+export function sameBySeveral(reader: ConfigReader, keys: readonly string[]): string {
+  const [first = keys[0], ...others] = keys.filter((key) => reader.has(key))
+  for (const other of others) {
+    if (textOf(reader.raw(other)) === textOf(reader.raw(first))) continue
+    throw new CheckpointError({ place: `${reader.place}: ${other}`, expected: `${describe(reader.raw(first))}, as ${first} says`, got: describe(reader.raw(other)) })
+  }
+  return first
+}
+
+/** JSON, and what JSON has no words for. */
+function textOf(value: JsonValue | undefined): string {
+  return JSON.stringify(value, (_, inner: unknown) => (typeof inner === 'number' ? String(inner) : inner))
+}
+
+/** What an architecture's own config class has where a config says nothing. */
+export interface CommonDefaults {
+  readonly tieEmbeddings: boolean
+  /** Spellings of the key, and the default. */
+  readonly normEps: readonly [keys: readonly string[], fallback: number]
+  readonly layers: LayerOptions
+  /** null where the architecture has no such key. */
+  readonly contextLength: number | null
+}
+
+/** Of an architecture of state spaces alone: most of their configs have no list of layers. */
+export function pureDefaults({ tieEmbeddings }: { readonly tieEmbeddings: boolean }): CommonDefaults {
+  return { tieEmbeddings, normEps: [['layer_norm_epsilon'], 1e-5], layers: { kinds: ['mamba'], fallback: () => 'mamba' }, contextLength: null }
+}
+
+/** Reads the keys that all configs in transformers' form share. */
+export function readCommonConfig(reader: ConfigReader, defaults: CommonDefaults): Omit<CommonConfig, 'modelType'> {
   const vocabSize = reader.size('vocab_size', { limit: 'vocabSize' })
+  const dModel = reader.size('hidden_size')
+  const layers = readLayers(reader, defaults.layers)
+  const [normKeys, normEps] = defaults.normEps
   return {
-    modelType,
     vocabSize,
-    dModel: reader.size('hidden_size'),
-    nLayers: reader.size('num_hidden_layers', { limit: 'layers' }),
-    normEps: reader.positive('layer_norm_epsilon', 1e-5),
+    dModel,
+    nLayers: layers.length,
+    layers,
+    normEps: reader.positive(sameBySeveral(reader, normKeys), normEps),
+    embeddingMultiplier: 1,
+    logitMultiplier: 1,
     tieEmbeddings: reader.flag('tie_word_embeddings', defaults.tieEmbeddings),
     bosTokenId: readTokenIds(reader, 'bos_token_id')[0] ?? null,
-    eosTokenIds: readTokenIds(reader, 'eos_token_id')
-  }
-}
-
-/** A state space layer, in the spellings of older and newer configs. */
-const MAMBA_LAYERS: readonly unknown[] = ['mamba', 'linear_attention']
-
-/** Refuses a list of layers that has other ones, for architectures that are state spaces throughout; most of their configs have no such list. */
-export function checkMambaLayers(reader: ConfigReader, { nLayers }: CommonConfig): void {
-  for (const key of ['layer_types', 'layers_block_type']) {
-    if (!reader.has(key)) continue
-    const layers = reader.raw(key)
-    if (!Array.isArray(layers) || layers.length !== nLayers) {
-      throw new CheckpointError({ place: `${reader.place}: ${key}`, expected: `a list of ${nLayers}, as num_hidden_layers says`, got: describe(layers) })
-    }
-    const other = layers.find((layer) => !MAMBA_LAYERS.includes(layer))
-    if (other !== undefined) throw new UnsupportedError({ place: `${reader.place}: ${key}`, expected: `${MAMBA_LAYERS.join(' or ')} alone`, got: describe(other) })
+    eosTokenIds: readTokenIds(reader, 'eos_token_id'),
+    contextLength: defaults.contextLength === null ? null : reader.size('max_position_embeddings', { fallback: defaults.contextLength, limit: 'context' })
   }
 }
 
@@ -135,15 +178,20 @@ export function readOriginalCommonConfig(reader: ConfigReader): Omit<CommonConfi
   reader.only('d_intermediate', 0)
   reader.none('attn_layer_idx')
   const padding = reader.size('pad_vocab_size_multiple', { fallback: 8 })
+  const nLayers = reader.size('n_layer', { limit: 'layers' })
   return {
     vocabSize: Math.ceil(reader.size('vocab_size', { limit: 'vocabSize' }) / padding) * padding,
     dModel: reader.size('d_model'),
-    nLayers: reader.size('n_layer', { limit: 'layers' }),
+    nLayers,
+    layers: Array.from({ length: nLayers }, () => 'mamba'),
     normEps: reader.positive('norm_epsilon', 1e-5),
+    embeddingMultiplier: 1,
+    logitMultiplier: 1,
     tieEmbeddings: reader.flag('tie_embeddings', true),
     bosTokenId: null,
     // The published checkpoints were trained with GPT-NeoX's end of text, id 0.
-    eosTokenIds: [0]
+    eosTokenIds: [0],
+    contextLength: null
   }
 }
 

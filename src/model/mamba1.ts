@@ -1,6 +1,6 @@
 /**
  * The Mamba block (Mamba, section 3.4): one simple block is the whole architecture. Falcon-Mamba has the same one, with an RMSNorm without
- * weights on dt, B and C each after x_proj.
+ * weights on dt, B and C each after x_proj; Jamba has its mixer (all but the first norm), with weights on those three norms.
  *
  *   residual ─► norm ─► in_proj ─┬─ x ─► conv1d, silu ─┬─► x_proj ─► dt, B, C ─┐
  *       │                        │                     └──────────────► selective scan ─► · silu(z) ─► out_proj ─┐
@@ -8,12 +8,16 @@
  *       └───────────────────────────────────────────────────────────────────────────────────────────────────────(+)─►
  */
 
-import { columns, type ProgramBuilder } from '../program/builder.ts'
+import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { checkMambaLayers, type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type CommonConfig, type ConfigReader, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { addBranch, addNormed, type Scope, type Target } from './scope.ts'
 
-export interface Mamba1Config extends CommonConfig {
+export interface Mamba1Config extends CommonConfig, Mamba1MixerConfig {
   readonly modelType: 'mamba' | 'falcon_mamba'
+}
+
+export interface Mamba1MixerConfig {
   readonly dInner: number
   readonly dState: number
   readonly dConv: number
@@ -27,17 +31,16 @@ export interface Mamba1Config extends CommonConfig {
 
 /** transformers' `MambaConfig`. */
 export function readMamba1Config(reader: ConfigReader): Mamba1Config {
-  return { ...readBlockConfig(reader, 'mamba'), modelType: 'mamba', mixerNormEps: null }
+  return { ...readBlockConfig(reader), modelType: 'mamba', mixerNormEps: null }
 }
 
 /** transformers' `FalconMambaConfig`. */
 export function readFalconMambaConfig(reader: ConfigReader): Mamba1Config {
-  return { ...readBlockConfig(reader, 'falcon_mamba'), modelType: 'falcon_mamba', mixerNormEps: reader.positive('mixer_rms_eps', 1e-6) }
+  return { ...readBlockConfig(reader), modelType: 'falcon_mamba', mixerNormEps: reader.positive('mixer_rms_eps', 1e-6) }
 }
 
-function readBlockConfig(reader: ConfigReader, modelType: string): Omit<Mamba1Config, 'modelType' | 'mixerNormEps'> {
-  const common = readCommonConfig(reader, modelType)
-  checkMambaLayers(reader, common)
+function readBlockConfig(reader: ConfigReader): Omit<Mamba1Config, 'modelType' | 'mixerNormEps'> {
+  const common = readCommonConfig(reader, pureDefaults({ tieEmbeddings: true }))
   reader.only('hidden_act', 'silu')
   return {
     ...common,
@@ -68,62 +71,63 @@ export function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
 }
 
 /** "auto" is dModel / 16, rounded up. */
-function readDtRank(reader: ConfigReader, key: string, dModel: number): number {
+export function readDtRank(reader: ConfigReader, key: string, dModel: number): number {
   return reader.raw(key) === 'auto' || !reader.has(key) ? Math.ceil(dModel / 16) : reader.size(key)
 }
 
-/** residual += block(norm(residual)). */
-export function addMamba1Block(builder: ProgramBuilder, config: Mamba1Config, residual: View, { prefix, hasTensor }: LayerNames): void {
-  const { dModel, dInner, dState, dConv, dtRank, normEps, mixerNormEps } = config
-  const weight = (name: string, ...shape: number[]) => builder.parameter(`${prefix}.${name}`, shape)
-  const bias = (isUsed: boolean, name: string, size: number) => (isUsed ? weight(name, size) : null)
+/** residual += mixer(norm(residual)). */
+export function addMamba1Block(scope: Scope, config: Mamba1Config, residual: View): void {
+  const x = addNormed(scope, 'norm', residual, config.normEps)
+  addBranch(scope, residual, 1, (target) => addMamba1Mixer(scope.below('mixer'), config, { x, target }))
+}
 
-  const normed = builder.buffer('normed', dModel)
-  builder.add({ kind: 'rmsNorm', x: residual, gate: null, weight: weight('norm.weight', dModel), eps: normEps, groupWidth: dModel, out: normed })
+interface Mamba1Options {
+  /** (rows, dModel) */
+  readonly x: View
+  readonly target: Target
+  /** Weights of the norms on dt, B and C, by their tensors' names. */
+  readonly partNorms?: readonly [dt: string, B: string, C: string]
+}
+
+/** Everything between the norm and the residual. */
+export function addMamba1Mixer(scope: Scope, config: Mamba1MixerConfig, { x: input, target, partNorms }: Mamba1Options): void {
+  const { builder, prefix } = scope
+  const { dInner, dState, dConv, dtRank, mixerNormEps, useBias, useConvBias } = config
 
   const xz = builder.buffer('xz', 2 * dInner)
   const z = columns(xz, dInner, dInner)
-  builder.add({
-    kind: 'linear', x: normed, out: xz, accumulate: false,
-    weight: weight('mixer.in_proj.weight', 2 * dInner, dModel), bias: bias(config.useBias, 'mixer.in_proj.bias', 2 * dInner)
-  })
+  scope.linear('in_proj', { x: input, out: xz, useBias })
 
   const x = builder.buffer('x', dInner)
   builder.add({
     kind: 'conv1d', x: columns(xz, 0, dInner), out: x, activation: 'silu',
-    weight: weight('mixer.conv1d.weight', dInner, 1, dConv), bias: bias(config.useConvBias, 'mixer.conv1d.bias', dInner),
+    weight: scope.weight('conv1d.weight', [dInner, 1, dConv]), bias: useConvBias ? scope.weight('conv1d.bias', [dInner]) : null,
     state: builder.state(`${prefix}.conv`, [dInner, dConv - 1])
   })
 
   const dtBC = builder.buffer('dtBC', dtRank + 2 * dState)
-  builder.add({ kind: 'linear', x, weight: weight('mixer.x_proj.weight', dtRank + 2 * dState, dInner), bias: null, out: dtBC, accumulate: false })
-  const [lowRankDt, B, C] = [columns(dtBC, 0, dtRank), columns(dtBC, dtRank, dState), columns(dtBC, dtRank + dState, dState)]
+  scope.linear('x_proj', { x, out: dtBC })
+  const parts = [columns(dtBC, 0, dtRank), columns(dtBC, dtRank, dState), columns(dtBC, dtRank + dState, dState)]
+  const [lowRankDt, B, C] = parts
   if (mixerNormEps !== null) {
-    for (const part of [lowRankDt, B, C]) {
-      builder.add({ kind: 'rmsNorm', x: part, gate: null, weight: null, eps: mixerNormEps, groupWidth: part.width, out: part })
-    }
+    parts.forEach((part, i) => {
+      const weight = partNorms ? scope.weight(`${partNorms[i]}.weight`, [part.width]) : null
+      builder.add({ kind: 'rmsNorm', x: part, gate: null, weight, eps: mixerNormEps, groupWidth: part.width, out: part })
+    })
   }
 
   // The bias of dt_proj belongs to the softplus, as in the reference's kernel.
   const dt = builder.buffer('dt', dInner)
-  builder.add({
-    kind: 'linear', x: lowRankDt, bias: null, out: dt, accumulate: false,
-    weight: builder.parameter(`${prefix}.mixer.dt_proj.weight`, [dInner, dtRank], { isSensitive: true })
-  })
+  scope.linear('dt_proj', { x: lowRankDt, out: dt, isSensitive: true })
 
   const y = builder.buffer('y', dInner)
   builder.add({
     kind: 'selectiveScan', x, dt, z, B, C, out: y, dState, dtSoftplus: true,
     // GGUF files have A itself.
-    A: hasTensor(`${prefix}.mixer.A`)
-      ? weight('mixer.A', dInner, dState)
-      : builder.parameter(`${prefix}.mixer.A_log`, [dInner, dState], { transform: 'negExp' }),
-    D: weight('mixer.D', dInner),
-    dtBias: weight('mixer.dt_proj.bias', dInner),
+    A: scope.has('A') ? scope.weight('A', [dInner, dState]) : scope.weight('A_log', [dInner, dState], { transform: 'negExp' }),
+    D: scope.weight('D', [dInner]),
+    dtBias: scope.weight('dt_proj.bias', [dInner]),
     state: builder.state(`${prefix}.ssm`, [dInner, dState])
   })
-  builder.add({
-    kind: 'linear', x: y, out: residual, accumulate: true,
-    weight: weight('mixer.out_proj.weight', dModel, dInner), bias: bias(config.useBias, 'mixer.out_proj.bias', dModel)
-  })
+  scope.linear('out_proj', { x: y, ...target, useBias })
 }

@@ -9,12 +9,16 @@
 
 import { isJsonObject, type JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe, messageOf } from '../errors.ts'
-import { columns, type ProgramBuilder } from '../program/builder.ts'
+import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { checkMambaLayers, type CommonConfig, type ConfigReader, type LayerNames, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { agree, type CommonConfig, type ConfigReader, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { addBranch, addNormed, type Scope, scaled, scaleInPlace, type Target } from './scope.ts'
 
-export interface Mamba2Config extends CommonConfig {
+export interface Mamba2Config extends CommonConfig, Mamba2MixerConfig {
   readonly modelType: 'mamba2'
+}
+
+export interface Mamba2MixerConfig {
   /** nHeads · headDim */
   readonly dInner: number
   readonly nHeads: number
@@ -30,8 +34,8 @@ export interface Mamba2Config extends CommonConfig {
   readonly useConvBias: boolean
   /** Parts of dInner that the gated norm takes by themselves. */
   readonly normGroups: number
-  /** Of the gated norm. */
-  readonly gatedNormEps: number
+  /** Of the gated norm; null: a gate without a norm. */
+  readonly gatedNormEps: number | null
 }
 
 /**
@@ -39,8 +43,7 @@ export interface Mamba2Config extends CommonConfig {
  * the gate comes first, then the norm, over the whole width whatever the groups.
  */
 export function readMamba2Config(reader: ConfigReader): Mamba2Config {
-  const common = readCommonConfig(reader, 'mamba2', { tieEmbeddings: false })
-  checkMambaLayers(reader, common)
+  const common = readCommonConfig(reader, pureDefaults({ tieEmbeddings: false }))
   reader.only('hidden_act', 'silu')
   const headDim = reader.size('head_dim', { fallback: 64 })
   const nHeads = reader.size('num_heads', { fallback: 128 })
@@ -58,14 +61,14 @@ export function readMamba2Config(reader: ConfigReader): Mamba2Config {
     dtLimit: readLimits(reader, 'time_step_limit'),
     useBias: reader.flag('use_bias', false),
     useConvBias: reader.flag('use_conv_bias', true),
-    normGroups: readNormGroups(reader, dInner),
+    normGroups: readNormGroups(reader, dInner, 1),
     gatedNormEps: common.normEps
   }
 }
 
 /** A key of our own, which a GGUF file's config has: llama.cpp normalises each group by itself. */
-function readNormGroups(reader: ConfigReader, dInner: number): number {
-  const normGroups = reader.size('norm_groups', { fallback: 1 })
+export function readNormGroups(reader: ConfigReader, dInner: number, fallback: number): number {
+  const normGroups = reader.size('norm_groups', { fallback })
   if (dInner % normGroups === 0) return normGroups
   throw new CheckpointError({ place: `${reader.place}: norm_groups`, expected: `a divisor of the inner width ${dInner}`, got: describe(normGroups) })
 }
@@ -98,24 +101,18 @@ export function readOriginalMamba2Config(reader: ConfigReader): Mamba2Config {
 }
 
 /** The gated norm of `normGroups` parts of the inner width. RangeError where they do not divide it. */
-export function withNormGroups(config: Mamba2Config, normGroups: number): Mamba2Config {
+export function withNormGroups<C extends Mamba2MixerConfig>(config: C, normGroups: number): C {
   if (config.dInner % normGroups === 0) return { ...config, normGroups }
   throw new RangeError(messageOf({ place: 'normGroups', expected: `a divisor of the inner width ${config.dInner}`, got: describe(normGroups) }))
 }
 
-/** Two keys that say the same. */
-function agree({ place }: ConfigReader, key: string, value: number, other: { readonly key: string; readonly expected: number }): void {
-  if (value === other.expected) return
-  throw new CheckpointError({ place: `${place}: ${key}`, expected: `${other.expected}, which ${other.key} makes it`, got: describe(value) })
-}
-
-function checkGroups({ place }: ConfigReader, key: string, nGroups: number, nHeads: number): void {
+export function checkGroups({ place }: ConfigReader, key: string, nGroups: number, nHeads: number): void {
   if (nHeads % nGroups === 0) return
   throw new CheckpointError({ place: `${place}: ${key}`, expected: `a divisor of the number of heads ${nHeads}`, got: describe(nGroups) })
 }
 
 /** [least, largest]; infinity as a number, or as newer versions of transformers write it. */
-function readLimits(reader: ConfigReader, key: string): readonly [number, number] {
+export function readLimits(reader: ConfigReader, key: string): readonly [number, number] {
   if (!reader.has(key)) return [0, Infinity]
   const value = reader.raw(key)
   const [least, largest, ...others] = Array.isArray(value) ? value.map(numberOf) : []
@@ -125,34 +122,71 @@ function readLimits(reader: ConfigReader, key: string): readonly [number, number
   return [least, largest]
 }
 
+/**
+ * The limits of Zamba2's mixer, which Nemotron-H has too. transformers' path for CPUs raises dt to `time_step_min` (its other use is to draw the
+ * first weights), the fused kernels and llama.cpp do not: the goldens are of the former. `time_step_min` 0 gives the latter.
+ */
+export function readFlooredLimits(reader: ConfigReader, keys: { readonly limit: string; readonly least: string }): readonly [number, number] {
+  const [least, largest] = readLimits(reader, keys.limit)
+  const floor = reader.number(keys.least, 0.001)
+  if (floor >= 0 && floor <= largest) return [Math.max(least, floor), largest]
+  throw new CheckpointError({ place: `${reader.place}: ${keys.least}`, expected: `a number from 0 to ${largest}, the end of ${keys.limit}`, got: describe(floor) })
+}
+
 /** NaN where it is none. */
 function numberOf(value: JsonValue): number {
   if (typeof value === 'number') return value
   return isJsonObject(value) && value['__float__'] === 'Infinity' ? Infinity : NaN
 }
 
-/** residual += block(norm(residual)). */
-export function addMamba2Block(builder: ProgramBuilder, config: Mamba2Config, residual: View, { prefix, hasTensor }: LayerNames): void {
-  const { dModel, dInner, nHeads, dState, dConv, normEps } = config
-  const weight = (name: string, ...shape: number[]) => builder.parameter(`${prefix}.${name}`, shape)
-  const bias = (isUsed: boolean, name: string, size: number) => (isUsed ? weight(name, size) : null)
+/** residual += mixer(norm(residual)). */
+export function addMamba2Block(scope: Scope, config: Mamba2Config, residual: View): void {
+  const x = addNormed(scope, 'norm', residual, config.normEps)
+  addBranch(scope, residual, 1, (target) => addMamba2Mixer(scope.below('mixer'), config, { x, target }))
+}
+
+/** Falcon-H1's factors of in_proj's input and of its output's parts. */
+export interface Mamba2Multipliers {
+  readonly input: number
+  readonly z: number
+  readonly x: number
+  readonly B: number
+  readonly C: number
+  readonly dt: number
+}
+
+interface Mamba2Options {
+  /** (rows, dModel) */
+  readonly x: View
+  readonly target: Target
+  /** A bias on out_proj, where it is not as on in_proj. */
+  readonly useOutBias?: boolean
+  readonly multipliers?: Mamba2Multipliers
+}
+
+/** Everything between the norm and the residual. */
+export function addMamba2Mixer(scope: Scope, config: Mamba2MixerConfig, { x, target, useOutBias = config.useBias, multipliers }: Mamba2Options): void {
+  const { builder, prefix } = scope
+  const { dInner, nHeads, dState, dConv, gatedNormEps } = config
   const groupWidth = config.nGroups * dState
   const convWidth = dInner + 2 * groupWidth
-  const inputWidth = dInner + convWidth + nHeads
 
-  const normed = builder.buffer('normed', dModel)
-  builder.add({ kind: 'rmsNorm', x: residual, gate: null, weight: weight('norm.weight', dModel), eps: normEps, groupWidth: dModel, out: normed })
-
-  const zxBCdt = builder.buffer('zxBCdt', inputWidth)
-  builder.add({
-    kind: 'linear', x: normed, out: zxBCdt, accumulate: false,
-    weight: weight('mixer.in_proj.weight', inputWidth, dModel), bias: bias(config.useBias, 'mixer.in_proj.bias', inputWidth)
-  })
+  const zxBCdt = builder.buffer('zxBCdt', dInner + convWidth + nHeads)
+  const z = columns(zxBCdt, 0, dInner)
+  const rawDt = columns(zxBCdt, dInner + convWidth, nHeads)
+  scope.linear('in_proj', { x: scaled(scope, x, multipliers?.input ?? 1), out: zxBCdt, useBias: config.useBias })
+  if (multipliers) {
+    scaleInPlace(scope, z, multipliers.z)
+    scaleInPlace(scope, columns(zxBCdt, dInner, dInner), multipliers.x)
+    scaleInPlace(scope, columns(zxBCdt, 2 * dInner, groupWidth), multipliers.B)
+    scaleInPlace(scope, columns(zxBCdt, 2 * dInner + groupWidth, groupWidth), multipliers.C)
+    scaleInPlace(scope, rawDt, multipliers.dt)
+  }
 
   const xBC = builder.buffer('xBC', convWidth)
   builder.add({
     kind: 'conv1d', x: columns(zxBCdt, dInner, convWidth), out: xBC, activation: 'silu',
-    weight: weight('mixer.conv1d.weight', convWidth, 1, dConv), bias: bias(config.useConvBias, 'mixer.conv1d.bias', convWidth),
+    weight: scope.weight('conv1d.weight', [convWidth, 1, dConv]), bias: config.useConvBias ? scope.weight('conv1d.bias', [convWidth]) : null,
     state: builder.state(`${prefix}.conv`, [convWidth, dConv - 1])
   })
 
@@ -160,21 +194,19 @@ export function addMamba2Block(builder: ProgramBuilder, config: Mamba2Config, re
   builder.add({
     kind: 'ssdScan', out: y, dState, dtLimit: config.dtLimit,
     x: columns(xBC, 0, dInner),
-    dt: columns(zxBCdt, dInner + convWidth, nHeads),
+    dt: rawDt,
     // GGUF files have A itself.
-    A: hasTensor(`${prefix}.mixer.A`) ? weight('mixer.A', nHeads) : builder.parameter(`${prefix}.mixer.A_log`, [nHeads], { transform: 'negExp' }),
+    A: scope.has('A') ? scope.weight('A', [nHeads]) : scope.weight('A_log', [nHeads], { transform: 'negExp' }),
     B: columns(xBC, dInner, groupWidth),
     C: columns(xBC, dInner + groupWidth, groupWidth),
-    D: weight('mixer.D', nHeads),
-    dtBias: weight('mixer.dt_bias', nHeads),
+    D: scope.weight('D', [nHeads]),
+    dtBias: scope.weight('dt_bias', [nHeads]),
     state: builder.state(`${prefix}.ssm`, [nHeads, config.headDim, dState])
   })
-  builder.add({
-    kind: 'rmsNorm', x: y, gate: columns(zxBCdt, 0, dInner), weight: weight('mixer.norm.weight', dInner), eps: config.gatedNormEps,
-    groupWidth: dInner / config.normGroups, out: y
-  })
-  builder.add({
-    kind: 'linear', x: y, out: residual, accumulate: true,
-    weight: weight('mixer.out_proj.weight', dModel, dInner), bias: bias(config.useBias, 'mixer.out_proj.bias', dModel)
-  })
+  if (gatedNormEps === null) {
+    builder.add({ kind: 'activation', x: z, by: y, function: 'silu', out: y })
+  } else {
+    builder.add({ kind: 'rmsNorm', x: y, gate: z, weight: scope.weight('norm.weight', [dInner]), eps: gatedNormEps, groupWidth: dInner / config.normGroups, out: y })
+  }
+  scope.linear('out_proj', { x: y, ...target, useBias: useOutBias })
 }

@@ -71,7 +71,8 @@ function accessesOf(op: Op): Access[] {
     case 'cacheKeyValue': return [read(op.key, 'rows'), read(op.value, 'rows'), write(op.cache, 'any')]
     // Split over rows and heads.
     case 'attention': return [read(op.q, 'any'), read(op.cache, 'any'), write(op.out, 'any')]
-    case 'activation': return [read(op.x, 'rows'), ...(op.by ? [read(op.by, 'rows')] : []), write(op.out, 'rows')]
+    // As the linear op before it, which then needs no barrier.
+    case 'activation': return [read(op.x, 'channels'), ...(op.by ? [read(op.by, 'channels')] : []), write(op.out, 'channels')]
     case 'scaledAdd': return [read(op.x, 'rows'), write(op.out, 'rows')]
     case 'route': return [read(op.x, 'rows'), write(op.out, 'rows')]
     case 'expertLinear': return [read(op.x, 'any'), read(op.choices, 'any'), write(op.out, 'any')]

@@ -1,7 +1,7 @@
-/** exp2, exp, softplus and silu of both builds against float64: the errors that assembly/math/exp.ts states, the edges, and the same bits. */
+/** exp2, exp, softplus, silu and gelu of both builds against float64: the errors that assembly/math states, the edges, and the same bits. */
 import { instantiateSync } from '@assemblyscript/loader'
 import { describe, expect, test } from 'vitest'
-import { FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_SILU, FUNCTION_SOFTPLUS } from '../../assembly/abi.ts'
+import { FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS } from '../../assembly/abi.ts'
 import type { CoreExports } from '../../src/backend/wasm/wasm-backend.ts'
 import { platform } from '../../src/platform/node.ts'
 import { BUILDS } from '../support/backends.ts'
@@ -36,10 +36,27 @@ interface Case {
   readonly f: number
   readonly exact: (x: number) => number
   readonly range: readonly [number, number]
+  /** What errors are relative to; the result by default. */
+  readonly sizeOf?: (x: number) => number
   /** The largest error, in units of 2^-23 relative, and where it is: of every third float of the range, or more. */
   readonly largest: number
   readonly largestAt: number
 }
+
+/** erfc of a positive number: by the series of erf, and where that cancels by the continued fraction. */
+function erfc(z: number): number {
+  const gauss = Math.exp(-z * z) / Math.sqrt(Math.PI)
+  if (z > 2.5) {
+    let fraction = 0
+    for (let k = 120; k > 0; k--) fraction = k / 2 / (z + fraction)
+    return gauss / (z + fraction)
+  }
+  let sum = 0
+  for (let n = 0, term = z; sum + term !== sum; n++, term *= (2 * z * z) / (2 * n + 1)) sum += term
+  return 1 - 2 * gauss * sum
+}
+
+const gelu = (x: number): number => Math.max(x, 0) - 0.5 * Math.abs(x) * erfc(Math.abs(x) / Math.SQRT2)
 
 const CASES: readonly Case[] = [
   { name: 'exp2', f: FUNCTION_EXP2, exact: (x) => 2 ** x, range: [-126, 127.999], largest: 0.867, largestAt: -0.49871447682380676 },
@@ -48,7 +65,8 @@ const CASES: readonly Case[] = [
     name: 'softplus', f: FUNCTION_SOFTPLUS, exact: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))), range: [-80, 80],
     largest: 2.44, largestAt: -5.147208213806152
   },
-  { name: 'silu', f: FUNCTION_SILU, exact: (x) => x / (1 + Math.exp(-x)), range: [-80, 80], largest: 1.461, largestAt: -16.657236099243164 }
+  { name: 'silu', f: FUNCTION_SILU, exact: (x) => x / (1 + Math.exp(-x)), range: [-80, 80], largest: 1.461, largestAt: -16.657236099243164 },
+  { name: 'gelu', f: FUNCTION_GELU, exact: gelu, sizeOf: Math.abs, range: [-13, 13], largest: 2.292, largestAt: 0.007873575203120708 }
 ]
 
 /** Values spread evenly over the range, at random over it, and by their exponent: as many small ones as large ones. */
@@ -79,14 +97,14 @@ const SPECIAL = [0, -0, Infinity, -Infinity, NaN, 1e-45, -1e-45, 1e-40, -1e-40, 
 const SPECIAL_AND_EDGES = Float32Array.from([...SPECIAL, ...EDGES.flatMap((edge) => around(edge, 40)).flatMap((value) => [value, -value])])
 
 describe.each(BUILDS)('%s', (build) => {
-  test.each(CASES)('$name: the error', async ({ name, f, exact, range, largest, largestAt }) => {
+  test.each(CASES)('$name: the error', async ({ name, f, exact, sizeOf = exact, range, largest, largestAt }) => {
     const evaluate = await createEvaluate(build)
     const x = Float32Array.from([...spread(range, 2 ** 17), ...around(largestAt, 10)])
     const y = evaluate(f, x)
     let [worst, worstAt] = [0, 0]
     for (let i = 0; i < x.length; i++) {
       const wanted = exact(x[i])
-      const error = wanted === 0 ? Math.abs(y[i]) : Math.abs((y[i] - wanted) / wanted) * 2 ** 23
+      const error = wanted === 0 ? Math.abs(y[i]) : Math.abs((y[i] - wanted) / sizeOf(x[i])) * 2 ** 23
       if (!(error <= worst)) [worst, worstAt] = [error, x[i]]
     }
     console.log(`${build} ${name} [${range.join(', ')}]: ${worst.toFixed(3)} · 2^-23 at ${worstAt}`)
@@ -149,6 +167,19 @@ describe.each(BUILDS)('%s', (build) => {
     expect(evaluate(FUNCTION_SOFTPLUS, Float32Array.of(-Infinity, Infinity, 0))).toEqual(Float32Array.of(0, Infinity, Math.LN2))
     // PyTorch's silu(-∞) is NaN too.
     expect(evaluate(FUNCTION_SILU, Float32Array.of(-Infinity, Infinity, 0, -0))).toEqual(Float32Array.of(NaN, Infinity, 0, -0))
+  })
+
+  test('gelu: edges', async () => {
+    const evaluate = await createEvaluate(build)
+    evaluate(FUNCTION_GELU, SPECIAL_AND_EDGES).forEach((y, i) => {
+      const x = SPECIAL_AND_EDGES[i]
+      if (!Number.isFinite(x)) expect(y).toBeNaN()
+      else expect(Math.abs(y - gelu(x)), `gelu(${x})`).toBeLessThanOrEqual(Math.max(MIN_NORMAL, 2 ** -21 * Math.abs(x)))
+      if (x > 6 && Number.isFinite(x)) expect(y).toBe(x)
+    })
+    for (let x = -3 + 1 / 256; x < 3; x += 1 / 128) {
+      expect(Math.abs(evaluate(FUNCTION_GELU, Float32Array.of(x))[0] / gelu(x) - 1), `gelu(${x})`).toBeLessThanOrEqual(7.3e-7)
+    }
   })
 
   // Arithmetic makes NaNs of either sign whose fraction is its first bit alone; the functions promise no more.

@@ -7,7 +7,7 @@ import { EngineError } from '../../src/errors.ts'
 import { Mamba } from '../../src/index.ts'
 import type { WorkerTask } from '../../src/platform/platform.ts'
 import { expectSameBits } from '../support/compare.ts'
-import { repositoryPath } from '../support/fixtures.ts'
+import { fixtureModel, repositoryPath } from '../support/fixtures.ts'
 
 const TINY = repositoryPath('test/fixtures/models/mamba')
 const IDS = Array.from({ length: 50 }, (_, i) => (i * 37) % 160)
@@ -16,10 +16,14 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
-describe.each(['f32', 'q8_0'] as const)('%s', (dtype) => {
+const MODELS = [
+  ['mamba', 'f32'], ['mamba', 'q8_0'], ['bamba', 'f32'], ['granitemoehybrid_moe', 'q4_0'], ['jamba', 'f32'], ['zamba2', 'f32']
+] as const
+
+describe.each(MODELS)('%s, %s', (name, dtype) => {
   test.each([2, 3, 4, 5, 6, 7, 8])('%i threads give the bits of one', async (threads) => {
-    await using one = await Mamba.load(TINY, { dtype, threads: 1 })
-    await using many = await Mamba.load(TINY, { dtype, threads })
+    await using one = await Mamba.load(fixtureModel(name), { dtype, threads: 1 })
+    await using many = await Mamba.load(fixtureModel(name), { dtype, threads })
     expect([one.backend.threads, many.backend.threads]).toEqual([1, threads])
     expectSameBits(await many.forward(IDS, { allLogits: true }), await one.forward(IDS, { allLogits: true }), 'a prompt')
     const [a, b] = await Promise.all([one, many].map((mamba) => mamba.complete(IDS, { maxTokens: 12, seed: 1 })))

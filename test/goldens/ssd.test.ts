@@ -41,7 +41,7 @@ function readCase(name: string) {
     const backend = await createBackend(kind, builder.build(null, 0), { maxRows: rows, maxLogitRows: rows, nSlots: nSequences, contextLength: 0 })
     for (const parameter of backend.program.parameters) backend.write(parameter, floats(parameter.name), 0)
     for (let slot = 0; slot < nSequences; slot++) {
-      await backend.writeState(slot, floats('initial_state').subarray(slot * stateSize, (slot + 1) * stateSize))
+      await backend.writeState(slot, 0, floats('initial_state').subarray(slot * stateSize, (slot + 1) * stateSize))
     }
     return { backend, op }
   }
@@ -67,7 +67,7 @@ function readCase(name: string) {
       start += count
     }
     const lastState = new Float32Array(nSequences * stateSize)
-    for (let slot = 0; slot < nSequences; slot++) lastState.set(await backend.readState(slot), slot * stateSize)
+    for (let slot = 0; slot < nSequences; slot++) lastState.set(await backend.readState(slot, length), slot * stateSize)
     await backend.dispose()
     return { out, lastState }
   }

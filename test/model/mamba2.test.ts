@@ -40,7 +40,8 @@ function expectRefused(config: Config, key: string, type: typeof CheckpointError
 describe('transformers’ form', () => {
   test('Codestral-Mamba', () => {
     expect(read(CODESTRAL)).toEqual({
-      modelType: 'mamba2', vocabSize: 32768, dModel: 4096, nLayers: 64, dInner: 8192, nHeads: 128, headDim: 64, dState: 128, nGroups: 8, dConv: 4,
+      modelType: 'mamba2', vocabSize: 32768, dModel: 4096, nLayers: 64, layers: Array.from({ length: 64 }, () => 'mamba'), contextLength: null,
+      embeddingMultiplier: 1, logitMultiplier: 1, dInner: 8192, nHeads: 128, headDim: 64, dState: 128, nGroups: 8, dConv: 4,
       dtLimit: [0, Infinity], useBias: false, useConvBias: true, normGroups: 1, normEps: 1e-5, gatedNormEps: 1e-5, tieEmbeddings: false,
       bosTokenId: 0, eosTokenIds: [0]
     })
@@ -96,7 +97,8 @@ describe('transformers’ form', () => {
 describe('the original repository’s form', () => {
   test('is read', () => {
     expect(read(ORIGINAL)).toEqual({
-      modelType: 'mamba2', vocabSize: 50288, dModel: 768, nLayers: 24, dInner: 1536, nHeads: 24, headDim: 64, dState: 128, nGroups: 1, dConv: 4,
+      modelType: 'mamba2', vocabSize: 50288, dModel: 768, nLayers: 24, layers: Array.from({ length: 24 }, () => 'mamba'), contextLength: null,
+      embeddingMultiplier: 1, logitMultiplier: 1, dInner: 1536, nHeads: 24, headDim: 64, dState: 128, nGroups: 1, dConv: 4,
       dtLimit: [0, Infinity], useBias: false, useConvBias: true, normGroups: 1, normEps: 1e-5, gatedNormEps: 1e-5, tieEmbeddings: true,
       bosTokenId: null, eosTokenIds: [0]
     })

@@ -5,13 +5,14 @@
  */
 import { instantiateSync } from '@assemblyscript/loader'
 import { expect } from 'vitest'
-import type { Batch, Capacity, Segment, SteppingBackend } from '../../src/backend/backend.ts'
+import { type Batch, type Capacity, type Segment, stateElements, type SteppingBackend } from '../../src/backend/backend.ts'
+import type { KeyValueLayout } from '../../src/backend/wasm/key-value.ts'
 import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
 import { platform } from '../../src/platform/node.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
-import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type StatePart, type View } from '../../src/program/ops.ts'
+import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
 import { createNumbers, type Numbers } from './numbers.ts'
@@ -20,11 +21,13 @@ import { randomWeights } from './weights.ts'
 export interface OpSpec {
   /** Adds one op and gives it back. */
   readonly build: (builder: ProgramBuilder) => Op
+  /** Adds ops that do not run, but decide how something lies in memory. */
+  readonly addReaders?: (builder: ProgramBuilder, op: Op) => void
   /** Where values of a buffer, parameter or state lie; [-1, 1) by default. */
   readonly ranges?: Readonly<Record<string, readonly [number, number]>>
   /** Values of buffers that are to be more special than that. */
   readonly fills?: Readonly<Record<string, (numbers: Numbers, row: number, column: number) => number>>
-  /** Of the parameter named 'weight'; the others are f32. */
+  /** Of the parameters named 'weight', 'weight0', …; the others are f32. */
   readonly format?: WeightFormat
   /** Ids are below it. */
   readonly vocabSize?: number
@@ -52,6 +55,7 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
   const builder = new ProgramBuilder()
   const op = spec.build(builder)
   builder.add(op)
+  spec.addReaders?.(builder, op)
   const program = builder.build(null, spec.vocabSize ?? 0)
   const core = await createCore(kind, program, spec)
   const { backend } = core
@@ -59,7 +63,7 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
   const parameterNumbers = createNumbers(spec.seed)
   for (const parameter of program.parameters) {
     const count = elementsOf(parameter.shape)
-    if (spec.format === undefined || parameter.name !== 'weight') {
+    if (spec.format === undefined || !isWeight(parameter)) {
       backend.write(parameter, parameterNumbers.floats(count, ...range(parameter.name)), 0)
       continue
     }
@@ -79,11 +83,33 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
       : numbers.floats(count, ...range(buffer.name))
   })
   const states = Array.from({ length: nSlots }, () => numbers.floats(program.stateSize))
-  const fill = async (): Promise<void> => {
+  /** A canonical state of a slot; of keys and values only what the sequence has, the first ones the same however many they are: NaN beyond. */
+  const stateOf = (slot: number, position: number): Float32Array => {
+    const state = new Float32Array(stateElements(program, position))
+    state.set(states[slot])
+    let first = program.stateSize
+    for (const { width, offset } of program.keyValues) {
+      for (const kind of [1, 2]) {
+        state.set(createNumbers(1000 * spec.seed + 10 * slot + 100 * offset + kind).floats(position * width, ...range('cache')), first)
+        first += position * width
+      }
+    }
+    return state
+  }
+  const isCached = (slot: number, segments: readonly Segment[]): boolean => 'cache' in op && segments.some((used) => used.slot === slot)
+  /** Tokens of a slot whose keys and values are filled and looked at: attention finds the rows' own there, and other layers' stay as they are. */
+  const tokensOf = (slot: number, segments: readonly Segment[]): number => {
+    const { position, nRows } = segments.find((used) => used.slot === slot) ?? segment(slot, 0, 0)
+    return isCached(slot, segments) ? position + nRows : 0
+  }
+  const fill = async (segments: readonly Segment[]): Promise<void> => {
     core.spoil()
     backend.begin(everything)
     for (const buffer of program.buffers) backend.writeView(wholeOf(buffer), contents[buffer.id])
-    for (const [slot, state] of states.entries()) await backend.writeState(slot, state)
+    for (let slot = 0; slot < nSlots; slot++) {
+      const position = tokensOf(slot, segments)
+      await backend.writeState(slot, position, stateOf(slot, position))
+    }
   }
   const snapshot = async (segments: readonly Segment[]): Promise<Snapshot> => {
     const changed = new Map<string, Float32Array>()
@@ -100,8 +126,8 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
       kept.set(buffer.name, values.filter((value, i) => !isOut(value, i)))
     }
     for (let slot = 0; slot < nSlots; slot++) {
-      const isUsed = 'state' in op && segments.some((used) => used.slot === slot)
-      const values = await backend.readState(slot)
+      const isUsed = ('state' in op && segments.some((used) => used.slot === slot)) || (op.kind === 'cacheKeyValue' && isCached(slot, segments))
+      const values = await backend.readState(slot, tokensOf(slot, segments))
       ;(isUsed ? changed : kept).set(`state of slot ${slot}`, values)
     }
     return { changed, kept }
@@ -112,10 +138,10 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
     async run(segments) {
       const numbers = createNumbers(spec.seed + 2)
       const nTokens = segments.reduce((sum, { nRows }) => sum + nRows, 0)
-      await fill()
+      await fill(segments)
       const tokens = Int32Array.from({ length: nTokens }, () => numbers.integer(0, Math.max(0, program.vocabSize - 1)))
       backend.begin({ tokens, segments })
-      core.guard(op.out, rowsOf(op.out, segments), 'state' in op ? { part: op.state, slots: segments.map(({ slot }) => slot) } : null, () => backend.run(0, 1))
+      core.guard(op, segments, () => backend.run(0, 1))
       return snapshot(segments)
     }
   }
@@ -178,24 +204,25 @@ function rowsOf({ buffer }: View, segments: readonly Segment[]): number {
   return segments.reduce((sum, { nRows, logits }) => sum + (logits === 'all' ? nRows : logits === 'last' ? Math.min(1, nRows) : 0), 0)
 }
 
-/** The part of the slots that an op with a state may write. */
-type Owned = { readonly part: StatePart, readonly slots: readonly number[] } | null
+function isWeight({ name }: Parameter): boolean {
+  return /^weight\d*$/.test(name)
+}
 
 interface Core {
   readonly backend: SteppingBackend
   /** Fills scratch, states and activations with NaN, padding included. */
   spoil(): void
   /** Runs a task and fails where memory changed that the op does not own. */
-  guard(out: View, nRows: number, state: Owned, task: () => void): void
+  guard(op: Op, segments: readonly Segment[], task: () => void): void
 }
 
 async function createCore(kind: Kind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
   if (kind === 'reference') {
     const backend = await createBackend(kind, program, capacity)
-    return { backend, spoil() {}, guard: (_out, _nRows, _state, task) => task() }
+    return { backend, spoil() {}, guard: (_op, _segments, task) => task() }
   }
   const module = await platform.wasmModule(kind)
-  const formatOf = ({ name }: Parameter): WeightFormat => (name === 'weight' ? format : 'f32')
+  const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const core = { module, build: kind, nThreads: 1, reason: 'test', formatOf }
   const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, core))
   const backend = await pending
@@ -207,27 +234,46 @@ async function createCore(kind: Kind, program: Program, { capacity, format = 'f3
       new Float32Array(memory.buffer, map.scratch, map.scratchBytes / 4).fill(NaN)
       new Float32Array(memory.buffer, map.state).fill(NaN)
     },
-    guard(out, nRows, state, task) {
+    guard(op, segments, task) {
       const before = new Uint8Array(memory.buffer).slice()
       task()
       const after = new Uint8Array(memory.buffer)
-      for (const [start, end] of ownedRanges(map, out, nRows, state)) after.subarray(start, end).forEach((byte, i) => (before[start + i] = byte))
+      for (const [start, end] of ownedRanges(map, op, segments)) after.subarray(start, end).forEach((byte, i) => (before[start + i] = byte))
       const index = Buffer.compare(before, after) === 0 ? -1 : after.findIndex((byte, i) => byte !== before[i])
       if (index >= 0) expect.fail(`${kind}: byte ${index} of linear memory changed, which is not the op's`)
     }
   }
 }
 
-/** What the op may write: scratch, its rows of the output with their padding, and its part of the slots. */
-function ownedRanges(map: MemoryMap, out: View, nRows: number, state: Owned): (readonly [number, number])[] {
-  const { address, stride } = map.view(out)
-  const padded = Math.ceil(out.width / 8) * 8
-  const rows = Array.from({ length: nRows }, (_, row) => [address + 4 * stride * row, address + 4 * (stride * row + padded)] as const)
-  const states = (state?.slots ?? []).map((slot) => {
-    const start = map.state + slot * map.slotBytes + 4 * (state?.part.offset ?? 0)
-    return [start, start + 4 * elementsOf(state?.part.shape ?? [])] as const
-  })
-  return [[map.scratch, map.scratch + map.scratchBytes], ...rows, ...states]
+type Ranges = (readonly [first: number, end: number])[]
+
+/** What the op may write, in bytes: scratch, its rows of the output with their padding, and its part of the slots. */
+function ownedRanges(map: MemoryMap, op: Op, segments: readonly Segment[]): Ranges {
+  const scratch = [map.scratch, map.scratch + map.scratchBytes] as const
+  if (op.kind === 'cacheKeyValue') return [scratch, ...segments.flatMap((segment) => cachedRanges(map.keyValue(op.cache), map.state + segment.slot * map.slotBytes, segment))]
+  const { address, stride } = map.view(op.out)
+  const padded = Math.ceil(op.out.width / 8) * 8
+  const rows = Array.from({ length: rowsOf(op.out, segments) }, (_, row) => [address + 4 * stride * row, address + 4 * (stride * row + padded)] as const)
+  const states = 'state' in op ? segments.map(({ slot }) => {
+    const start = map.state + slot * map.slotBytes + 4 * op.state.offset
+    return [start, start + 4 * elementsOf(op.state.shape)] as const
+  }) : []
+  return [scratch, ...rows, ...states]
+}
+
+/** The places of a segment's keys and values: a key's columns are 32 elements apart, a value's stand together, padded to four. */
+function cachedRanges(layout: KeyValueLayout, slot: number, { position, nRows }: Segment): Ranges {
+  const ranges: Ranges = []
+  for (let head = 0; head < layout.nHeads; head++) {
+    for (let t = position; t < position + nRows; t++) {
+      const key = slot + layout.keys + head * layout.keyHeadBytes + 4 * (Math.floor(t / 32) * 32 * layout.headDim + (t % 32))
+      for (let i = 0; i < layout.headDim; i++) ranges.push([key + 128 * i, key + 128 * i + 4])
+      const padded = Math.ceil(layout.headDim / 4) * 4
+      const value = slot + layout.values + head * layout.valueHeadBytes + 4 * t * padded
+      ranges.push([value, value + 4 * padded])
+    }
+  }
+  return ranges
 }
 
 /** The largest memory that `create` makes, which the backend keeps to itself. */

@@ -3,9 +3,12 @@
 import * as abi from '../../../assembly/abi.ts'
 import { planBarriers } from '../../program/barriers.ts'
 import type { WeightFormat } from '../../program/formats.ts'
-import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
-import type { MemoryMap } from './memory-map.ts'
-import { formatOfLayout, groupChannels } from './packing.ts'
+import {
+  type ActivationFunction, type ExpertLinearOp, isParameter, type KeyValuePart, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups,
+  type ScanInput, type View
+} from '../../program/ops.ts'
+import { expertScratchStart, expertSizes, type MemoryMap, rotaryOf } from './memory-map.ts'
+import { formatOfLayout, groupChannels, packedBytes, panelBytes } from './packing.ts'
 
 /** One record: `set` takes word offsets of the ABI. */
 interface Record32 {
@@ -18,11 +21,16 @@ interface Record32 {
   /** The format of a packed matrix. */
   setFormat(word: number, parameter: Parameter): void
   setCode(code: number, out: View): void
+  /** Where a layer's keys and values lie. */
+  setCache(part: KeyValuePart): void
+  readonly map: MemoryMap
 }
 
 const FORMAT_CODES: Readonly<Record<WeightFormat, number>> = {
   f32: abi.FORMAT_F32, bf16: abi.FORMAT_BF16, f16: abi.FORMAT_F16, q8_0: abi.FORMAT_Q8_0, q4_0: abi.FORMAT_Q4_0
 }
+
+const FUNCTION_CODES: Readonly<Record<ActivationFunction, number>> = { silu: abi.FUNCTION_SILU, gelu: abi.FUNCTION_GELU, relu2: abi.FUNCTION_RELU2 }
 
 /** `memory` is the whole of wasm memory. */
 export function encodeProgram(program: Program, map: MemoryMap, memory: ArrayBufferLike): void {
@@ -32,7 +40,19 @@ export function encodeProgram(program: Program, map: MemoryMap, memory: ArrayBuf
     const words = new Uint32Array(memory, address, abi.OP_WORDS)
     encodeOp(op, createRecord(map, words, new Float32Array(memory, address, abi.OP_WORDS)))
     if (barriers[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
+    if (op.kind === 'expertLinear') new Uint32Array(memory, map.experts(op), abi.EXPERT_ENTRY_WORDS * op.nExperts).set(expertTable(op, map))
   })
+}
+
+/** An entry for each expert: in one tensor they lie one after the other. */
+function expertTable({ weights, nExperts }: ExpertLinearOp, map: MemoryMap): number[] {
+  return Array.from({ length: nExperts }, (_, expert) => {
+    const parameter = weights.length === 1 ? weights[0] : weights[expert]
+    const layout = map.layout(parameter)
+    if (layout.kind !== 'panels') throw new TypeError(`${parameter.name}: needed as panels`)
+    const offset = weights.length === 1 ? expert * (packedBytes(layout) / nExperts) : 0
+    return [map.parameter(parameter) + offset, FORMAT_CODES[layout.format], panelBytes(layout)]
+  }).flat()
 }
 
 function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array): Record32 {
@@ -57,7 +77,17 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
     setCode(code, out) {
       words[abi.OP_CODE] = code
       words[abi.OP_FLAGS] = out.buffer.rows === 'token' ? 0 : abi.ROWS_LOGIT
-    }
+    },
+    setCache(part) {
+      const { keys, values, keyHeadBytes, valueHeadBytes, headDim, nHeads } = map.keyValue(part)
+      words[abi.CACHE_KEYS] = keys
+      words[abi.CACHE_VALUES] = values
+      words[abi.CACHE_KEY_HEAD_BYTES] = keyHeadBytes
+      words[abi.CACHE_VALUE_HEAD_BYTES] = valueHeadBytes
+      words[abi.CACHE_HEAD_DIM] = headDim
+      words[abi.CACHE_N_HEADS] = nHeads
+    },
+    map
   }
 }
 
@@ -168,6 +198,83 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.SSD_GROUP_HEADS, nHeads / (op.B.width / op.dState))
     record.set(abi.SSD_STATE, 4 * op.state.offset)
     record.setView(abi.SSD_OUT, op.out)
+  },
+
+  rotary(op, record) {
+    record.setCode(abi.CODE_ROTARY, op.out)
+    record.setView(abi.ROTARY_X, op.x)
+    record.set(abi.ROTARY_N_HEADS, op.x.width / op.headDim)
+    record.set(abi.ROTARY_HEAD_DIM, op.headDim)
+    record.set(abi.ROTARY_DIM, op.rotaryDim)
+    record.set(abi.ROTARY_TABLE, rotaryOf(record.map.rotaries, op)?.address ?? 0)
+  },
+
+  cacheKeyValue(op, record) {
+    record.setCode(abi.CODE_CACHE_KEY_VALUE, op.out)
+    record.setCache(op.cache)
+    record.setView(abi.CACHE_KEY, op.key)
+    record.setView(abi.CACHE_VALUE, op.value)
+  },
+
+  attention(op, record) {
+    record.setCode(abi.CODE_ATTENTION, op.out)
+    record.setCache(op.cache)
+    record.setView(abi.ATTENTION_Q, op.q)
+    record.set(abi.ATTENTION_N_HEADS, op.q.width / op.headDim)
+    record.setFloat(abi.ATTENTION_SCALE, op.scale)
+    record.setView(abi.ATTENTION_OUT, op.out)
+  },
+
+  activation(op, record) {
+    record.setCode(abi.CODE_ACTIVATION, op.out)
+    record.setView(abi.ACTIVATION_X, op.x)
+    record.set(abi.ACTIVATION_WIDTH, op.out.width)
+    record.set(abi.ACTIVATION_FUNCTION, FUNCTION_CODES[op.function])
+    if (op.by) record.setView(abi.ACTIVATION_BY, op.by)
+    record.setView(abi.ACTIVATION_OUT, op.out)
+  },
+
+  scaledAdd(op, record) {
+    record.setCode(abi.CODE_SCALED_ADD, op.out)
+    record.setView(abi.SCALED_X, op.x)
+    record.set(abi.SCALED_WIDTH, op.out.width)
+    record.setFloat(abi.SCALED_FACTOR, op.factor)
+    record.set(abi.SCALED_ACCUMULATE, Number(op.accumulate))
+    record.setView(abi.SCALED_OUT, op.out)
+  },
+
+  route(op, record) {
+    record.setCode(abi.CODE_ROUTE, op.out)
+    record.setView(abi.ROUTE_X, op.x)
+    record.set(abi.ROUTE_N_EXPERTS, op.x.width)
+    record.set(abi.ROUTE_TOP_K, op.topK)
+    record.set(abi.ROUTE_OVER_ALL, Number(op.softmaxOver === 'all'))
+    record.setView(abi.ROUTE_OUT, op.out)
+  },
+
+  expertLinear(op, record) {
+    const { nIn, nOut } = expertSizes(op)
+    record.setCode(abi.CODE_EXPERT_LINEAR, op.out)
+    record.setView(abi.EXPERT_X, op.x)
+    record.set(abi.EXPERT_X_STEP, op.isPerChoice ? nIn : 0)
+    record.set(abi.EXPERT_N_IN, nIn)
+    record.set(abi.EXPERT_N_OUT, nOut)
+    record.setView(abi.EXPERT_CHOICES, op.choices)
+    record.set(abi.EXPERT_TOP_K, op.topK)
+    record.set(abi.EXPERT_N_EXPERTS, op.nExperts)
+    record.set(abi.EXPERT_TABLE, record.map.experts(op))
+    record.set(abi.EXPERT_SCRATCH, expertScratchStart(op, record.map.layout))
+    record.setView(abi.EXPERT_OUT, op.out)
+  },
+
+  mixExperts(op, record) {
+    record.setCode(abi.CODE_MIX_EXPERTS, op.out)
+    record.setView(abi.MIX_X, op.x)
+    record.set(abi.MIX_WIDTH, op.out.width)
+    record.setView(abi.MIX_CHOICES, op.choices)
+    record.set(abi.MIX_TOP_K, op.topK)
+    record.set(abi.MIX_ACCUMULATE, Number(op.accumulate))
+    record.setView(abi.MIX_OUT, op.out)
   }
 }
 

@@ -5,16 +5,22 @@
  *   ┌──────────┬─────────┬────────┬──────┬─────────┬─────────┬─────────────┬─────────────┐
  *   │ static   │ control │ tables │ ops  │ scratch │ weights │ state slots │ activations │
  *   └──────────┴─────────┴────────┴──────┴─────────┴─────────┴─────────────┴─────────────┘
- *                          tokens,         a block   packed    canonical     rows padded to
- *                          segments,       for each  for the   layout        PANEL_ROWS
- *                          logit rows      thread    kernels
+ *                          tokens,         a block   packed    canonical,    rows padded to
+ *                          segments,       for each  for the   then the      PANEL_ROWS
+ *                          logit rows,     thread    kernels   keys and
+ *                          rotary angles,                      values of
+ *                          experts                             each layer
  */
 
-import { CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS, SSD_BLOCK } from '../../../assembly/abi.ts'
+import {
+  CONTROL_WORDS, EXPERT_ENTRY_WORDS, EXPERT_PANELS, EXPERT_ROWS, KEY_BLOCK, LANES, OP_WORDS, PANEL_ROWS, QUERY_TILE, ROW_BLOCK, SCAN_BLOCK,
+  SEGMENT_WORDS, SSD_BLOCK
+} from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
 import { FORMATS } from '../../program/formats.ts'
-import type { ActivationBuffer, Op, Parameter, Program, View } from '../../program/ops.ts'
+import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, Parameter, Program, RotaryOp, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
+import { type KeyValueLayout, keyValueLayouts } from './key-value.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 
 const PAGE_BYTES = 65536
@@ -35,11 +41,23 @@ export interface MemoryMap {
   readonly slotBytes: number
   readonly pages: number
   readonly bytes: MemoryBytes
+  /** A table of angles for each way of turning that the program has. */
+  readonly rotaries: readonly RotaryTable[]
   layout(parameter: Parameter): PackedLayout
+  keyValue(part: KeyValuePart): KeyValueLayout
+  /** Address of the table of an op's experts. */
+  experts(op: ExpertLinearOp): number
   /** Address of a packed parameter. */
   parameter(parameter: Parameter): number
   /** Address of row 0 of a view, and elements from row to row. */
   view(view: View): { readonly address: number; readonly stride: number }
+}
+
+/** (maxRows, rotaryDim): of each row of a batch what rotaryRow gives. */
+export interface RotaryTable {
+  readonly theta: number
+  readonly rotaryDim: number
+  readonly address: number
 }
 
 export interface MapOptions {
@@ -56,20 +74,25 @@ export function createMemoryMap(program: Program, capacity: Capacity, options: M
     const formatOf: FormatOf = (parameter) => (parameter.isSensitive ? options.formatOf(parameter) : dtype)
     return planMemory(program, capacity, { ...options, formatOf }).bytes.total <= MAX_BYTES
   })
-  const advice = smaller === undefined ? 'in no dtype it would fit' : `with dtype '${smaller}' it would fit`
+  const advice = smaller === undefined ? adviceOfContext(program, capacity, options) : `with dtype '${smaller}' it would fit`
   throw new RangeError(messageOf({ place: 'wasm memory', expected: `at most ${MAX_BYTES} bytes`, got: `a model that needs ${map.bytes.total}; ${advice}` }))
+}
+
+/** Where no dtype is small enough: what the keys and values would have to be. */
+function adviceOfContext(program: Program, capacity: Capacity, options: MapOptions): string {
+  const bytesOf = (contextLength: number): number => planMemory(program, { ...capacity, contextLength }, options).bytes.total
+  const least = bytesOf(KEY_BLOCK)
+  if (program.keyValues.length === 0 || least > MAX_BYTES) return 'in no dtype it would fit'
+  const perToken = (bytesOf(capacity.contextLength) - least) / (capacity.contextLength - KEY_BLOCK)
+  return `with contextLength ${Math.floor((MAX_BYTES - least) / perToken / KEY_BLOCK) * KEY_BLOCK} it would fit`
 }
 
 function planMemory(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
   const layouts = packedLayouts(program, options.formatOf)
-  const layoutOf = (parameter: Parameter): PackedLayout => {
-    const layout = layouts.get(parameter)
-    if (layout === undefined) throw new TypeError(`${parameter.name}: no op uses it`)
-    return layout
-  }
+  const layoutOf = (parameter: Parameter): PackedLayout => known(layouts.get(parameter), parameter.name)
   let next = options.heapBase
   const allocate = (bytes: number): number => {
-    const address = Math.ceil(next / ALIGN_BYTES) * ALIGN_BYTES
+    const address = roundUp(next, ALIGN_BYTES)
     next = address + bytes
     return address
   }
@@ -77,14 +100,23 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
   const tokens = allocate(4 * capacity.maxRows)
   const segments = allocate(4 * SEGMENT_WORDS * capacity.nSlots)
   const logitRows = allocate(4 * capacity.maxLogitRows)
+  const rotaries: RotaryTable[] = []
+  const experts = new Map<ExpertLinearOp, number>()
+  for (const op of program.ops) {
+    if (op.kind === 'rotary' && rotaryOf(rotaries, op) === undefined) {
+      rotaries.push({ theta: op.theta, rotaryDim: op.rotaryDim, address: allocate(4 * op.rotaryDim * capacity.maxRows) })
+    }
+    if (op.kind === 'expertLinear') experts.set(op, allocate(4 * EXPERT_ENTRY_WORDS * op.nExperts))
+  }
   const ops = allocate(4 * OP_WORDS * program.ops.length)
-  const scratchBytes = Math.ceil(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf)), ALIGN_BYTES) / ALIGN_BYTES) * ALIGN_BYTES
+  const scratchBytes = roundUp(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf)), ALIGN_BYTES), ALIGN_BYTES)
   const scratch = allocate(scratchBytes * options.nThreads)
 
   const weightsStart = next
   const parameters = program.parameters.map((parameter) => allocate(packedBytes(layoutOf(parameter))))
   const stateStart = next
-  const slotBytes = Math.ceil((4 * program.stateSize) / ALIGN_BYTES) * ALIGN_BYTES
+  const keyValues = keyValueLayouts(program, capacity.contextLength, roundUp(4 * program.stateSize, ALIGN_BYTES))
+  const slotBytes = roundUp([...keyValues.values()].reduce((sum, { bytes }) => sum + bytes, roundUp(4 * program.stateSize, ALIGN_BYTES)), ALIGN_BYTES)
   const state = allocate(slotBytes * capacity.nSlots)
   const activationsStart = next
   const rowsOf = (buffer: ActivationBuffer): number => (buffer.rows === 'token' ? capacity.maxRows : capacity.maxLogitRows)
@@ -92,7 +124,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
   // A vector may be read that starts in the last columns of the last row.
   allocate(ALIGN_BYTES)
   return {
-    control, tokens, segments, logitRows, ops, scratch, scratchBytes, state, slotBytes,
+    control, tokens, segments, logitRows, rotaries, ops, scratch, scratchBytes, state, slotBytes,
     pages: Math.ceil(next / PAGE_BYTES),
     bytes: {
       weights: stateStart - weightsStart,
@@ -101,14 +133,29 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
       total: Math.ceil(next / PAGE_BYTES) * PAGE_BYTES
     },
     layout: layoutOf,
+    keyValue: (part) => known(keyValues.get(part), part.name),
+    experts: (op) => known(experts.get(op), op.kind),
     parameter: ({ id }) => parameters[id],
     view: ({ buffer, offset }) => ({ address: buffers[buffer.id] + 4 * offset, stride: strideOf(buffer) })
   }
 }
 
+function known<T>(value: T | undefined, name: string): T {
+  if (value === undefined) throw new TypeError(`${name}: no op of the program uses it`)
+  return value
+}
+
+export function rotaryOf(rotaries: readonly RotaryTable[], { theta, rotaryDim }: Pick<RotaryOp, 'theta' | 'rotaryDim'>): RotaryTable | undefined {
+  return rotaries.find((table) => table.theta === theta && table.rotaryDim === rotaryDim)
+}
+
+function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple
+}
+
 /** Rows are padded so that a panel's eight outputs may be stored whole. */
 function strideOf({ width }: ActivationBuffer): number {
-  return Math.ceil(width / PANEL_ROWS) * PANEL_ROWS
+  return roundUp(width, PANEL_ROWS)
 }
 
 function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout): number {
@@ -118,14 +165,41 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
     case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + op.dState)
     case 'ssdScan': return 4 * (2 * SSD_BLOCK + LANES)
     case 'rmsNorm': return 4 * PANEL_ROWS
-    case 'linear': {
-      const format = formatOfLayout(layoutOf(op.weight))
-      const { blockElements } = FORMATS[format]
-      if (format === 'f32') return 0
-      // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs.
-      return blockElements === 1 ? 4 * PANEL_ROWS * op.x.width : ROW_BLOCK * op.x.width * (2 + 8 / blockElements)
+    case 'linear': return linearScratchBytes(layoutOf(op.weight), op.x.width)
+    case 'expertLinear': {
+      const { nIn, nOut } = expertSizes(op)
+      return expertScratchStart(op, layoutOf) + 4 * (OP_WORDS + EXPERT_ROWS * (1 + nIn + Math.min(roundUp(nOut, PANEL_ROWS), EXPERT_PANELS * PANEL_ROWS)))
+    }
+    case 'attention': {
+      const nQueries = Math.max(QUERY_TILE, Math.ceil(op.q.width / op.cache.width))
+      return 4 * (KEY_BLOCK + 2 * roundUp(nQueries, LANES) + nQueries * roundUp(op.headDim, LANES))
     }
     case 'embed':
-    case 'gatherRows': return 0
+    case 'gatherRows':
+    case 'rotary':
+    case 'cacheKeyValue':
+    case 'activation':
+    case 'scaledAdd':
+    case 'route':
+    case 'mixExperts': return 0
   }
+}
+
+function linearScratchBytes(layout: PackedLayout, nIn: number): number {
+  const format = formatOfLayout(layout)
+  const { blockElements } = FORMATS[format]
+  if (format === 'f32') return 0
+  // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs.
+  return blockElements === 1 ? 4 * PANEL_ROWS * nIn : ROW_BLOCK * nIn * (2 + 8 / blockElements)
+}
+
+/** Of one choice. */
+export function expertSizes({ x, isPerChoice, topK, out }: ExpertLinearOp): { readonly nIn: number; readonly nOut: number } {
+  return { nIn: isPerChoice ? x.width / topK : x.width, nOut: out.width / topK }
+}
+
+/** Where a thread's scratch of an expertLinear goes on behind that of the products. */
+export function expertScratchStart(op: ExpertLinearOp, layoutOf: (parameter: Parameter) => PackedLayout): number {
+  const { nIn } = expertSizes(op)
+  return roundUp(Math.max(...op.weights.map((weight) => linearScratchBytes(layoutOf(weight), nIn))), ALIGN_BYTES)
 }

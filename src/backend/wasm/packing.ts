@@ -11,8 +11,8 @@ import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGro
 export type PackedLayout =
   /** As it is, row-major, padded to whole vectors. */
   | { readonly kind: 'plain'; readonly size: number }
-  /** A matrix (nOut, nIn) in panels of PANEL_ROWS rows, inputs in sequence. */
-  | { readonly kind: 'panels'; readonly format: WeightFormat; readonly nOut: number; readonly nIn: number }
+  /** nMatrices matrices (nOut, nIn), each in panels of its own of PANEL_ROWS rows, inputs in sequence. */
+  | { readonly kind: 'panels'; readonly format: WeightFormat; readonly nMatrices: number; readonly nOut: number; readonly nIn: number }
   /** Convolution taps (width, 1, dConv) as (dConv, width). */
   | { readonly kind: 'taps'; readonly width: number; readonly nTaps: number }
   /** A · log2(e) of (dInner, dState) in tiles of (dState, LANES) within groups of channels. */
@@ -51,6 +51,14 @@ function layoutsOf(op: Op, formatOf: FormatOf): (readonly [Parameter | null, Pac
       ...[op.B, op.C].filter(isParameter).map((input) => [input, plain(input)] as const)
     ]
     case 'ssdScan': return [op.A, op.D, op.dtBias].map((parameter) => [parameter, plain(parameter)] as const)
+    case 'expertLinear': return op.weights.map((weight) => [weight, panels(weight, formatOf)] as const)
+    case 'rotary':
+    case 'cacheKeyValue':
+    case 'attention':
+    case 'activation':
+    case 'scaledAdd':
+    case 'route':
+    case 'mixExperts': return []
   }
 }
 
@@ -62,8 +70,8 @@ export function groupChannels(op: SelectiveScanOp): number {
 }
 
 function panels(parameter: Parameter, formatOf: FormatOf): PackedLayout {
-  const [nOut, nIn] = parameter.shape
-  return { kind: 'panels', format: panelFormat(formatOf(parameter), nIn), nOut, nIn }
+  const [nOut, nIn] = parameter.shape.slice(-2)
+  return { kind: 'panels', format: panelFormat(formatOf(parameter), nIn), nMatrices: elementsOf(parameter.shape.slice(0, -2)), nOut, nIn }
 }
 
 /** Rows that are no whole number of blocks, or of the pairs that the half formats keep together, stay in f32. */
@@ -82,13 +90,15 @@ function roundUp(value: number, multiple: number): number {
 export function packedBytes(layout: PackedLayout): number {
   switch (layout.kind) {
     case 'plain': return 4 * roundUp(layout.size, PANEL_ROWS)
-    case 'panels': {
-      const { blockElements, blockBytes } = FORMATS[layout.format]
-      return (roundUp(layout.nOut, PANEL_ROWS) * layout.nIn * blockBytes) / blockElements
-    }
+    case 'panels': return layout.nMatrices * Math.ceil(layout.nOut / PANEL_ROWS) * panelBytes(layout)
     case 'taps': return 4 * roundUp(layout.width, LANES) * layout.nTaps
     case 'tiles': return 4 * (layout.dInner / layout.groupChannels) * roundUp(layout.groupChannels, LANES) * layout.dState
   }
+}
+
+export function panelBytes({ format, nIn }: PanelsLayout): number {
+  const { blockElements, blockBytes } = FORMATS[format]
+  return (PANEL_ROWS * nIn * blockBytes) / blockElements
 }
 
 /** The format in which `pack` takes a parameter's values. */
@@ -108,25 +118,31 @@ export function pack(layout: PackedLayout, target: Uint8Array, values: WeightDat
   }
 }
 
-type Panels = Extract<PackedLayout, { kind: 'panels' }>
+export type PanelsLayout = Extract<PackedLayout, { kind: 'panels' }>
 
-function packPanels({ format, nIn }: Panels, target: Uint8Array, values: WeightData, first: number): void {
+/** The row among those of all panels, where a matrix fills its last one or not. */
+function paddedRow(row: number, nOut: number): number {
+  return Math.floor(row / nOut) * roundUp(nOut, PANEL_ROWS) + (row % nOut)
+}
+
+function packPanels({ format, nOut, nIn }: PanelsLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
   switch (format) {
-    case 'f32': return packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nIn, group: 1 }, values, first)
+    case 'f32': return packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nOut, nIn, group: 1 }, values, first)
     case 'bf16':
-    case 'f16': return packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nIn, group: 2 }, values, first)
+    case 'f16': return packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nOut, nIn, group: 2 }, values, first)
     case 'q8_0':
-    case 'q4_0': return packBlocks(target, { nIn, format }, values, first)
+    case 'q4_0': return packBlocks(target, { nOut, nIn, format }, values, first)
   }
 }
 
 /** Inputs in groups: for each group, the group's inputs of row 0, of row 1, … */
-function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: number; group: number }, values: WeightData, first: number): void {
-  let row = Math.floor(first / nIn)
+function packDense(target: Float32Array | Uint16Array, { nOut, nIn, group }: { nOut: number; nIn: number; group: number }, values: WeightData, first: number): void {
+  let matrixRow = Math.floor(first / nIn)
   let column = first % nIn
-  for (let i = 0; i < values.length; row++) {
+  for (let i = 0; i < values.length; matrixRow++) {
     const end = Math.min(values.length, i + nIn - column)
+    const row = paddedRow(matrixRow, nOut)
     const panel = Math.floor(row / PANEL_ROWS) * PANEL_ROWS * nIn + (row % PANEL_ROWS) * group
     for (; i < end; i++, column++) target[panel + (column - (column % group)) * PANEL_ROWS + (column % group)] = values[i]
     column = 0
@@ -150,13 +166,13 @@ function shiftedHalf(bits: number): number {
   return (bits & 0x8000) | (shifted << 10) | (fraction & 1023)
 }
 
-function packBlocks(target: Uint8Array, { nIn, format }: { nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
+function packBlocks(target: Uint8Array, { nOut, nIn, format }: { nOut: number; nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
   const { blockElements, blockBytes } = FORMATS[format]
   const rowBlocks = nIn / blockElements
   const nBlocks = values.length / blockBytes
   for (let i = 0, source = 0; i < nBlocks; i++, source += blockBytes) {
     const block = first / blockElements + i
-    const row = Math.floor(block / rowBlocks)
+    const row = paddedRow(Math.floor(block / rowBlocks), nOut)
     const lane = row % PANEL_ROWS
     const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_ROWS * blockBytes
     const scale = shiftedHalf(values[source] | (values[source + 1] << 8))
