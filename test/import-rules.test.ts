@@ -75,12 +75,17 @@ test('checkpoint imports nothing above it', () => {
   expect([...new Set(users)]).toEqual(['src/checkpoint/load-parameters.ts'])
 })
 test('tokenizer imports nothing above it', () => expectOnly('src/tokenizer', '@huggingface/tokenizers', ...BASE))
+test('state imports nothing above it, and of checkpoint the encoders alone', () => {
+  expectOnly('src/state', 'src/checkpoint/quantize', 'src/checkpoint/tensor-reader', ...BASE)
+  for (const place of ['src/state/hash', 'src/state/prefix-cache', 'src/state/snapshot', 'src/state/token-history']) expectOnly(place)
+})
 test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/random', ...BASE))
 test.each(['src/errors', 'src/elementary', 'src/lock'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
   expectOnly('src/stop-strings', 'src/errors')
 })
+test('the store of states imports no storage', () => expectOnly('src/state-store', 'src/lock', 'src/mamba', 'src/session', 'src/state', ...BASE))
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
 test('assembly imports only itself', () => expectOnly('assembly'))
 
