@@ -41,14 +41,18 @@ function promptOf(length: number, { seed, vocabSize }: { readonly seed: number; 
 
 async function digestPrompt(mamba: Mamba, ids: Int32Array, chunk: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
   const hasher = createHasher()
-  await using session = mamba.session()
-  for (let first = 0; first < ids.length; first += chunk) {
-    add(hasher, await session.forward(ids.subarray(first, first + chunk), { allLogits: true, signal }))
+  const session = mamba.session()
+  try {
+    for (let first = 0; first < ids.length; first += chunk) {
+      add(hasher, await session.forward(ids.subarray(first, first + chunk), { allLogits: true, signal }))
+    }
+    hasher.update(sessionPart(await session.save()))
+    const completion = await session.complete({ ...COMPLETION, signal })
+    add(hasher, Int32Array.from(completion.ids))
+    return hasher.digest()
+  } finally {
+    await session.dispose()
   }
-  hasher.update(sessionPart(await session.save()))
-  const completion = await session.complete({ ...COMPLETION, signal })
-  add(hasher, Int32Array.from(completion.ids))
-  return hasher.digest()
 }
 
 function add(hasher: Hasher, { buffer, byteOffset, byteLength }: Float32Array | Int32Array): void {
