@@ -3,17 +3,19 @@
  * A sequence that is not in a slot is parked: its canonical state in an array that nobody changes, so forks may share it.
  */
 
-import type { Backend } from './backend/backend.ts'
+import { type Backend, stateElements } from './backend/backend.ts'
 import { BusyError, messageOf } from './errors.ts'
 import { createLock } from './lock.ts'
 import { createScheduler, type RunOptions } from './scheduler.ts'
+import { createSnapshotPool, type Snapshot, type SnapshotPool } from './state/snapshot.ts'
 
 export type { RunOptions }
 
 /** A sequence's state, in a slot, parked, or (neither) still fresh. */
 export interface Sequence {
   slot: number | null
-  parked: Float32Array | null
+  /** Its state outside the slots; beside a slot it may be an earlier one. */
+  parked: Snapshot | null
   /** Tokens read. */
   position: number
 }
@@ -45,9 +47,11 @@ export interface EngineStats {
 export interface Engine {
   readonly backend: Backend
   readonly stats: EngineStats
-  sequence(): Sequence
-  /** A sequence with the same state. */
-  fork(sequence: Sequence): Promise<Sequence>
+  readonly snapshots: SnapshotPool
+  /** A new sequence: fresh, or from a snapshot, of which it takes over the caller's hold. */
+  sequence(snapshot?: Snapshot | null): Sequence
+  /** The sequence's state as it is now, held for the caller; null for a fresh one. */
+  snapshot(sequence: Sequence): Promise<Snapshot | null>
   /** RangeError where a sequence of `length` tokens would go beyond the context of a model with attention. */
   checkLength(length: number): void
   /** Gives the sequence's slot and memory back. */
@@ -78,6 +82,7 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
   const { nSlots } = backend.capacity
   const maxCalls = nSlots + maxQueue
   const lock = createLock()
+  const snapshots = createSnapshotPool((position) => stateElements(backend.program, position))
   /** Sequences in slots, the one used longest ago first. All changes are made under the lock. */
   const residents = new Set<Sequence>()
   const freeSlots = Array.from({ length: nSlots }, (_, i) => nSlots - 1 - i)
@@ -91,10 +96,29 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
   /** The one end that every call of `dispose` waits for. */
   let closed: Promise<void> | undefined
 
+  /** Lets go of what is parked, which is no longer needed. */
+  const unpark = (sequence: Sequence): void => {
+    if (sequence.parked !== null) snapshots.release(sequence.parked)
+    sequence.parked = null
+  }
+  /** Copies a resident's state, unless that was done since it last changed. */
+  const copyOut = async (sequence: Sequence): Promise<void> => {
+    const { slot, position } = sequence
+    if (slot === null || position === 0 || sequence.parked?.position === position) return
+    unpark(sequence)
+    const snapshot = snapshots.take(position)
+    try {
+      await backend.readState(slot, position, snapshot.state)
+    } catch (error) {
+      snapshots.release(snapshot)
+      throw error
+    }
+    sequence.parked = snapshot
+  }
   /** Moves a resident out and returns its slot. */
   const park = async (sequence: Sequence): Promise<number> => {
     const slot = sequence.slot ?? 0
-    sequence.parked = await backend.readState(slot, sequence.position)
+    await copyOut(sequence)
     sequence.slot = null
     residents.delete(sequence)
     nMoves++
@@ -107,9 +131,9 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
       const slot = freeSlots.pop() ?? (await park(oldest))
       sequence.slot = slot
       if (sequence.parked === null) await backend.clearState(slot)
-      else await backend.writeState(slot, sequence.position, sequence.parked)
-      sequence.parked = null
+      else await backend.writeState(slot, sequence.position, sequence.parked.state)
     }
+    unpark(sequence)
     residents.delete(sequence)
     residents.add(sequence)
     return sequence.slot
@@ -154,12 +178,13 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
 
   return {
     backend,
-    sequence: () => ({ slot: null, parked: null, position: 0 }),
-    fork: (sequence) =>
+    snapshots,
+    sequence: (snapshot = null) => ({ slot: null, parked: snapshot, position: snapshot?.position ?? 0 }),
+    snapshot: (sequence) =>
       lock.run(async () => {
         if (scheduler.refusal) throw scheduler.refusal
-        const parked = sequence.slot === null ? sequence.parked : await backend.readState(sequence.slot, sequence.position)
-        return { slot: null, parked, position: sequence.position }
+        await copyOut(sequence)
+        return sequence.parked && snapshots.hold(sequence.parked)
       }),
     checkLength,
     release: (sequence) =>
@@ -167,7 +192,7 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
         scheduler.forget(sequence)
         if (sequence.slot !== null) freeSlots.push(sequence.slot)
         sequence.slot = null
-        sequence.parked = null
+        unpark(sequence)
         residents.delete(sequence)
       }),
     operation,

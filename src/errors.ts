@@ -44,6 +44,11 @@ export class EngineError extends PlacedError {
   override readonly name = 'EngineError'
 }
 
+/** Something that another writer has changed since it was read. */
+export class ConflictError extends PlacedError {
+  override readonly name = 'ConflictError'
+}
+
 /** `place: expected …, got …`, the form of every message, RangeError's and TypeError's too. */
 export function messageOf({ place, expected, got }: ErrorParts): string {
   return `${place}: expected ${expected}, got ${got}`

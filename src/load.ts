@@ -11,6 +11,7 @@ import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { buildModel, type ConfigOverrides, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
+import { createFingerprinter } from './state/fingerprint.ts'
 import { opCost, type Parameter, type Program, type RowSpace } from './program/ops.ts'
 import { hostHasRelaxedSimd, hostHasSharedMemory, hostHasSimd } from './host.ts'
 import { platform } from '#platform'
@@ -70,6 +71,8 @@ export interface LoadedModel {
   readonly backend: Backend
   /** A GGUF file's: the tokenizer is in it. */
   readonly metadata: MetadataReader | null
+  /** What states belong to (state/fingerprint.ts). */
+  readonly fingerprint: Uint8Array
 }
 
 /** Throws a CheckpointError, an UnsupportedError, a RangeError for a model beyond 4 GiB, or the signal's reason. */
@@ -80,19 +83,33 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
   checkTensors(checkpoint, wanted)
   const formatOf = weightFormats(checkpoint, options.dtype ?? 'auto')
   const backend = await createBackend(model.program, formatOf, { ...options, contextLength: contextLengthOf(config, options) })
+  const fingerprinter = createFingerprinter()
   try {
     await loadParameters(checkpoint, wanted, {
       signal: options.signal,
       onProgress: options.onProgress && ((progress) => options.onProgress?.({ ...progress, file: null })),
       formatOf: (parameter) => backend.formatOf(parameter),
-      write: (parameter, values, first) => backend.write(parameter, values, first)
+      write: (parameter, values, first) => backend.write(parameter, values, first),
+      onBytes: (name, bytes) => fingerprinter.update(name, bytes)
     })
   } catch (error) {
     // Its threads would stay.
     await backend.dispose()
     throw error
   }
-  return { config, backend, metadata: checkpoint.metadata }
+  const runs = new Map(model.program.parameters.map((parameter) => [parameter.name, backend.formatOf(parameter)]))
+  const fingerprint = fingerprinter.finish({
+    config,
+    arithmetic: arithmeticOf(backend.info.build),
+    tensorFacts: (name) => `${checkpoint.tensors.get(name)?.dtype} (${checkpoint.tensors.get(name)?.shape.join(', ')}) as ${runs.get(name)}`
+  })
+  return { config, backend, metadata: checkpoint.metadata, fingerprint }
+}
+
+/** Builds of the same one give the same bits. */
+function arithmeticOf(build: string): string {
+  if (build === 'float64') return build
+  return build.endsWith('-relaxed') ? 'relaxed f32' : 'f32'
 }
 
 /** Opens, loads and closes again. */

@@ -1,21 +1,33 @@
 /** The library's face: a loaded model and what it does. */
 
-import type { BackendInfo } from './backend/backend.ts'
+import { type BackendInfo, stateElements } from './backend/backend.ts'
 import { Chat, type ChatOptions } from './chat.ts'
 import type { ChatMessage } from './chat-template.ts'
 import { createEngine, type Engine, type EngineStats } from './engine.ts'
-import { messageOf, UnsupportedError } from './errors.ts'
+import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
 import { loadTokenizer, readGenerationEos } from './load-tokenizer.ts'
 import { checkEngineOptions, type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
 import { type Score, type ScoreOptions, scoreTokens } from './score.ts'
-import { type ForwardOptions, Session, type SessionContext } from './session.ts'
+import { type ForwardOptions, Session, type SessionContext, type SessionOptions } from './session.ts'
+import { createPrefixCache, type PrefixCacheMetrics } from './state/prefix-cache.ts'
+import { hexOf } from './state/hash.ts'
+import { decodeSession } from './state/saved-session.ts'
+import type { Snapshot } from './state/snapshot.ts'
 import { type ModelSource, resolveSource, type SourceOptions } from './source.ts'
 import { createTextModel, type Prompt, type TextModel } from './text.ts'
 import type { ChatTemplates } from './tokenizer/chat-templates.ts'
 
-export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'>
+export interface PrefixCacheOptions {
+  /** Of the states kept. */
+  readonly maxBytes: number
+}
+
+export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'> & {
+  /** Keeps states of texts that were read, so that a text that begins like one of them starts there. The tokens are the same. By default nothing is kept. */
+  readonly prefixCache?: PrefixCacheOptions | undefined
+}
 
 /** A loaded model. Calls from anywhere at once are fine: up to `maxBatch` of them run together, the others take turns with them. */
 export class Mamba {
@@ -27,12 +39,12 @@ export class Mamba {
   /** null without a tokenizer. */
   readonly #chatTemplates: ChatTemplates | null
 
-  private constructor(config: ModelConfig, engine: Engine, { text, chatTemplates }: { readonly text: TextModel; readonly chatTemplates: ChatTemplates | null }) {
+  private constructor(config: ModelConfig, context: SessionContext, chatTemplates: ChatTemplates | null) {
     this.config = config
-    this.#engine = engine
-    this.#text = text
+    this.#engine = context.engine
+    this.#text = context.text
     this.#chatTemplates = chatTemplates
-    this.#context = { engine, text, vocabSize: config.vocabSize, eosTokenIds: config.eosTokenIds }
+    this.#context = context
   }
 
   /**
@@ -42,19 +54,23 @@ export class Mamba {
    */
   static async load(source?: ModelSource, options: LoadOptions = {}): Promise<Mamba> {
     checkEngineOptions(options)
+    checkPrefixCache(options.prefixCache)
     options.signal?.throwIfAborted()
     const { onProgress } = options
     const files = await resolveSource(source, {
       ...options,
       onProgress: onProgress && ((progress) => onProgress({ phase: 'download', ...progress }))
     })
-    const { config, backend, metadata } = await loadFrom(files, options)
+    const { config, backend, metadata, fingerprint } = await loadFrom(files, options)
     try {
       const loaded = await loadTokenizer(files, metadata, options.signal)
       const generationEos = await readGenerationEos(files, metadata, options.signal)
+      const engine = createEngine(backend, options)
+      const prefixCache = options.prefixCache ? createPrefixCache<Snapshot>({ ...options.prefixCache, letGo: (snapshot) => engine.snapshots.release(snapshot) }) : null
+      const { vocabSize } = config
       const eosTokenIds = [...new Set([...config.eosTokenIds, ...generationEos])]
-      const text = createTextModel(loaded?.tokenizer ?? null, config.vocabSize, files.name)
-      return new Mamba({ ...config, eosTokenIds }, createEngine(backend, options), { text, chatTemplates: loaded?.chatTemplates ?? null })
+      const text = createTextModel(loaded?.tokenizer ?? null, vocabSize, files.name)
+      return new Mamba({ ...config, eosTokenIds }, { engine, text, vocabSize, eosTokenIds, fingerprint, prefixCache }, loaded?.chatTemplates ?? null)
     } catch (error) {
       await backend.dispose()
       throw error
@@ -69,6 +85,16 @@ export class Mamba {
   /** How busy it is: calls, sequences, forwards and how many sequences they had. */
   get stats(): EngineStats {
     return this.#engine.stats
+  }
+
+  /** What saved sessions belong to, 32 hexadecimal digits: the config, the weights as stored, and the formats and the arithmetic they run in. */
+  get fingerprint(): string {
+    return hexOf(this.#context.fingerprint)
+  }
+
+  /** What the prefix cache holds and what it saved; null in a model loaded without one. */
+  get prefixCache(): PrefixCacheMetrics | null {
+    return this.#context.prefixCache?.metrics ?? null
   }
 
   /** Whether text can be given and comes out; otherwise token ids alone. */
@@ -123,9 +149,22 @@ export class Mamba {
     }
   }
 
-  /** A new text with a fresh state. */
-  session(): Session {
-    return new Session(this.#context)
+  /** A new text with a fresh state. RangeError for checkpoints out of range. */
+  session(options: SessionOptions = {}): Session {
+    return new Session(this.#context, options)
+  }
+
+  /**
+   * A session from the bytes of `session.save()`, of this model in any process and runtime: its text goes on as if it had never left.
+   * CheckpointError for bytes that are no saved session, of another version or model, cut short or changed; RangeError for a text longer than this
+   * engine has room for.
+   */
+  async restore(bytes: Uint8Array, options: SessionOptions = {}): Promise<Session> {
+    return this.#engine.operation(async () => {
+      const saved = decodeSession(bytes, this.#context, (position) => stateElements(this.#engine.backend.program, position))
+      this.#engine.checkLength(saved.position + saved.pending.length)
+      return new Session(this.#context, options, saved)
+    })
   }
 
   /**
@@ -144,6 +183,7 @@ export class Mamba {
   /** Gives the memory back, after the calls under way; a generation that nobody is asking for its next piece is not. Calls after it are a TypeError. */
   async dispose(): Promise<void> {
     await this.#engine.dispose()
+    this.#context.prefixCache?.clear()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -160,4 +200,11 @@ export class Mamba {
       await session.dispose()
     }
   }
+}
+
+function checkPrefixCache(options: PrefixCacheOptions | undefined): void {
+  if (options === undefined) return
+  const { maxBytes } = options
+  if (Number.isSafeInteger(maxBytes) && maxBytes > 0) return
+  throw new RangeError(messageOf({ place: 'prefixCache.maxBytes', expected: 'an integer from 1', got: describe(maxBytes) }))
 }

@@ -1,23 +1,28 @@
 /** A text under way: its state, of constant size, and what may be done with it. */
 
-import type { Engine, RunOptions, Sequence } from './engine.ts'
 import { messageOf } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, generateTokens, type GenerationPlan, planGeneration } from './generate.ts'
 import { createLock } from './lock.ts'
+import { checkCheckpointOptions, type CheckpointOptions } from './state/checkpoint-ring.ts'
+import { encodeSession, type SavedSession, type SaveOptions } from './state/saved-session.ts'
+import { TextState, type ReadOptions, type TextStateContext } from './text-state.ts'
 import type { Prompt, TextModel } from './text.ts'
 
 /** What a session is made of; all sessions of a model share it. */
-export interface SessionContext {
-  readonly engine: Engine
+export interface SessionContext extends TextStateContext {
   readonly text: TextModel
   readonly vocabSize: number
   readonly eosTokenIds: readonly number[]
+  /** Of the model, for saved sessions. */
+  readonly fingerprint: Uint8Array
 }
 
-export interface AppendOptions {
-  readonly signal?: AbortSignal | undefined
-  readonly onProgress?: RunOptions['onProgress']
+export interface SessionOptions {
+  /** States to go back to (`rewind`). By default there are none: each costs as much memory as the session. */
+  readonly checkpoints?: CheckpointOptions | undefined
 }
+
+export type AppendOptions = ReadOptions
 
 export interface ForwardOptions extends AppendOptions {
   /** Logits of every token, not of the last alone. Default false. */
@@ -28,27 +33,25 @@ export interface ForwardOptions extends AppendOptions {
 export class Session {
   readonly #context: SessionContext
   readonly #lock = createLock()
-  #sequence: Sequence
-  /** Tokens of the text that have not been read: the last one waits until its logits are wanted. */
-  #pending = new Int32Array(0)
-  /** Logits of the last token, where they are known and nothing is pending. Never changed: forks share them. */
-  #lastLogits: Float32Array | null = null
-  /** Ids seen, for the repetition penalty. */
-  #seen = new Set<number>()
+  /** Replaced once in a fork, before its first call's turn. */
+  #state: TextState
+  /** Tokens of the text, in a fork whose turn to copy it has not come. */
+  #positionAtFork: number | null = null
   /** Generations in pieces that have begun and not ended. */
   readonly #open = new Set<AsyncGenerator<GenerateChunk, void, undefined>>()
   #isDisposed = false
 
-  /** Not for users: `mamba.session()` and `session.fork()` make sessions. */
-  constructor(context: SessionContext, parent?: Session) {
+  /** Not for users: `mamba.session()`, `mamba.restore()` and `session.fork()` make sessions. */
+  constructor(context: SessionContext, { checkpoints }: SessionOptions = {}, from?: Session | SavedSession) {
+    if (checkpoints !== undefined) checkCheckpointOptions(checkpoints)
     this.#context = context
-    this.#sequence = context.engine.sequence()
-    if (parent !== undefined) this.#copyFrom(parent)
+    this.#state = new TextState(context, checkpoints, from instanceof Session ? undefined : from)
+    if (from instanceof Session) this.#copyFrom(from)
   }
 
   /** Tokens of the text so far. */
   get position(): number {
-    return this.#sequence.position + this.#pending.length
+    return this.#positionAtFork ?? this.#state.position
   }
 
   /**
@@ -61,8 +64,8 @@ export class Session {
     await this.#locked(async () => {
       const ids = this.#context.text.toIds(checked, this.position === 0)
       this.#context.engine.checkLength(this.position + ids.length)
-      this.#add(ids)
-      if (!defer) await this.#read(this.#pending.length - 1, 'none', options)
+      this.#state.add(ids)
+      if (!defer) await this.#state.read(this.#state.nPending - 1, 'none', options)
     })
   }
 
@@ -97,17 +100,36 @@ export class Session {
       engine.checkLength(this.position + tokens.length)
       const result = new Float32Array((allLogits ? tokens.length : Math.min(1, tokens.length)) * vocabSize)
       if (tokens.length === 0) return result
-      await this.#read(this.#pending.length, 'none', options)
-      this.#add(tokens)
-      await this.#read(tokens.length, allLogits ? 'all' : 'last', options, (logits, first) => result.set(logits, allLogits ? first * vocabSize : 0))
-      this.#lastLogits = result.slice(-vocabSize)
+      await this.#state.read(this.#state.nPending, 'none', options)
+      this.#state.add(tokens)
+      await this.#state.read(tokens.length, allLogits ? 'all' : 'last', options, (logits, first) => result.set(logits, allLogits ? first * vocabSize : 0))
+      this.#state.keepLogits(result.slice(-vocabSize))
       return result
     })
   }
 
-  /** A session with the same text, at once; the two are independent from here on. */
+  /**
+   * Takes the last `nTokens` tokens of the text back: what comes next is as if they had never been there. The next call reads again what lies between
+   * the checkpoint and the new end, a token at least. Possible as far as the session's checkpoints reach, and over tokens not read yet;
+   * RangeError beyond that.
+   */
+  async rewind(nTokens: number): Promise<void> {
+    await this.#locked(() => this.#state.rewind(nTokens))
+  }
+
+  /**
+   * The session as bytes, for `mamba.restore` in any process and runtime: its state, and what else decides how the text goes on. A few MB, constant but
+   * for attention layers, whose keys and values grow with the text. Checkpoints stay behind.
+   * `precision` 'f16' and 'q8' take a half and a quarter of the bytes, and the text then goes on nearly as it would have.
+   * RangeError where a value of the state is beyond the range of halves.
+   */
+  async save(options: SaveOptions = {}): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#locked(() => this.#state.saved((session) => encodeSession(session, this.#context, options)))
+  }
+
+  /** A session with the same text, checkpoints and all, at once; the two are independent from here on. */
   fork(): Session {
-    return new Session(this.#context, this)
+    return new Session(this.#context, {}, this)
   }
 
   /** Gives the memory back, after the calls under way; generations in pieces end with the piece under way. */
@@ -116,7 +138,7 @@ export class Session {
     await this.#lock.run(async () => {
       if (this.#isDisposed) return
       this.#isDisposed = true
-      await this.#context.engine.release(this.#sequence)
+      await this.#state.release()
     })
   }
 
@@ -127,21 +149,18 @@ export class Session {
   /** Both locks are asked for now: the copy comes after the parent's calls so far and before the child's first. */
   #copyFrom(parent: Session): void {
     // What is known now, so that the position can be asked for.
-    this.#sequence.position = parent.#sequence.position
-    this.#pending = parent.#pending
+    this.#positionAtFork = parent.position
     const parentTurn = parent.#lock.acquire()
     void this.#lock.run(async () => {
       const release = await parentTurn
       try {
         parent.#checkInUse()
-        this.#sequence = await this.#context.engine.fork(parent.#sequence)
-        this.#pending = parent.#pending
-        this.#lastLogits = parent.#lastLogits
-        this.#seen = new Set(parent.#seen)
+        this.#state = await parent.#state.fork()
       } catch {
         // Nobody awaits a fork: the child's own calls say that it is disposed.
         this.#isDisposed = true
       } finally {
+        this.#positionAtFork = null
         release()
       }
     })
@@ -150,6 +169,7 @@ export class Session {
   async *#generate(plan: GenerationPlan, watch?: { onStart(): void; onEnd(): void }): AsyncGenerator<GenerateChunk, void, undefined> {
     const leave = this.#context.engine.admit()
     const release = await this.#lock.acquire()
+    let isSound = true
     watch?.onStart()
     try {
       this.#checkInUse()
@@ -159,16 +179,21 @@ export class Session {
       const { engine, text, vocabSize, eosTokenIds } = this.#context
       // The last token is given out, not read.
       engine.checkLength(this.position + Math.max(0, plan.maxTokens - 1))
-      plan.sampler.observe([...this.#seen])
+      plan.sampler.observe(this.#state.seenIds())
       const logits = new Float32Array(vocabSize)
       const onLogits = (values: Float32Array): void => logits.set(values)
       const nextLogits = async (options: AppendOptions): Promise<Float32Array> => {
-        if (this.#pending.length === 0 && this.#lastLogits !== null) return this.#lastLogits
-        await this.#read(this.#pending.length, 'last', options, onLogits)
+        if (this.#state.nPending === 0 && this.#state.lastLogits !== null) return this.#state.lastLogits
+        await this.#state.read(this.#state.nPending, 'last', options, onLogits)
         return logits
       }
-      yield* generateTokens({ eosTokenIds, nPending: this.#pending.length, nextLogits, push: (id) => this.#add(Int32Array.of(id)) }, text, plan)
+      yield* generateTokens({ eosTokenIds, nPending: this.#state.nPending, nextLogits, push: (id) => this.#state.add(Int32Array.of(id)) }, text, plan)
+    } catch (error) {
+      isSound = false
+      throw error
     } finally {
+      // An engine that was disposed meanwhile has no state to give, and needs none kept.
+      if (isSound) await this.#state.remember().catch(() => {})
       watch?.onEnd()
       release()
       leave()
@@ -186,26 +211,5 @@ export class Session {
 
   #checkInUse(): void {
     if (this.#isDisposed) throw new TypeError(messageOf({ place: 'session', expected: 'a session in use', got: 'one that was disposed' }))
-  }
-
-  #add(ids: Int32Array): void {
-    if (ids.length === 0) return
-    const pending = new Int32Array(this.#pending.length + ids.length)
-    pending.set(this.#pending)
-    pending.set(ids, this.#pending.length)
-    this.#pending = pending
-    this.#lastLogits = null
-    for (const id of ids) this.#seen.add(id)
-  }
-
-  /** Reads the first `count` pending tokens. Whatever stops it, what was read is no longer pending. */
-  async #read(count: number, logits: 'none' | 'last' | 'all', { signal, onProgress }: AppendOptions, onLogits?: RunOptions['onLogits']): Promise<void> {
-    if (count <= 0) return
-    const before = this.#sequence.position
-    try {
-      await this.#context.engine.run(this.#sequence, this.#pending.subarray(0, count), logits, { signal, onProgress, onLogits })
-    } finally {
-      this.#pending = this.#pending.subarray(this.#sequence.position - before)
-    }
   }
 }

@@ -75,6 +75,10 @@ test('checkpoint imports nothing above it', () => {
   expect([...new Set(users)]).toEqual(['src/checkpoint/load-parameters.ts'])
 })
 test('tokenizer imports nothing above it', () => expectOnly('src/tokenizer', '@huggingface/tokenizers', ...BASE))
+test('state imports nothing above it, and of checkpoint the encoders alone', () => {
+  expectOnly('src/state', 'src/checkpoint/quantize', 'src/checkpoint/tensor-reader', ...BASE)
+  for (const place of ['src/state/hash', 'src/state/prefix-cache', 'src/state/snapshot', 'src/state/token-history']) expectOnly(place)
+})
 test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/candidates', 'src/random', ...BASE))
 test('candidates import arithmetic alone', () => expectOnly('src/candidates', 'src/elementary'))
 test.each(['src/errors', 'src/elementary', 'src/lock', 'src/core-imports'])('%s imports nothing', (place) => expectOnly(place))
@@ -90,6 +94,7 @@ test('turns know of batches, their scheduler of backends, and neither of session
   expectOnly('src/turn', 'src/backend/backend')
   expectOnly('src/scheduler', 'src/turn', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
 })
+test('the store of states imports no storage', () => expectOnly('src/state-store', 'src/lock', 'src/mamba', 'src/session', 'src/state', ...BASE))
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
 test('assembly imports only itself', () => expectOnly('assembly'))
 

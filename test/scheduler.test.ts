@@ -250,7 +250,7 @@ describe('trouble of all', () => {
     const results = await Promise.allSettled(sequences.map((sequence) => lastLogits(engine, sequence, idsOf(900))))
     for (const result of results) expect(result).toMatchObject({ status: 'rejected', reason: { name: 'EngineError', message: 'engine: expected a forward that ends, got unreachable', cause } })
     await expect(lastLogits(engine, engine.sequence(), idsOf(1))).rejects.toBeInstanceOf(EngineError)
-    await expect(engine.fork(sequences[0])).rejects.toBeInstanceOf(EngineError)
+    await expect(engine.snapshot(sequences[0])).rejects.toBeInstanceOf(EngineError)
     expect(engine.stats).toMatchObject({ running: 0, waiting: 0, failure: { name: 'EngineError' } })
     await Promise.all(sequences.map((sequence) => engine.release(sequence)))
     expect(engine.stats.seated).toBe(0)

@@ -14,9 +14,10 @@ import { samplerSuite } from './sampler.ts'
 import { scanSuite } from './scan.ts'
 import { conv1dSuite, embedSuite, rmsNormSuite } from './small-ops.ts'
 import { ssdSuite } from './ssd.ts'
+import { stateSuite } from './state.ts'
 import { threadsSuite } from './threads.ts'
 
 export const SUITES: readonly Suite[] = [
   limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, attentionSuite, expertsSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
-  batchSuite, threadsSuite, loadSuite
+  batchSuite, threadsSuite, stateSuite, loadSuite
 ]

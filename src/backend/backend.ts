@@ -66,10 +66,10 @@ export interface Backend {
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
   /**
-   * The canonical state of a slot whose sequence has read `position` tokens, the caller's own: program.stateSize elements, then of each of
-   * program.keyValues the keys (position, width) and the values (position, width).
+   * The canonical state of a slot whose sequence has read `position` tokens: program.stateSize elements, then of each of
+   * program.keyValues the keys (position, width) and the values (position, width). Written to `into`, by default the caller's own.
    */
-  readState(slot: number, position: number): Promise<Float32Array>
+  readState(slot: number, position: number, into?: Float32Array): Promise<Float32Array>
   writeState(slot: number, position: number, state: Float32Array): Promise<void>
   clearState(slot: number): Promise<void>
   dispose(): Promise<void>

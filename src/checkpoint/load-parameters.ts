@@ -30,6 +30,8 @@ export interface LoadOptions {
   readonly formatOf: (parameter: Parameter) => WeightFormat
   /** Values of a parameter, row-major from element `first`, transformed; to be read before this returns. */
   readonly write: (parameter: Parameter, values: WeightData, first: number) => void
+  /** The same slice as it is stored. */
+  readonly onBytes?: ((name: string, bytes: Uint8Array) => void) | undefined
 }
 
 /** Buffers that checkpoints carry and the reference ignores. */
@@ -72,6 +74,7 @@ export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, opt
       signal, asStored, memory,
       async onSlice(values, first, bytes) {
         write(parameter, convert(values, first, bytes), first)
+        options.onBytes?.(parameter.name, bytes)
         loadedBytes += bytes.byteLength
         report()
         await pace.pause()

@@ -44,7 +44,8 @@ const NO_VALUES = new Float32Array(0)
 /** At most 2^20 elements at once: 4 MiB of float32, and whole blocks of any type. */
 const SLICE_ELEMENTS = 2 ** 20
 
-const DECODERS: ReadonlyMap<string, BlockDecoder> = new Map([
+/** By the names of the types that can be read. */
+export const TENSOR_DECODERS: ReadonlyMap<string, BlockDecoder> = new Map([
   ['F32', { blockElements: 1, blockBytes: 4, decode: decodeF32, firstNonFinite: (bytes) => firstWithBits(wordsOf(bytes), 0x7f800000) }],
   ['F16', { blockElements: 1, blockBytes: 2, decode: decodeF16, firstNonFinite: (bytes) => firstWithBits(halvesOf(bytes), 0x7c00) }],
   ['BF16', { blockElements: 1, blockBytes: 2, decode: decodeBf16, firstNonFinite: (bytes) => firstWithBits(halvesOf(bytes), 0x7f80) }],
@@ -57,9 +58,9 @@ const DECODERS: ReadonlyMap<string, BlockDecoder> = new Map([
  */
 export async function readTensor(entry: TensorEntry, { signal, asStored = false, memory = createSliceMemory(), onSlice }: ReadTensorOptions): Promise<void> {
   const { name, source, start, byteLength, dtype } = entry
-  const decoder = DECODERS.get(dtype)
+  const decoder = TENSOR_DECODERS.get(dtype)
   if (decoder === undefined) {
-    throw new UnsupportedError({ place: `${source.name}, ${name}`, expected: `one of ${[...DECODERS.keys()].join(', ')}`, got: dtype })
+    throw new UnsupportedError({ place: `${source.name}, ${name}`, expected: `one of ${[...TENSOR_DECODERS.keys()].join(', ')}`, got: dtype })
   }
   const { blockElements, blockBytes } = decoder
   const nElements = (byteLength / blockBytes) * blockElements

@@ -13,13 +13,14 @@ import { benchCommand } from './bench-command.ts'
 import { chatCommand } from './chat-command.ts'
 import { type Command, describeExamples } from './command.ts'
 import { convertCommand } from './convert-command.ts'
+import { digestCommand } from './digest-command.ts'
 import { generateCommand } from './generate-command.ts'
 import { inspectCommand } from './inspect-command.ts'
 import { describeRows, UsageError } from './options.ts'
 import { scoreCommand } from './score-command.ts'
 import { createTerminal } from './terminal.ts'
 
-const COMMANDS: readonly Command[] = [generateCommand, chatCommand, scoreCommand, inspectCommand, convertCommand, benchCommand]
+const COMMANDS: readonly Command[] = [generateCommand, chatCommand, scoreCommand, inspectCommand, convertCommand, benchCommand, digestCommand]
 
 const HELP = `Usage: mamba-wasm COMMAND [OPTIONS]
 
@@ -38,7 +39,8 @@ ${describeExamples([
   ['mamba-wasm score alice.txt', 'bits per byte and perplexity of a text'],
   ['mamba-wasm inspect ./my-model', 'what a checkpoint holds'],
   ['mamba-wasm convert ./my-model -o my-model.gguf', 'in 8 bits, for this program and for llama.cpp'],
-  ['mamba-wasm bench --profile', 'how fast a model runs here, and where the time goes']
+  ['mamba-wasm bench --profile', 'how fast a model runs here, and where the time goes'],
+  ['mamba-wasm digest', 'one number for all results: the same everywhere']
 ])}
 `
 

@@ -59,10 +59,9 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
           await pace.pause()
         }
       }),
-    async readState(slot, position) {
-      const state = new Float32Array(stateElements(program, position))
-      for (const { part, first } of stateParts(slot, position)) state.set(part, first)
-      return state
+    async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
+      for (const { part, first } of stateParts(slot, position)) into.set(part, first)
+      return into
     },
     async writeState(slot, position, state) {
       for (const { part, first } of stateParts(slot, position)) part.set(state.subarray(first, first + part.length))

@@ -149,11 +149,10 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
         }
       })
     },
-    async readState(slot, position) {
-      const state = new Float32Array(stateElements(program, position))
-      state.set(slotState(slot))
-      await copyKeyValues(readKeyValue, { slot, position, state })
-      return state
+    async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
+      into.set(slotState(slot))
+      await copyKeyValues(readKeyValue, { slot, position, state: into })
+      return into
     },
     async writeState(slot, position, state) {
       slotState(slot).set(state.subarray(0, program.stateSize))

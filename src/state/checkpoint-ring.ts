@@ -1,0 +1,89 @@
+/** The states that a session can go back to: the last few of those at every so many tokens. */
+
+import { describe, messageOf } from '../errors.ts'
+import type { Snapshot, SnapshotPool } from './snapshot.ts'
+
+/** Which states a session keeps, to go back to. */
+export interface CheckpointOptions {
+  /** Tokens between two of them: to go back, at most so many are read again. */
+  readonly every: number
+  /** How many, the empty text's counted while it is among them: (keep − 1) · every − 1 tokens back are always possible. */
+  readonly keep: number
+}
+
+/** A state, null for the fresh one, after `position` tokens. */
+export interface Checkpoint {
+  readonly position: number
+  readonly snapshot: Snapshot | null
+}
+
+const MAX_COUNT = 2 ** 31 - 1
+
+/** RangeError that names the option. */
+export function checkCheckpointOptions(options: CheckpointOptions): void {
+  for (const name of ['every', 'keep'] as const) {
+    const { [name]: value } = options
+    if (Number.isInteger(value) && value >= 1 && value <= MAX_COUNT) continue
+    throw new RangeError(messageOf({ place: `checkpoints.${name}`, expected: `an integer from 1 to ${MAX_COUNT}`, got: describe(value) }))
+  }
+}
+
+export class CheckpointRing {
+  readonly options: CheckpointOptions
+  readonly #pool: SnapshotPool
+  /** By position, ascending. */
+  readonly #checkpoints: Checkpoint[] = []
+
+  constructor(options: CheckpointOptions, pool: SnapshotPool) {
+    this.options = options
+    this.#pool = pool
+  }
+
+  /** The furthest back; undefined in an empty ring. */
+  get oldest(): Checkpoint | undefined {
+    return this.#checkpoints[0]
+  }
+
+  /** Where the next one is due, after `position`. */
+  nextAfter(position: number): number {
+    const { every } = this.options
+    return (Math.floor(position / every) + 1) * every
+  }
+
+  /** Takes over the caller's hold. A position that is there already, or lies before the last, is let go. */
+  add(checkpoint: Checkpoint): void {
+    const last = this.#checkpoints.at(-1)
+    if (last !== undefined && last.position >= checkpoint.position) {
+      this.#release(checkpoint)
+      return
+    }
+    this.#checkpoints.push(checkpoint)
+    if (this.#checkpoints.length > this.options.keep) this.#release(this.#checkpoints.shift())
+  }
+
+  /** The last one from which a text of `position` tokens can be gone on with: one token is to be read again, for its logits. */
+  before(position: number): Checkpoint | undefined {
+    return this.#checkpoints.findLast((checkpoint) => checkpoint.position < position || checkpoint.position === 0)
+  }
+
+  /** Lets those after `position` go. */
+  truncate(position: number): void {
+    while ((this.#checkpoints.at(-1)?.position ?? -1) > position) this.#release(this.#checkpoints.pop())
+  }
+
+  /** Lets all go. */
+  clear(): void {
+    this.truncate(-1)
+  }
+
+  /** The same states: holding them twice costs nothing. */
+  fork(): CheckpointRing {
+    const fork = new CheckpointRing(this.options, this.#pool)
+    for (const { position, snapshot } of this.#checkpoints) fork.#checkpoints.push({ position, snapshot: snapshot && this.#pool.hold(snapshot) })
+    return fork
+  }
+
+  #release(checkpoint: Checkpoint | undefined): void {
+    if (checkpoint?.snapshot) this.#pool.release(checkpoint.snapshot)
+  }
+}
