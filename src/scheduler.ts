@@ -216,12 +216,10 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
   }
 
   /** Turns while there are requests. */
-  const work = async (): Promise<void> => {
+  const work = async (firstTicks: number): Promise<void> => {
     isAwake = true
-    // Calls made at once ask at about the same time.
-    for (let leastTicks = GATHER_TICKS; ; leastTicks = 0) {
+    for (let leastTicks = firstTicks; queue.length > 0; leastTicks = 0) {
       await gather(leastTicks)
-      if (queue.length === 0) break
       expected.clear()
       try {
         await lock.run(turn)
@@ -239,9 +237,10 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
       new Promise((resolve, reject) => {
         if (refusal !== null) return reject(refusal)
         if (ids.length === 0) return resolve()
-        expected.delete(sequence)
+        const isExpected = expected.delete(sequence)
         queue.push({ sequence, ids, logits, options, resolve, reject, nDone: 0, seatedMs: null })
-        if (!isAwake) void work()
+        // New calls made at once ask at about the same time; a lone generation need not wait for anybody.
+        if (!isAwake) void work(isExpected ? 0 : GATHER_TICKS)
       }),
     forget(sequence) {
       expected.delete(sequence)
