@@ -5,6 +5,7 @@ import { collect, type Completion, type GenerateChunk, type GenerateOptions, gen
 import { createLock } from './lock.ts'
 import { checkCheckpointOptions, type CheckpointOptions } from './state/checkpoint-ring.ts'
 import { encodeSession, type SavedSession, type SaveOptions } from './state/saved-session.ts'
+import { createSpeculator, type Speculator } from './speculation.ts'
 import { TextState, type ReadOptions, type TextStateContext } from './text-state.ts'
 import type { Prompt, TextModel } from './text.ts'
 
@@ -170,6 +171,7 @@ export class Session {
     const leave = this.#context.engine.admit()
     const release = await this.#lock.acquire()
     let isSound = true
+    let speculator: Speculator | null = null
     watch?.onStart()
     try {
       this.#checkInUse()
@@ -182,18 +184,26 @@ export class Session {
       plan.sampler.observe(this.#state.seenIds())
       const logits = new Float32Array(vocabSize)
       const onLogits = (values: Float32Array): void => logits.set(values)
+      speculator = plan.speculation && createSpeculator(engine, this.#state.knownIds(), plan.speculation)
       const nextLogits = async (options: AppendOptions): Promise<Float32Array> => {
         if (this.#state.nPending === 0 && this.#state.lastLogits !== null) return this.#state.lastLogits
+        const speculated = await speculator?.nextLogits(this.#state.speculative(), options)
+        if (speculated) return speculated
         await this.#state.read(this.#state.nPending, 'last', options, onLogits)
         return logits
       }
-      yield* generateTokens({ eosTokenIds, nPending: this.#state.nPending, nextLogits, push: (id) => this.#state.add(Int32Array.of(id)) }, text, plan)
+      const push = (id: number): void => {
+        this.#state.add(Int32Array.of(id))
+        speculator?.push(id)
+      }
+      yield* generateTokens({ eosTokenIds, nPending: this.#state.nPending, nextLogits, push, speculationUsage: () => speculator?.usage ?? null }, text, plan)
     } catch (error) {
       isSound = false
       throw error
     } finally {
       // An engine that was disposed meanwhile has no state to give, and needs none kept.
       if (isSound) await this.#state.remember().catch(() => {})
+      await speculator?.end()
       watch?.onEnd()
       release()
       leave()

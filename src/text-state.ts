@@ -6,6 +6,7 @@
 import type { Engine, RunOptions, Sequence } from './engine.ts'
 import { describe, messageOf } from './errors.ts'
 import { type CheckpointOptions, CheckpointRing } from './state/checkpoint-ring.ts'
+import type { SpeculativeText } from './speculation.ts'
 import type { PrefixCache } from './state/prefix-cache.ts'
 import type { SavedSession } from './state/saved-session.ts'
 import type { Snapshot } from './state/snapshot.ts'
@@ -60,6 +61,27 @@ export class TextState {
   /** Ids in the text, each once. */
   seenIds(): number[] {
     return [...this.#seen.keys()]
+  }
+
+  /** The text's tokens as far back as they are kept. */
+  knownIds(): Int32Array {
+    return this.#history.slice(this.#history.start, this.position)
+  }
+
+  /** The text as a speculator needs it. */
+  speculative(): SpeculativeText {
+    const { position } = this.#sequence
+    return {
+      sequence: this.#sequence,
+      pending: this.#pending(this.nPending),
+      // Where a checkpoint is due the text is read as usual.
+      mostTokens: (this.#ring?.nextAfter(position) ?? Infinity) - position - 1,
+      adopt: async (sequence) => {
+        const before = this.#sequence
+        this.#sequence = sequence
+        await this.#context.engine.release(before)
+      }
+    }
   }
 
   /** The same text and state; the two are independent. */

@@ -1,0 +1,153 @@
+/**
+ * Speculative decoding: drafted tokens are read behind the text in one forward, which gives the logits after each of them (Leviathan et al.,
+ * arXiv 2211.17192). The sampler then draws from one row after the other, as it does without drafts, for as long as it draws what was drafted. A
+ * drafted token t is accepted with its probability p(t), and what is drawn otherwise comes from p without t: the rule of speculative sampling for
+ * drafts that have no distribution of their own. Since one row and many give the same bits, the tokens are those of the seed, with drafts or without.
+ *
+ * The state cannot go back, so drafts are read by a copy of the sequence. When all were accepted it takes the place of the sequence; otherwise it is
+ * dropped, and what was accepted is read again, together with the next drafts.
+ */
+
+import type { Engine, RunOptions, Sequence } from './engine.ts'
+import { describe, messageOf } from './errors.ts'
+import { createPromptLookup } from './prompt-lookup.ts'
+
+export interface SpeculationOptions {
+  /** Tokens in a draft at most, 1 to 15. Default 7: with the token before them eight rows, two times the four that the kernels take at a time. */
+  readonly maxDraft?: number | undefined
+  /** Tokens that must have come before in the same order, 1 to 64. Default 3; more for bytes. */
+  readonly minMatch?: number | undefined
+}
+
+export interface SpeculationUsage {
+  readonly draftedTokens: number
+  readonly acceptedTokens: number
+}
+
+/** RangeError that names the option. */
+export function checkSpeculation({ maxDraft = MAX_DRAFT, minMatch = MIN_MATCH }: SpeculationOptions): void {
+  for (const [place, value, max] of [['maxDraft', maxDraft, 15], ['minMatch', minMatch, 64]] as const) {
+    if (!Number.isInteger(value) || value < 1 || value > max) {
+      throw new RangeError(messageOf({ place: `speculation.${place}`, expected: `an integer from 1 to ${max}`, got: describe(value) }))
+    }
+  }
+}
+
+/** A text as the speculator needs it. */
+export interface SpeculativeText {
+  /** What has read all of the text but its pending tokens. */
+  readonly sequence: Sequence
+  /** At least one. */
+  readonly pending: Int32Array
+  /** Tokens that may be read before the text's own sequence has to stop. */
+  readonly mostTokens: number
+  /** Goes on from a sequence that has read the text but for its last token. */
+  adopt(sequence: Sequence): Promise<void>
+}
+
+export interface Speculator {
+  readonly usage: SpeculationUsage
+  /** Takes note of a token that the text now ends with. */
+  push(id: number): void
+  /** Logits after the text's last token, valid until the next call; null where nothing is drafted, and the text has to be read as usual. */
+  nextLogits(text: SpeculativeText, options: Pick<RunOptions, 'signal'>): Promise<Float32Array | null>
+  /** Gives back what it holds. */
+  end(): Promise<void>
+}
+
+const MAX_DRAFT = 7
+const MIN_MATCH = 3
+/** The kernels take so many rows at a time: two and three take as long as four. */
+const ROW_TILE = 4
+/** More pending tokens are a prompt. */
+const MAX_PENDING = 8
+/** Drafts that are not made after one of which nothing was accepted: twice as many after each in a row. */
+const MAX_PAUSE = 32
+
+interface Run {
+  readonly sequence: Sequence
+  readonly drafts: readonly number[]
+  nAccepted: number
+}
+
+export function createSpeculator(engine: Engine, known: Int32Array, { maxDraft = MAX_DRAFT, minMatch = MIN_MATCH }: SpeculationOptions): Speculator {
+  const vocabSize = engine.backend.program.logits?.width ?? 1
+  const lookup = createPromptLookup(known, minMatch)
+  const rows = new Float32Array((maxDraft + 1) * vocabSize)
+  const rowAt = (index: number): Float32Array => rows.subarray(index * vocabSize, (index + 1) * vocabSize)
+  let run: Run | null = null
+  let draftedTokens = 0
+  let acceptedTokens = 0
+  /** Drafts of two tiles: the ones before were right. */
+  let isBold = false
+  let nPause = 0
+  let pause = 0
+
+  const drop = async (): Promise<void> => {
+    const dropped = run
+    run = null
+    if (dropped !== null) await engine.release(dropped.sequence)
+  }
+  /** The row after the token pushed last, where it was drafted; null where it was not, and nothing of the run is of use. */
+  const goOn = async (current: Run, { pending, adopt }: SpeculativeText): Promise<Float32Array | null> => {
+    if (pending[pending.length - 1] !== current.drafts[current.nAccepted]) {
+      pause = current.nAccepted > 0 ? 0 : Math.min(MAX_PAUSE, 2 * pause + 1)
+      nPause = pause
+      isBold = false
+      await drop()
+      return null
+    }
+    current.nAccepted++
+    acceptedTokens++
+    if (current.nAccepted === current.drafts.length) {
+      isBold = true
+      pause = 0
+      run = null
+      await adopt(current.sequence)
+    }
+    return rowAt(current.nAccepted)
+  }
+  /** Tokens to be drafted: those that fill the tiles. */
+  const draftFor = ({ pending, mostTokens }: SpeculativeText): number[] => {
+    if (pending.length > MAX_PENDING) return []
+    if (nPause > 0) {
+      nPause--
+      return []
+    }
+    const nRows = ROW_TILE * (Math.ceil((pending.length + 1) / ROW_TILE) + Number(isBold))
+    return lookup.draft(Math.max(0, Math.min(maxDraft, mostTokens - pending.length, nRows - pending.length)))
+  }
+
+  return {
+    get usage() {
+      return { draftedTokens, acceptedTokens }
+    },
+    push: (id) => lookup.push(id),
+    async nextLogits(text, { signal }) {
+      const row = run === null ? null : await goOn(run, text)
+      if (row !== null) return row
+      const drafts = draftFor(text)
+      if (drafts.length === 0) return null
+      const { pending } = text
+      const sequence = engine.sequence(await engine.snapshot(text.sequence))
+      run = { sequence, drafts, nAccepted: 0 }
+      draftedTokens += drafts.length
+      const ids = Int32Array.of(...pending, ...drafts)
+      const firstWanted = pending.length - 1
+      try {
+        await engine.run(sequence, ids, 'all', {
+          signal,
+          onLogits(logits, first) {
+            const nSkipped = Math.max(0, firstWanted - first)
+            rows.set(logits.subarray(nSkipped * vocabSize), (first + nSkipped - firstWanted) * vocabSize)
+          }
+        })
+      } catch (error) {
+        await drop()
+        throw error
+      }
+      return rowAt(0)
+    },
+    end: drop
+  }
+}
