@@ -13,9 +13,12 @@ import { describe, messageOf } from './errors.ts'
 import { createPromptLookup } from './prompt-lookup.ts'
 
 export interface SpeculationOptions {
-  /** Tokens in a draft at most, 1 to 15. Default 7: with the token before them eight rows, two times the four that the kernels take at a time. */
+  /**
+   * Tokens in a draft at most, 1 to 15. Default 3: with the token before them four rows, as many as the kernels take at a time. On mamba-130m four rows
+   * take 1.8 times as long as one in f32, 2.7 times in q8_0, eight rows 3.4 and 5.3 times (the bench suite `batch`): that is what a draft has to gain.
+   */
   readonly maxDraft?: number | undefined
-  /** Tokens that must have come before in the same order, 1 to 64. Default 3; more for bytes. */
+  /** Tokens that must have come before in the same order, 1 to 64. Default 3, or 8 in a vocabulary of bytes. */
   readonly minMatch?: number | undefined
 }
 
@@ -25,7 +28,7 @@ export interface SpeculationUsage {
 }
 
 /** RangeError that names the option. */
-export function checkSpeculation({ maxDraft = MAX_DRAFT, minMatch = MIN_MATCH }: SpeculationOptions): void {
+export function checkSpeculation({ maxDraft = MAX_DRAFT, minMatch = 1 }: SpeculationOptions): void {
   for (const [place, value, max] of [['maxDraft', maxDraft, 15], ['minMatch', minMatch, 64]] as const) {
     if (!Number.isInteger(value) || value < 1 || value > max) {
       throw new RangeError(messageOf({ place: `speculation.${place}`, expected: `an integer from 1 to ${max}`, got: describe(value) }))
@@ -42,7 +45,7 @@ export interface SpeculativeText {
   /** Tokens that may be read before the text's own sequence has to stop. */
   readonly mostTokens: number
   /** Goes on from a sequence that has read the text but for its last token. */
-  adopt(sequence: Sequence): Promise<void>
+  readonly adopt: (sequence: Sequence) => Promise<void>
 }
 
 export interface Speculator {
@@ -55,8 +58,11 @@ export interface Speculator {
   end(): Promise<void>
 }
 
-const MAX_DRAFT = 7
+const MAX_DRAFT = 3
 const MIN_MATCH = 3
+const MIN_MATCH_OF_BYTES = 8
+/** Bytes and a few special tokens. */
+const LARGEST_BYTE_VOCABULARY = 512
 /** The kernels take so many rows at a time: two and three take as long as four. */
 const ROW_TILE = 4
 /** More pending tokens are a prompt. */
@@ -70,16 +76,14 @@ interface Run {
   nAccepted: number
 }
 
-export function createSpeculator(engine: Engine, known: Int32Array, { maxDraft = MAX_DRAFT, minMatch = MIN_MATCH }: SpeculationOptions): Speculator {
+export function createSpeculator(engine: Engine, known: Int32Array, { maxDraft = MAX_DRAFT, minMatch }: SpeculationOptions): Speculator {
   const vocabSize = engine.backend.program.logits?.width ?? 1
-  const lookup = createPromptLookup(known, minMatch)
+  const lookup = createPromptLookup(known, minMatch ?? (vocabSize <= LARGEST_BYTE_VOCABULARY ? MIN_MATCH_OF_BYTES : MIN_MATCH))
   const rows = new Float32Array((maxDraft + 1) * vocabSize)
   const rowAt = (index: number): Float32Array => rows.subarray(index * vocabSize, (index + 1) * vocabSize)
   let run: Run | null = null
   let draftedTokens = 0
   let acceptedTokens = 0
-  /** Drafts of two tiles: the ones before were right. */
-  let isBold = false
   let nPause = 0
   let pause = 0
 
@@ -89,21 +93,20 @@ export function createSpeculator(engine: Engine, known: Int32Array, { maxDraft =
     if (dropped !== null) await engine.release(dropped.sequence)
   }
   /** The row after the token pushed last, where it was drafted; null where it was not, and nothing of the run is of use. */
-  const goOn = async (current: Run, { pending, adopt }: SpeculativeText): Promise<Float32Array | null> => {
+  const goOn = async (current: Run, text: SpeculativeText): Promise<Float32Array | null> => {
+    const { pending } = text
     if (pending[pending.length - 1] !== current.drafts[current.nAccepted]) {
       pause = current.nAccepted > 0 ? 0 : Math.min(MAX_PAUSE, 2 * pause + 1)
       nPause = pause
-      isBold = false
       await drop()
       return null
     }
     current.nAccepted++
     acceptedTokens++
     if (current.nAccepted === current.drafts.length) {
-      isBold = true
       pause = 0
       run = null
-      await adopt(current.sequence)
+      await text.adopt(current.sequence)
     }
     return rowAt(current.nAccepted)
   }
@@ -114,7 +117,7 @@ export function createSpeculator(engine: Engine, known: Int32Array, { maxDraft =
       nPause--
       return []
     }
-    const nRows = ROW_TILE * (Math.ceil((pending.length + 1) / ROW_TILE) + Number(isBold))
+    const nRows = Math.max(maxDraft + 1, ROW_TILE * Math.ceil((pending.length + 1) / ROW_TILE))
     return lookup.draft(Math.max(0, Math.min(maxDraft, mostTokens - pending.length, nRows - pending.length)))
   }
 

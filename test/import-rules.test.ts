@@ -95,6 +95,10 @@ test('turns know of batches, their scheduler of backends, and neither of session
   expectOnly('src/scheduler', 'src/turn', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
 })
 test('the store of states imports no storage', () => expectOnly('src/state-store', 'src/lock', 'src/mamba', 'src/session', 'src/state', ...BASE))
+test('speculation knows of sequences, not of sessions', () => {
+  expectOnly('src/speculation', 'src/engine', 'src/prompt-lookup', ...BASE)
+  expectOnly('src/prompt-lookup')
+})
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
 test('assembly imports only itself', () => expectOnly('assembly'))
 

@@ -21,8 +21,8 @@ async function chunksOf(prompt: Prompt, options: GenerateOptions): Promise<Gener
 }
 
 /** What repeats: all but the times. */
-function withoutTimes({ text, ids, finishReason, stop, eos, seed, usage }: Completion): Omit<Completion, 'timings'> {
-  return { text, ids, finishReason, stop, eos, seed, usage }
+function withoutTimes({ text, ids, finishReason, stop, eos, seed, usage, speculation }: Completion): Omit<Completion, 'timings'> {
+  return { text, ids, finishReason, stop, eos, seed, usage, speculation }
 }
 
 describe('pieces', () => {
