@@ -98,6 +98,7 @@ async function act(stage: Stage, seed: number): Promise<void> {
     for (let tick = numbers.integer(0, most); tick > 0; tick--) await Promise.resolve()
   }
   const optionsOf = (): SamplerOptions => ({ seed: numbers.integer(0, 1000), temperature: numbers.integer(0, 3) / 2, topK: numbers.integer(0, 20), repetitionPenalty: numbers.integer(0, 1) ? 1 : 1.2 })
+  const speculationOf = () => ({ speculation: numbers.integer(0, 1) === 0 ? { maxDraft: numbers.integer(1, 9), minMatch: numbers.integer(1, 2) } : undefined })
   /** A signal that comes sooner or later, or never. */
   const signalOf = (): AbortSignal => {
     const controller = new AbortController()
@@ -156,14 +157,14 @@ async function act(stage: Stage, seed: number): Promise<void> {
       const options = optionsOf()
       const maxTokens = numbers.integer(0, 25)
       const want = await oracle.next(text.ids, maxTokens, options)
-      tally.ids('complete', (await text.session.complete({ ...options, maxTokens, ignoreEos: true })).ids, want)
+      tally.ids('complete', (await text.session.complete({ ...options, ...speculationOf(), maxTokens, ignoreEos: true })).ids, want)
       text.ids.push(...want)
     },
     async completeAborted(text) {
       await filled(text)
       const [before, options, maxTokens] = [text.ids.length, optionsOf(), numbers.integer(1, 25)]
       const want = await oracle.next(text.ids, maxTokens, options)
-      await abortable(text.session.complete({ ...options, maxTokens, ignoreEos: true, signal: signalOf() }))
+      await abortable(text.session.complete({ ...options, ...speculationOf(), maxTokens, ignoreEos: true, signal: signalOf() }))
       const count = text.session.position - before
       tally.ids('complete, aborted', [Number(count >= 0 && count <= maxTokens)], [1])
       // The next comparison tells whether it was these.
@@ -175,7 +176,7 @@ async function act(stage: Stage, seed: number): Promise<void> {
       const want = await oracle.next(text.ids, maxTokens, options)
       const stopAfter = numbers.integer(1, 30)
       const got: number[] = []
-      for await (const chunk of text.session.generate({ ...options, maxTokens, ignoreEos: true })) {
+      for await (const chunk of text.session.generate({ ...options, ...speculationOf(), maxTokens, ignoreEos: true })) {
         got.push(...chunk.ids)
         if (numbers.integer(0, 5) === 0) await new Promise((resolve) => setImmediate(resolve))
         if (got.length >= stopAfter) break
@@ -224,7 +225,7 @@ async function act(stage: Stage, seed: number): Promise<void> {
     async fresh() {
       const [ids, options, maxTokens] = [idsOf(250), optionsOf(), numbers.integer(0, 20)]
       const want = await oracle.next(ids, maxTokens, options)
-      const done = await abortable(mamba.complete(ids, { ...options, maxTokens, ignoreEos: true, signal: signalOf() }))
+      const done = await abortable(mamba.complete(ids, { ...options, ...speculationOf(), maxTokens, ignoreEos: true, signal: signalOf() }))
       tally.ids('complete of the model', done?.ids ?? want, want)
     },
     async score() {
