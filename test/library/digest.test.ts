@@ -31,7 +31,7 @@ test('they are all different, and there is one for each architecture in each for
   expect(new Set(all.map((entry) => entry.digest)).size).toBe(all.length)
   // The embedded model is classics-8m, written in 8 bits beforehand: rounded here while it loads, it is the same.
   expect(all.find(({ model, dtype }) => model === 'test/models/classics-8m' && dtype === 'q8_0')?.digest).toBe(embedded.digest)
-  for (const name of ['mamba', 'falcon_mamba', 'mamba2', 'mamba2_groups']) {
+  for (const name of ['mamba', 'falcon_mamba', 'mamba2', 'mamba2_groups', 'bamba', 'falcon_h1', 'granitemoehybrid', 'granitemoehybrid_moe', 'jamba', 'nemotron_h', 'zamba2']) {
     expect(all.filter(({ model }) => model === `test/fixtures/models/${name}`).map(({ dtype }) => dtype), name).toEqual(['f32', 'q8_0'])
   }
 })

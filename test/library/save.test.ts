@@ -55,7 +55,7 @@ describe('a saved session goes on', () => {
   const engines: readonly (readonly [string, LoadOptions])[] = [
     ['scalar', { build: 'scalar', threads: 1 }], ['simd', { build: 'simd', threads: 1 }], ['two threads', { threads: 2 }], ['one slot', { maxBatch: 1 }], ['a cache', { prefixCache: { maxBytes: 1e6 } }]
   ]
-  test.each(['mamba', 'mamba2_groups', 'falcon_mamba'])('%s, from any engine in any other', async (name) => {
+  test.each(['mamba', 'mamba2_groups', 'falcon_mamba', 'bamba', 'jamba', 'zamba2'])('%s, from any engine in any other', async (name) => {
     const saved = new Map<string, Uint8Array>()
     let expected: readonly number[] | undefined
     for (const [engine, options] of engines) {
