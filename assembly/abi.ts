@@ -200,14 +200,11 @@ export const FORMAT_Q8_0: i32 = 3
 export const FORMAT_Q4_0: i32 = 4
 /** Inputs that share a scale in the quantized formats. */
 export const QUANT_BLOCK: i32 = 32
-/**
- * Scales are stored 2^10 times as large, and those of the activations 2^10 times as small: exact, and no scale is a subnormal half,
- * whose conversion halves the speed (trained 8-bit models have many).
- */
-export const SCALE_SHIFT: i32 = 10
-/** Bytes of a panel's block: PANEL_ROWS scales in f16, PANEL_ROWS × QUANT_BLOCK weights. */
-export const Q8_0_BLOCK_BYTES: i32 = 272
-export const Q4_0_BLOCK_BYTES: i32 = 144
+/** Bytes of a panel's block: PANEL_ROWS scales in f32, PANEL_ROWS × QUANT_BLOCK weights. */
+export const Q8_0_BLOCK_BYTES: i32 = 288
+export const Q4_0_BLOCK_BYTES: i32 = 160
+/** Rows 4 to 7 of a panel in 4 bits are read so many times as large, and their scales stored so many times as small. */
+export const HIGH_ROWS_FACTOR: i32 = 16
 /** Rows that a linear op takes at a time: their activations stay in L2 while the panels pass through L1. */
 export const ROW_BLOCK: i32 = 64
 

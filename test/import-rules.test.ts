@@ -59,7 +59,7 @@ describe('the reader of imports', () => {
 })
 
 /** What everybody may import: none of it imports more than the platform's interface. */
-const BASE = ['src/errors', 'src/elementary']
+const BASE = ['src/errors', 'src/elementary', 'src/half']
 
 test('program imports nothing above it', () => expectOnly('src/program', ...BASE))
 test('model imports program, and the readers of a checkpoint’s config', () => expectOnly('src/model', 'src/program', 'src/checkpoint/json', ...BASE))
@@ -76,7 +76,7 @@ test('checkpoint imports nothing above it', () => {
 })
 test('tokenizer imports nothing above it', () => expectOnly('src/tokenizer', '@huggingface/tokenizers', ...BASE))
 test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/random', ...BASE))
-test.each(['src/errors', 'src/elementary', 'src/lock'])('%s imports nothing', (place) => expectOnly(place))
+test.each(['src/errors', 'src/elementary', 'src/half', 'src/lock'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
   expectOnly('src/stop-strings', 'src/errors')

@@ -2,7 +2,7 @@
  * ggml's quantized tensors as float32: blocks of 32 with a scale each, as `dequantize_row_q8_0` and `dequantize_row_q4_0` have them.
  * The products of a half and a small integer are exact in float32.
  */
-import { F16_VALUES } from './half.ts'
+import { F16_VALUES } from '../half.ts'
 
 /** A block type that can be read as float32. */
 export interface BlockDecoder {

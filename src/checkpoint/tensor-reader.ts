@@ -4,7 +4,7 @@
  */
 import { CheckpointError, UnsupportedError } from '../errors.ts'
 import { BLOCK_DECODERS, type BlockDecoder } from './gguf-blocks.ts'
-import { F16_VALUES } from './half.ts'
+import { F16_VALUES } from '../half.ts'
 import type { TensorEntry } from './safetensors.ts'
 
 export interface ReadTensorOptions {

@@ -122,8 +122,8 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
       const format = formatOfLayout(layoutOf(op.weight))
       const { blockElements } = FORMATS[format]
       if (format === 'f32') return 0
-      // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs.
-      return blockElements === 1 ? 4 * PANEL_ROWS * op.x.width : ROW_BLOCK * op.x.width * (2 + 8 / blockElements)
+      // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs, and then a panel in 16 bits.
+      return blockElements === 1 ? 4 * PANEL_ROWS * op.x.width : op.x.width * (ROW_BLOCK * (2 + 8 / blockElements) + 2 * PANEL_ROWS) + ALIGN_BYTES
     }
     case 'embed':
     case 'gatherRows': return 0

@@ -3,8 +3,8 @@
  * must have one that serves both. The formats of panels are drawn in assembly/formats.
  */
 
-import { LANES, PANEL_ROWS, SCALE_SHIFT } from '../../../assembly/abi.ts'
-import { UnsupportedError } from '../../errors.ts'
+import { HIGH_ROWS_FACTOR, LANES, PANEL_ROWS, Q4_0_BLOCK_BYTES, Q8_0_BLOCK_BYTES } from '../../../assembly/abi.ts'
+import { F16_VALUES } from '../../half.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
 
@@ -84,7 +84,8 @@ export function packedBytes(layout: PackedLayout): number {
     case 'plain': return 4 * roundUp(layout.size, PANEL_ROWS)
     case 'panels': {
       const { blockElements, blockBytes } = FORMATS[layout.format]
-      return (roundUp(layout.nOut, PANEL_ROWS) * layout.nIn * blockBytes) / blockElements
+      const panelBytes = isBlockFormat(layout.format) ? PANEL_BLOCK_BYTES[layout.format] : PANEL_ROWS * blockBytes
+      return ((roundUp(layout.nOut, PANEL_ROWS) / PANEL_ROWS) * layout.nIn * panelBytes) / blockElements
     }
     case 'taps': return 4 * roundUp(layout.width, LANES) * layout.nTaps
     case 'tiles': return 4 * (layout.dInner / layout.groupChannels) * roundUp(layout.groupChannels, LANES) * layout.dState
@@ -133,39 +134,33 @@ function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: nu
   }
 }
 
-const SCALES_BYTES = 2 * PANEL_ROWS
+const SCALES_BYTES = 4 * PANEL_ROWS
 
-/** The bits of a finite half · 2^SCALE_SHIFT, exactly. A scale of 64 or more, for weights beyond 8000, is an UnsupportedError. */
-function shiftedHalf(bits: number): number {
-  const exponent = (bits >> 10) & 31
-  let fraction = bits & 1023
-  if (exponent + SCALE_SHIFT > 30) {
-    throw new UnsupportedError({ place: 'scale of a quantized block', expected: `less than ${2 ** (16 - SCALE_SHIFT)}`, got: `${(1 + fraction / 1024) * 2 ** (exponent - 15)}` })
-  }
-  if (exponent > 0) return bits + (SCALE_SHIFT << 10)
-  if (fraction === 0) return bits
-  // A subnormal half counts 2^-24: shifted up until its first bit is the implicit one.
-  let shifted = SCALE_SHIFT + 1
-  for (; fraction < 1024; fraction *= 2) shifted--
-  return (bits & 0x8000) | (shifted << 10) | (fraction & 1023)
+/** Bytes of a panel for 32 inputs. */
+const PANEL_BLOCK_BYTES = { q8_0: Q8_0_BLOCK_BYTES, q4_0: Q4_0_BLOCK_BYTES } as const
+type BlockFormat = keyof typeof PANEL_BLOCK_BYTES
+
+function isBlockFormat(format: WeightFormat): format is BlockFormat {
+  return Object.hasOwn(PANEL_BLOCK_BYTES, format)
 }
 
-function packBlocks(target: Uint8Array, { nIn, format }: { nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
+function packBlocks(target: Uint8Array, { nIn, format }: { nIn: number; format: BlockFormat }, values: WeightData, first: number): void {
   const { blockElements, blockBytes } = FORMATS[format]
+  const floats = new Float32Array(target.buffer, target.byteOffset, target.byteLength / 4)
   const rowBlocks = nIn / blockElements
   const nBlocks = values.length / blockBytes
   for (let i = 0, source = 0; i < nBlocks; i++, source += blockBytes) {
     const block = first / blockElements + i
     const row = Math.floor(block / rowBlocks)
     const lane = row % PANEL_ROWS
-    const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_ROWS * blockBytes
-    const scale = shiftedHalf(values[source] | (values[source + 1] << 8))
-    target[place + 2 * lane] = scale
-    target[place + 2 * lane + 1] = scale >> 8
+    const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_BLOCK_BYTES[format]
+    const scale = F16_VALUES[values[source] | (values[source + 1] << 8)]
     const weights = place + SCALES_BYTES
     if (format === 'q8_0') {
-      for (let k = 0; k < 32; k++) target[weights + (k >> 1) * 16 + 2 * lane + (k & 1)] = values[source + 2 + k]
+      floats[place / 4 + lane] = scale
+      for (let k = 0; k < 32; k++) target[weights + (k >> 2) * 32 + 4 * lane + (k & 1) * 2 + ((k & 2) >> 1)] = values[source + 2 + k] ^ 128
     } else {
+      floats[place / 4 + lane] = lane < 4 ? scale : scale / HIGH_ROWS_FACTOR
       for (let k = 0; k < 32; k++) {
         const nibble = k < 16 ? values[source + 2 + k] & 15 : values[source + 2 + k - 16] >> 4
         const byte = weights + (k >> 2) * 16 + (lane & 3) * 4 + (k & 1) * 2 + ((k & 2) >> 1)
