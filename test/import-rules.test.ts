@@ -59,7 +59,7 @@ describe('the reader of imports', () => {
 })
 
 /** What everybody may import: none of it imports more than the platform's interface. */
-const BASE = ['src/errors', 'src/elementary', 'src/half']
+const BASE = ['src/errors', 'src/elementary', 'src/half', 'src/ggml-blocks']
 
 test('program imports nothing above it', () => expectOnly('src/program', ...BASE))
 test('model imports program, and the readers of a checkpoint’s config', () => expectOnly('src/model', 'src/program', 'src/checkpoint/json', ...BASE))
@@ -79,6 +79,7 @@ test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/ra
 test.each(['src/errors', 'src/elementary', 'src/half', 'src/lock'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
+  expectOnly('src/ggml-blocks', 'src/half')
   expectOnly('src/stop-strings', 'src/errors')
 })
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))

@@ -1,12 +1,15 @@
 /**
- * Linear on quantized panels: q8_0 and q4_0 by one kernel. For each block of 32 inputs the integer sums are exact,
- * then out += sum · (weight scale · activation scale), blocks in sequence.
+ * Linear on quantized panels: every form by one kernel for a row and one for many. For each block of inputs the integer sums are exact, then
+ * out += sum · (weight scale · activation scale) and, where the weights have minima, out += minimum · (sum of the activations), blocks in
+ * sequence.
  */
 
-import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS, QUANT_BLOCK } from '../abi'
+import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS } from '../abi'
 import { at, pointer, scratchOf, word } from '../control'
 import { afterActivations, integersOf, quantizeRows, scalesOf } from '../formats/activations'
-import { blockBytes, blockPanelBytes, integerWeight, isQ8, scaleOf, weightsOf } from '../formats/blocks'
+import {
+  blockBytes, blockInputs, blockPanelBytes, formatOf, hasMinima, integersIn, integerWeight, isBytes, minimaOf, minimumOf, scaleOf, zeroOf
+} from '../formats/blocks'
 import { multiplyAdd } from '../math/multiply-add'
 import { storeOutput, storePanel } from './linear-panel'
 
@@ -14,7 +17,7 @@ import { storeOutput, storePanel } from './linear-panel'
 export function quantizeInputs(control: usize, op: usize, thread: i32, block: i32, count: i32): usize {
   const stride = word(op, LINEAR_X_STRIDE)
   const inputs = scratchOf(control, thread)
-  quantizeRows(at(pointer(op, LINEAR_X), block * stride), stride, count, word(op, LINEAR_N_IN), inputs)
+  quantizeRows(at(pointer(op, LINEAR_X), block * stride), stride, count, word(op, LINEAR_N_IN), blockInputs(word(op, LINEAR_FORMAT)), inputs)
   return inputs
 }
 
@@ -28,7 +31,7 @@ function panelAt(op: usize, panel: i32): usize {
 // @ts-ignore: decorator
 @inline
 function quadBytes<F>(): usize {
-  return isQ8<F>() ? 32 : 16
+  return isBytes(formatOf<F>()) ? 32 : 16
 }
 
 /** In memory: see CONSTANTS in assembly/math/exp.ts. */
@@ -40,27 +43,27 @@ const HIGH_NIBBLES: usize = memory.data<u16>([240, 240, 240, 240, 240, 240, 240,
 // @ts-ignore: decorator
 @inline
 function lowMask<F>(): v128 {
-  return isQ8<F>() ? v128.load(LOW_BYTES) : v128.load(LOW_NIBBLES)
+  return isBytes(formatOf<F>()) ? v128.load(LOW_BYTES) : v128.load(LOW_NIBBLES)
 }
 
-/** The same of rows 4–7, which q4_0 has 16 times as large. */
+/** The same of rows 4–7, where nibbles are 16 times as large. */
 // @ts-ignore: decorator
 @inline
 function highMask<F>(): v128 {
-  return isQ8<F>() ? v128.load(LOW_BYTES) : v128.load(HIGH_NIBBLES)
+  return isBytes(formatOf<F>()) ? v128.load(LOW_BYTES) : v128.load(HIGH_NIBBLES)
 }
 
-/** The 16 bytes with rows 4–7 of four inputs, given those with rows 0–3: in q4_0 they are the same. */
+/** The 16 bytes with rows 4–7 of four inputs, given those with rows 0–3: of nibbles they are the same. */
 // @ts-ignore: decorator
 @inline
 function highQuad<F>(quad: usize, low: v128): v128 {
-  return isQ8<F>() ? v128.load(quad, 16) : low
+  return isBytes(formatOf<F>()) ? v128.load(quad, 16) : low
 }
 
 // @ts-ignore: decorator
 @inline
 function secondInputs<F>(lanes: v128, mask: v128): v128 {
-  return isQ8<F>() ? i16x8.shr_u(lanes, 8) : v128.and(i16x8.shr_u(lanes, 8), mask)
+  return isBytes(formatOf<F>()) ? i16x8.shr_u(lanes, 8) : v128.and(i16x8.shr_u(lanes, 8), mask)
 }
 
 // @ts-ignore: decorator
@@ -76,18 +79,27 @@ function addQuad<F>(sum: v128, first: v128, second: v128, lanes: v128, mask: v12
   return addDot(addDot(sum, first, v128.and(lanes, mask)), second, secondInputs<F>(lanes, mask))
 }
 
-/** total + integer sum · scale. */
+/** Where integer sums of rows 0–3 start, given Σ x: stored integers are 128 too large, or 8, or as they are. */
 // @ts-ignore: decorator
 @inline
-function addScaled(total: v128, sum: v128, scale: v128): v128 {
-  return multiplyAdd(f32x4.convert_i32x4_s(sum), scale, total)
+function lowStart<F>(sums: v128): v128 {
+  if (hasMinima(formatOf<F>())) return i32x4.splat(0)
+  return i32x4.neg(i32x4.shl(sums, isBytes(formatOf<F>()) ? 7 : 3))
 }
 
-/** Where integer sums start, given −8 · Σ x: stored weights are 128 too large, or 8. */
+/** Of rows 4–7. */
 // @ts-ignore: decorator
 @inline
-function lowStart<F>(minusEightSums: v128): v128 {
-  return isQ8<F>() ? i32x4.shl(minusEightSums, 4) : minusEightSums
+function highStart<F>(sums: v128): v128 {
+  return hasMinima(formatOf<F>()) ? i32x4.splat(0) : i32x4.neg(i32x4.shl(sums, 7))
+}
+
+/** Adds a block's part of rows 0–3 or, with offset 16, of rows 4–7: `scale` and `sums` are those of the activations. */
+// @ts-ignore: decorator
+@inline
+function addBlock<F>(total: v128, sum: v128, block: usize, offset: usize, scale: v128, sums: v128): v128 {
+  total = multiplyAdd(f32x4.convert_i32x4_s(sum), f32x4.mul(v128.load(block + offset), scale), total)
+  return hasMinima(formatOf<F>()) ? multiplyAdd(v128.load(minimaOf(block) + offset), f32x4.mul(f32x4.convert_i32x4_s(sums), scale), total) : total
 }
 
 /**
@@ -102,11 +114,13 @@ export function oneRowQuantized<F>(op: usize, inputs: usize, block: i32, count: 
 
 function fourPanels<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32, panel: i32, distance: i32): void {
   const nIn = word(op, LINEAR_N_IN)
-  const nBlocks = count * nIn / QUANT_BLOCK
+  const width = blockInputs(formatOf<F>())
+  const rowBlocks = nIn / width
+  const nBlocks = count * rowBlocks
   const low = lowMask<F>()
   const high = highMask<F>()
   let x = integersOf(inputs, row, nIn)
-  let scales = scalesOf(inputs, count, row, nIn)
+  let scales = scalesOf(inputs, count, row, nIn, rowBlocks)
   let a = panelAt(op, panel)
   let b = panelAt(op, panel + distance)
   let c = panelAt(op, panel + 2 * distance)
@@ -120,29 +134,20 @@ function fourPanels<F>(op: usize, inputs: usize, block: i32, count: i32, row: i3
   let d0 = f32x4.splat(0)
   let d1 = f32x4.splat(0)
   for (const stop = x + (<usize>nIn << 1); x < stop; ) {
-    const minusEightSums = v128.load32_splat(at(scales, nBlocks))
-    let s0 = lowStart<F>(minusEightSums)
-    let s1 = i32x4.shl(minusEightSums, 4)
+    const sums = v128.load32_splat(at(scales, nBlocks))
+    let s0 = lowStart<F>(sums)
+    let s1 = highStart<F>(sums)
     let t0 = s0
     let t1 = s1
     let u0 = s0
     let u1 = s1
     let v0 = s0
     let v1 = s1
-    const scale = v128.load32_splat(scales)
-    const scaleA0 = f32x4.mul(v128.load(a), scale)
-    const scaleA1 = f32x4.mul(v128.load(a, 16), scale)
-    const scaleB0 = f32x4.mul(v128.load(b), scale)
-    const scaleB1 = f32x4.mul(v128.load(b, 16), scale)
-    const scaleC0 = f32x4.mul(v128.load(c), scale)
-    const scaleC1 = f32x4.mul(v128.load(c, 16), scale)
-    const scaleD0 = f32x4.mul(v128.load(d), scale)
-    const scaleD1 = f32x4.mul(v128.load(d, 16), scale)
-    a = weightsOf(a)
-    b = weightsOf(b)
-    c = weightsOf(c)
-    d = weightsOf(d)
-    for (const blockStop = x + (QUANT_BLOCK << 1); x < blockStop; x += 8) {
+    a = integersIn(formatOf<F>(), a)
+    b = integersIn(formatOf<F>(), b)
+    c = integersIn(formatOf<F>(), c)
+    d = integersIn(formatOf<F>(), d)
+    for (const blockStop = x + (width << 1); x < blockStop; x += 8) {
       const first = v128.load32_splat(x)
       const second = v128.load32_splat(x, 4)
       let lanes = v128.load(a)
@@ -162,14 +167,15 @@ function fourPanels<F>(op: usize, inputs: usize, block: i32, count: i32, row: i3
       c += quadBytes<F>()
       d += quadBytes<F>()
     }
-    a0 = addScaled(a0, s0, scaleA0)
-    a1 = addScaled(a1, s1, scaleA1)
-    b0 = addScaled(b0, t0, scaleB0)
-    b1 = addScaled(b1, t1, scaleB1)
-    c0 = addScaled(c0, u0, scaleC0)
-    c1 = addScaled(c1, u1, scaleC1)
-    d0 = addScaled(d0, v0, scaleD0)
-    d1 = addScaled(d1, v1, scaleD1)
+    const scale = v128.load32_splat(scales)
+    a0 = addBlock<F>(a0, s0, a - blockBytes(formatOf<F>()), 0, scale, sums)
+    a1 = addBlock<F>(a1, s1, a - blockBytes(formatOf<F>()), 16, scale, sums)
+    b0 = addBlock<F>(b0, t0, b - blockBytes(formatOf<F>()), 0, scale, sums)
+    b1 = addBlock<F>(b1, t1, b - blockBytes(formatOf<F>()), 16, scale, sums)
+    c0 = addBlock<F>(c0, u0, c - blockBytes(formatOf<F>()), 0, scale, sums)
+    c1 = addBlock<F>(c1, u1, c - blockBytes(formatOf<F>()), 16, scale, sums)
+    d0 = addBlock<F>(d0, v0, d - blockBytes(formatOf<F>()), 0, scale, sums)
+    d1 = addBlock<F>(d1, v1, d - blockBytes(formatOf<F>()), 16, scale, sums)
     scales += 4
   }
   storePanel(op, block + row, panel, a0, a1)
@@ -180,23 +186,22 @@ function fourPanels<F>(op: usize, inputs: usize, block: i32, count: i32, row: i3
 
 function onePanel<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32, panel: i32): void {
   const nIn = word(op, LINEAR_N_IN)
-  const nBlocks = count * nIn / QUANT_BLOCK
+  const width = blockInputs(formatOf<F>())
+  const rowBlocks = nIn / width
+  const nBlocks = count * rowBlocks
   const low = lowMask<F>()
   const high = highMask<F>()
   let x = integersOf(inputs, row, nIn)
-  let scales = scalesOf(inputs, count, row, nIn)
+  let scales = scalesOf(inputs, count, row, nIn, rowBlocks)
   let weights = panelAt(op, panel)
   let a0 = f32x4.splat(0)
   let a1 = f32x4.splat(0)
   for (const stop = x + (<usize>nIn << 1); x < stop; ) {
-    const minusEightSums = v128.load32_splat(at(scales, nBlocks))
-    let s0 = lowStart<F>(minusEightSums)
-    let s1 = i32x4.shl(minusEightSums, 4)
-    const scale = v128.load32_splat(scales)
-    const scale0 = f32x4.mul(v128.load(weights), scale)
-    const scale1 = f32x4.mul(v128.load(weights, 16), scale)
-    weights = weightsOf(weights)
-    for (const blockStop = x + (QUANT_BLOCK << 1); x < blockStop; x += 8) {
+    const sums = v128.load32_splat(at(scales, nBlocks))
+    let s0 = lowStart<F>(sums)
+    let s1 = highStart<F>(sums)
+    weights = integersIn(formatOf<F>(), weights)
+    for (const blockStop = x + (width << 1); x < blockStop; x += 8) {
       const first = v128.load32_splat(x)
       const second = v128.load32_splat(x, 4)
       const lanes = v128.load(weights)
@@ -204,8 +209,9 @@ function onePanel<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32,
       s1 = addQuad<F>(s1, first, second, highQuad<F>(weights, lanes), high)
       weights += quadBytes<F>()
     }
-    a0 = addScaled(a0, s0, scale0)
-    a1 = addScaled(a1, s1, scale1)
+    const scale = v128.load32_splat(scales)
+    a0 = addBlock<F>(a0, s0, weights - blockBytes(formatOf<F>()), 0, scale, sums)
+    a1 = addBlock<F>(a1, s1, weights - blockBytes(formatOf<F>()), 16, scale, sums)
     scales += 4
   }
   storePanel(op, block + row, panel, a0, a1)
@@ -213,20 +219,21 @@ function onePanel<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32,
 
 /**
  * A panel's integers in 16 bits, after the activations in scratch: row 0: k, k + 1, …, row 7: k, k + 1, then k + 2 …: 16 · nIn bytes in L1 for
- * all rows of a block. Rows 4–7 of q4_0 are 16 times as large, as their scales have it.
+ * all rows of a block. Rows 4–7 of nibbles are 16 times as large, as their scales have it.
  */
 export function panelInI16<F>(op: usize, inputs: usize, count: i32, panel: i32): usize {
   const nIn = word(op, LINEAR_N_IN)
   const low = lowMask<F>()
   const high = highMask<F>()
-  const lowZero = i16x8.splat(isQ8<F>() ? 128 : 8)
-  const highZero = i16x8.splat(128)
-  const start = afterActivations(inputs, count, nIn)
+  const zero = zeroOf(formatOf<F>())
+  const lowZero = i16x8.splat(<i16>zero)
+  const highZero = i16x8.splat(<i16>(isBytes(formatOf<F>()) ? zero : zero << 4))
+  const start = afterActivations(inputs, count, nIn, nIn / blockInputs(formatOf<F>()))
   let out = start
   let weights = panelAt(op, panel)
   for (const end = start + (<usize>nIn << 4); out < end; ) {
-    weights = weightsOf(weights)
-    for (const blockEnd = out + (QUANT_BLOCK << 4); out < blockEnd; out += 64) {
+    weights = integersIn(formatOf<F>(), weights)
+    for (const blockEnd = out + (blockInputs(formatOf<F>()) << 4); out < blockEnd; out += 64) {
       const lanes = v128.load(weights)
       const highLanes = highQuad<F>(weights, lanes)
       v128.store(out, i16x8.sub(v128.and(lanes, low), lowZero))
@@ -239,21 +246,33 @@ export function panelInI16<F>(op: usize, inputs: usize, count: i32, panel: i32):
   return start
 }
 
+/** The sum of a block's activations, given the address of their scale. */
+// @ts-ignore: decorator
+@inline
+function scaledSum(scale: usize, nBlocks: i32): v128 {
+  return f32x4.mul(f32x4.convert_i32x4_s(v128.load32_splat(at(scale, nBlocks))), v128.load32_splat(scale))
+}
+
 /**
  * Four rows times one panel, its integers at `weights`: eight integer sums in registers; the eight float totals are touched once a block.
- * The panel's own memory gives the scales.
+ * The panel's own memory gives scales and minima. One pair of inputs a turn: with more of them V8 of Node 20 spills; and the check at its end
+ * saves a jump of thirty instructions.
  */
 export function fourRowsQuantized(op: usize, inputs: usize, block: i32, count: i32, row: i32, panel: i32, weights: usize): void {
   const nIn = word(op, LINEAR_N_IN)
-  const scaleStride = blockBytes(word(op, LINEAR_FORMAT))
+  const format = word(op, LINEAR_FORMAT)
+  const stride = blockBytes(format)
+  const hasMin = hasMinima(format)
+  const blockWidth = <usize>blockInputs(format) << 1
   const rowBytes = <usize>nIn << 1
-  const rowBlocks = nIn / QUANT_BLOCK
+  const rowBlocks = nIn / blockInputs(format)
+  const nBlocks = count * rowBlocks
   let x0 = integersOf(inputs, row, nIn)
   let x1 = x0 + rowBytes
   let x2 = x1 + rowBytes
   let x3 = x2 + rowBytes
-  let scales = scalesOf(inputs, count, row, nIn)
-  let weightScales = panelAt(op, panel)
+  let scales = scalesOf(inputs, count, row, nIn, rowBlocks)
+  let own = panelAt(op, panel)
   let a0 = f32x4.splat(0)
   let a1 = f32x4.splat(0)
   let b0 = f32x4.splat(0)
@@ -271,8 +290,7 @@ export function fourRowsQuantized(op: usize, inputs: usize, block: i32, count: i
     let u1 = s0
     let v0 = s0
     let v1 = s0
-    const blockStop = x0 + (QUANT_BLOCK << 1)
-    // One pair of inputs a turn: more of them, and V8 of Node 20 spills; the check at the end saves a jump of thirty instructions.
+    const blockStop = x0 + blockWidth
     do {
       const w0 = v128.load(weights)
       const w1 = v128.load(weights, 16)
@@ -294,22 +312,38 @@ export function fourRowsQuantized(op: usize, inputs: usize, block: i32, count: i
       x2 += 4
       x3 += 4
     } while (x0 < blockStop)
-    const low = v128.load(weightScales)
-    const high = v128.load(weightScales, 16)
+    const low = v128.load(own)
+    const high = v128.load(own, 16)
     let scale = v128.load32_splat(scales)
-    a0 = addScaled(a0, s0, f32x4.mul(low, scale))
-    a1 = addScaled(a1, s1, f32x4.mul(high, scale))
+    a0 = multiplyAdd(f32x4.convert_i32x4_s(s0), f32x4.mul(low, scale), a0)
+    a1 = multiplyAdd(f32x4.convert_i32x4_s(s1), f32x4.mul(high, scale), a1)
     scale = v128.load32_splat(at(scales, rowBlocks))
-    b0 = addScaled(b0, t0, f32x4.mul(low, scale))
-    b1 = addScaled(b1, t1, f32x4.mul(high, scale))
+    b0 = multiplyAdd(f32x4.convert_i32x4_s(t0), f32x4.mul(low, scale), b0)
+    b1 = multiplyAdd(f32x4.convert_i32x4_s(t1), f32x4.mul(high, scale), b1)
     scale = v128.load32_splat(at(scales, 2 * rowBlocks))
-    c0 = addScaled(c0, u0, f32x4.mul(low, scale))
-    c1 = addScaled(c1, u1, f32x4.mul(high, scale))
+    c0 = multiplyAdd(f32x4.convert_i32x4_s(u0), f32x4.mul(low, scale), c0)
+    c1 = multiplyAdd(f32x4.convert_i32x4_s(u1), f32x4.mul(high, scale), c1)
     scale = v128.load32_splat(at(scales, 3 * rowBlocks))
-    d0 = addScaled(d0, v0, f32x4.mul(low, scale))
-    d1 = addScaled(d1, v1, f32x4.mul(high, scale))
+    d0 = multiplyAdd(f32x4.convert_i32x4_s(v0), f32x4.mul(low, scale), d0)
+    d1 = multiplyAdd(f32x4.convert_i32x4_s(v1), f32x4.mul(high, scale), d1)
+    if (hasMin) {
+      const lowMin = v128.load(minimaOf(own))
+      const highMin = v128.load(minimaOf(own), 16)
+      let sum = scaledSum(scales, nBlocks)
+      a0 = multiplyAdd(lowMin, sum, a0)
+      a1 = multiplyAdd(highMin, sum, a1)
+      sum = scaledSum(at(scales, rowBlocks), nBlocks)
+      b0 = multiplyAdd(lowMin, sum, b0)
+      b1 = multiplyAdd(highMin, sum, b1)
+      sum = scaledSum(at(scales, 2 * rowBlocks), nBlocks)
+      c0 = multiplyAdd(lowMin, sum, c0)
+      c1 = multiplyAdd(highMin, sum, c1)
+      sum = scaledSum(at(scales, 3 * rowBlocks), nBlocks)
+      d0 = multiplyAdd(lowMin, sum, d0)
+      d1 = multiplyAdd(highMin, sum, d1)
+    }
     scales += 4
-    weightScales += scaleStride
+    own += stride
   }
   storePanel(op, block + row, panel, a0, a1)
   storePanel(op, block + row + 1, panel, b0, b1)
@@ -321,19 +355,22 @@ export function fourRowsQuantized(op: usize, inputs: usize, block: i32, count: i
 export function rowsQuantizedScalar(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32): void {
   const nIn = word(op, LINEAR_N_IN)
   const format = word(op, LINEAR_FORMAT)
+  const width = blockInputs(format)
+  const rowBlocks = nIn / width
   for (let row = 0; row < count; row++) {
     for (let output = first * PANEL_ROWS; output < end * PANEL_ROWS; output++) {
       const lane = output % PANEL_ROWS
       let weights = panelAt(op, output / PANEL_ROWS)
       let integers = integersOf(inputs, row, nIn)
-      let scales = scalesOf(inputs, count, row, nIn)
+      let scales = scalesOf(inputs, count, row, nIn, rowBlocks)
       let total: f32 = 0
-      for (let k = 0; k < nIn; k += QUANT_BLOCK) {
+      for (let k = 0; k < nIn; k += width) {
         let sum = 0
-        for (let i = 0; i < QUANT_BLOCK; i++) sum += integerWeight(format, weights, lane, i) * load<i16>(integers + (<usize>i << 1))
+        for (let i = 0; i < width; i++) sum += integerWeight(format, weights, lane, i) * load<i16>(integers + (<usize>i << 1))
         total += <f32>sum * (scaleOf(format, weights, lane) * load<f32>(scales))
+        if (hasMinima(format)) total += minimumOf(weights, lane) * (<f32>load<i32>(at(scales, count * rowBlocks)) * load<f32>(scales))
         weights += blockBytes(format)
-        integers += QUANT_BLOCK << 1
+        integers += width << 1
         scales += 4
       }
       storeOutput(op, block + row, output, total)

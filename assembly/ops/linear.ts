@@ -10,10 +10,12 @@
  * For one row: the weights stream from DRAM once, four distant panels at a time.
  */
 
-import { FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q8_0, LINEAR_FORMAT, LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK } from '../abi'
+import {
+  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK
+} from '../abi'
 import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, F16, F32 } from '../formats/dense'
-import { Q4_0, Q8_0 } from '../formats/blocks'
+import { Bytes, Bytes16, BytesMin, Nibbles, NibblesMin } from '../formats/blocks'
 import { fourRowsDense, oneRowDense, panelInF32, rowsDenseScalar } from './linear-dense'
 import { fourRowsQuantized, oneRowQuantized, panelInI16, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 
@@ -28,8 +30,11 @@ export function linear(control: usize, op: usize, thread: i32): void {
     case FORMAT_F32: dense<F32>(control, op, thread, first, end); break
     case FORMAT_BF16: dense<Bf16>(control, op, thread, first, end); break
     case FORMAT_F16: dense<F16>(control, op, thread, first, end); break
-    case FORMAT_Q8_0: quantized<Q8_0>(control, op, thread, first, end); break
-    default: quantized<Q4_0>(control, op, thread, first, end)
+    case FORMAT_Q8: quantized<Bytes>(control, op, thread, first, end); break
+    case FORMAT_Q4: quantized<Nibbles>(control, op, thread, first, end); break
+    case FORMAT_Q8_MIN: quantized<BytesMin>(control, op, thread, first, end); break
+    case FORMAT_Q4_MIN: quantized<NibblesMin>(control, op, thread, first, end); break
+    default: quantized<Bytes16>(control, op, thread, first, end)
   }
 }
 

@@ -6,7 +6,7 @@ import { createPace } from '../pace.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../program/formats.ts'
 import { elementsOf, type Parameter } from '../program/ops.ts'
 import type { Checkpoint } from './open-checkpoint.ts'
-import { ENCODERS } from './quantize.ts'
+import { encoderFor } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
 import { readTensor } from './tensor-reader.ts'
 
@@ -101,7 +101,8 @@ function createConverter(entry: TensorEntry, parameter: Parameter, format: Weigh
   const asFormat = (bytes: Uint8Array): WeightData =>
     FORMATS[format].blockElements === 1 ? new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2) : bytes
   if (entry.dtype === format.toUpperCase()) return (_values, _first, bytes) => asFormat(bytes)
-  const encoder = ENCODERS[ENCODED[format]]
+  const encoder = encoderFor(format)
+  if (encoder === undefined) throw new TypeError(`${parameter.name}: ${format} is read as it is stored, not made of ${entry.dtype}`)
   return (values, first) => {
     const bytes = new Uint8Array((values.length / encoder.blockElements) * encoder.blockBytes)
     const index = encoder.encode(values, bytes)
@@ -113,8 +114,6 @@ function createConverter(entry: TensorEntry, parameter: Parameter, format: Weigh
     return asFormat(bytes)
   }
 }
-
-const ENCODED = { bf16: 'BF16', f16: 'F16', q8_0: 'Q8_0', q4_0: 'Q4_0' } as const
 
 /** -exp(values), by the package's own exp: A = -exp(A_log), the same bits in every runtime. */
 function negExp(values: Float32Array): Float32Array {

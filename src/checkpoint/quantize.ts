@@ -172,3 +172,13 @@ export const ENCODERS: { readonly [T in EncodedType]: Encoder } = {
   Q8_0: encoderOf('Q8_0', encodeQ80),
   Q4_0: encoderOf('Q4_0', encodeQ40)
 }
+
+/** The encoder of a type by its name in either case, or undefined where this package does not write it. */
+export function encoderFor(name: string): Encoder | undefined {
+  const type = name.toUpperCase()
+  return isEncodedType(type) ? ENCODERS[type] : undefined
+}
+
+function isEncodedType(name: string): name is EncodedType {
+  return Object.hasOwn(ENCODERS, name)
+}

@@ -222,14 +222,6 @@ describe('what no type can hold', () => {
       }
     }
   })
-
-  test('is refused in decoding too, by its block', () => {
-    for (const [type, { blockBytes, decode }] of BLOCK_DECODERS) {
-      const bytes = new Uint8Array(3 * blockBytes)
-      bytes.set([0x00, 0x7c], 2 * blockBytes)
-      expect([type, decode(bytes, new Float32Array(96)).nonFinite]).toEqual([type, 64])
-    }
-  })
 })
 
 test('a slice of a larger array, in a larger buffer', () => {

@@ -1,11 +1,13 @@
 /** Writes a program into linear memory as the records of assembly/abi.ts. */
 
 import * as abi from '../../../assembly/abi.ts'
+import { type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
 import { planBarriers } from '../../program/barriers.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
 import type { MemoryMap } from './memory-map.ts'
 import { formatOfLayout, groupChannels } from './packing.ts'
+import { type BlockForm, blockFormOf } from './panel-blocks.ts'
 
 /** One record: `set` takes word offsets of the ABI. */
 interface Record32 {
@@ -20,8 +22,13 @@ interface Record32 {
   setCode(code: number, out: View): void
 }
 
-const FORMAT_CODES: Readonly<Record<WeightFormat, number>> = {
-  f32: abi.FORMAT_F32, bf16: abi.FORMAT_BF16, f16: abi.FORMAT_F16, q8_0: abi.FORMAT_Q8_0, q4_0: abi.FORMAT_Q4_0
+const FORMAT_CODES: Readonly<Record<Exclude<WeightFormat, BlockFormat> | BlockForm, number>> = {
+  f32: abi.FORMAT_F32, bf16: abi.FORMAT_BF16, f16: abi.FORMAT_F16,
+  q8: abi.FORMAT_Q8, q4: abi.FORMAT_Q4, q8Min: abi.FORMAT_Q8_MIN, q4Min: abi.FORMAT_Q4_MIN, q8Half: abi.FORMAT_Q8_HALF
+}
+
+function formatCode(format: WeightFormat): number {
+  return FORMAT_CODES[isBlockFormat(format) ? blockFormOf(format) : format]
 }
 
 /** `memory` is the whole of wasm memory. */
@@ -52,7 +59,7 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
       words[word] = parameter === null ? 0 : map.parameter(parameter)
     },
     setFormat(word, parameter) {
-      words[word] = FORMAT_CODES[formatOfLayout(map.layout(parameter))]
+      words[word] = formatCode(formatOfLayout(map.layout(parameter)))
     },
     setCode(code, out) {
       words[abi.OP_CODE] = code

@@ -12,10 +12,11 @@
 
 import { CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS, SSD_BLOCK } from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
-import { FORMATS } from '../../program/formats.ts'
+import { isBlockFormat } from '../../ggml-blocks.ts'
 import type { ActivationBuffer, Op, Parameter, Program, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
+import { blockInputsOf } from './panel-blocks.ts'
 
 const PAGE_BYTES = 65536
 /** What wasm can address. */
@@ -120,10 +121,10 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': {
       const format = formatOfLayout(layoutOf(op.weight))
-      const { blockElements } = FORMATS[format]
       if (format === 'f32') return 0
       // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs, and then a panel in 16 bits.
-      return blockElements === 1 ? 4 * PANEL_ROWS * op.x.width : op.x.width * (ROW_BLOCK * (2 + 8 / blockElements) + 2 * PANEL_ROWS) + ALIGN_BYTES
+      if (!isBlockFormat(format)) return 4 * PANEL_ROWS * op.x.width
+      return op.x.width * (ROW_BLOCK * (2 + 8 / blockInputsOf(format)) + 2 * PANEL_ROWS) + ALIGN_BYTES
     }
     case 'embed':
     case 'gatherRows': return 0

@@ -3,10 +3,11 @@
  * must have one that serves both. The formats of panels are drawn in assembly/formats.
  */
 
-import { HIGH_ROWS_FACTOR, LANES, PANEL_ROWS, Q4_0_BLOCK_BYTES, Q8_0_BLOCK_BYTES } from '../../../assembly/abi.ts'
-import { F16_VALUES } from '../../half.ts'
+import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
+import { isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
+import { blockPanelBytes, packBlocks } from './panel-blocks.ts'
 
 export type PackedLayout =
   /** As it is, row-major, padded to whole vectors. */
@@ -83,9 +84,9 @@ export function packedBytes(layout: PackedLayout): number {
   switch (layout.kind) {
     case 'plain': return 4 * roundUp(layout.size, PANEL_ROWS)
     case 'panels': {
-      const { blockElements, blockBytes } = FORMATS[layout.format]
-      const panelBytes = isBlockFormat(layout.format) ? PANEL_BLOCK_BYTES[layout.format] : PANEL_ROWS * blockBytes
-      return ((roundUp(layout.nOut, PANEL_ROWS) / PANEL_ROWS) * layout.nIn * panelBytes) / blockElements
+      const { format, nIn } = layout
+      const panelBytes = isBlockFormat(format) ? blockPanelBytes(format, nIn) : PANEL_ROWS * nIn * FORMATS[format].blockBytes
+      return (roundUp(layout.nOut, PANEL_ROWS) / PANEL_ROWS) * panelBytes
     }
     case 'taps': return 4 * roundUp(layout.width, LANES) * layout.nTaps
     case 'tiles': return 4 * (layout.dInner / layout.groupChannels) * roundUp(layout.groupChannels, LANES) * layout.dState
@@ -113,12 +114,12 @@ type Panels = Extract<PackedLayout, { kind: 'panels' }>
 
 function packPanels({ format, nIn }: Panels, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
-  switch (format) {
-    case 'f32': return packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nIn, group: 1 }, values, first)
-    case 'bf16':
-    case 'f16': return packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nIn, group: 2 }, values, first)
-    case 'q8_0':
-    case 'q4_0': return packBlocks(target, { nIn, format }, values, first)
+  if (isBlockFormat(format)) {
+    packBlocks(target, { nIn, format }, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
+  } else if (format === 'f32') {
+    packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nIn, group: 1 }, values, first)
+  } else {
+    packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nIn, group: 2 }, values, first)
   }
 }
 
@@ -131,43 +132,6 @@ function packDense(target: Float32Array | Uint16Array, { nIn, group }: { nIn: nu
     const panel = Math.floor(row / PANEL_ROWS) * PANEL_ROWS * nIn + (row % PANEL_ROWS) * group
     for (; i < end; i++, column++) target[panel + (column - (column % group)) * PANEL_ROWS + (column % group)] = values[i]
     column = 0
-  }
-}
-
-const SCALES_BYTES = 4 * PANEL_ROWS
-
-/** Bytes of a panel for 32 inputs. */
-const PANEL_BLOCK_BYTES = { q8_0: Q8_0_BLOCK_BYTES, q4_0: Q4_0_BLOCK_BYTES } as const
-type BlockFormat = keyof typeof PANEL_BLOCK_BYTES
-
-function isBlockFormat(format: WeightFormat): format is BlockFormat {
-  return Object.hasOwn(PANEL_BLOCK_BYTES, format)
-}
-
-function packBlocks(target: Uint8Array, { nIn, format }: { nIn: number; format: BlockFormat }, values: WeightData, first: number): void {
-  const { blockElements, blockBytes } = FORMATS[format]
-  const floats = new Float32Array(target.buffer, target.byteOffset, target.byteLength / 4)
-  const rowBlocks = nIn / blockElements
-  const nBlocks = values.length / blockBytes
-  for (let i = 0, source = 0; i < nBlocks; i++, source += blockBytes) {
-    const block = first / blockElements + i
-    const row = Math.floor(block / rowBlocks)
-    const lane = row % PANEL_ROWS
-    const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_BLOCK_BYTES[format]
-    const scale = F16_VALUES[values[source] | (values[source + 1] << 8)]
-    const weights = place + SCALES_BYTES
-    if (format === 'q8_0') {
-      floats[place / 4 + lane] = scale
-      for (let k = 0; k < 32; k++) target[weights + (k >> 2) * 32 + 4 * lane + (k & 1) * 2 + ((k & 2) >> 1)] = values[source + 2 + k] ^ 128
-    } else {
-      floats[place / 4 + lane] = lane < 4 ? scale : scale / HIGH_ROWS_FACTOR
-      for (let k = 0; k < 32; k++) {
-        const nibble = k < 16 ? values[source + 2 + k] & 15 : values[source + 2 + k - 16] >> 4
-        const byte = weights + (k >> 2) * 16 + (lane & 3) * 4 + (k & 1) * 2 + ((k & 2) >> 1)
-        // Rows 0 to 3 in the low halves, rows 4 to 7 in the high.
-        target[byte] = lane < 4 ? (target[byte] & 0xf0) | nibble : (target[byte] & 0x0f) | (nibble << 4)
-      }
-    }
   }
 }
 
