@@ -2,8 +2,8 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { BLOCK_DECODERS } from '../../src/checkpoint/gguf-blocks.ts'
-import { F16_VALUES } from '../../src/half.ts'
-import { ENCODERS, type EncodedType, f16Bits } from '../../src/checkpoint/quantize.ts'
+import { F16_VALUES, f16Bits } from '../../src/half.ts'
+import { ENCODERS, type EncodedType } from '../../src/checkpoint/quantize.ts'
 
 const { fround } = Math
 

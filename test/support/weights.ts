@@ -5,7 +5,7 @@ import type { Numbers } from './numbers.ts'
 
 export interface Weights {
   readonly data: WeightData
-  /** What `data` stands for; exact in f32. */
+  /** What `data` stands for. */
   readonly values: Float32Array
 }
 
@@ -18,7 +18,7 @@ export function randomWeights(numbers: Numbers, format: WeightFormat, count: num
     }
     case 'bf16': return fromHalves(Uint16Array.from({ length: count }, () => numbers.integer(0, 1) * 0x8000 + numbers.integer(0x3c00, 0x3f7f)), valueOfBf16)
     case 'f16': return fromHalves(Uint16Array.from({ length: count }, (_, i) => numbers.integer(0, 1) * 0x8000 + (i % 29 === 0 ? numbers.integer(0, 0x3ff) : numbers.integer(0x1c00, 0x3bff))), valueOfF16)
-    default: return fromBlocks(numbers, BLOCKS[format], count)
+    default: return randomBlocks(numbers, format, count)
   }
 }
 
@@ -96,23 +96,28 @@ const BLOCKS: Readonly<Record<BlockFormat, Block>> = {
   }
 }
 
-function fromBlocks(numbers: Numbers, { elements, bytes, halves, exponent, weight }: Block, count: number): Weights {
+/** The numbers of `count` weights in blocks of a type. */
+export function decodeBlocks(format: BlockFormat, data: Uint8Array, count: number): Float32Array {
+  const { elements, bytes, weight } = BLOCKS[format]
+  return Float32Array.from({ length: count }, (_, i) => {
+    const block = data.subarray(Math.floor(i / elements) * bytes)
+    return weight(block, i % elements, (offset) => valueOfF16(block[offset] | (block[offset + 1] << 8)))
+  })
+}
+
+function randomBlocks(numbers: Numbers, format: BlockFormat, count: number): Weights {
+  const { elements, bytes, halves, exponent } = BLOCKS[format]
   // Where `count` is no whole number of blocks the values alone are of use.
   const nBlocks = Math.ceil(count / elements)
   const data = Uint8Array.from({ length: nBlocks * bytes }, () => numbers.integer(0, 255))
-  const values = new Float32Array(count)
   for (let i = 0; i < nBlocks; i++) {
-    const block = data.subarray(i * bytes, (i + 1) * bytes)
     for (const offset of halves) {
       // Of either sign, at times zero or subnormal.
       const bits = i % 13 === 0 ? numbers.integer(0, 0x3ff) : ((exponent + 15 - 3) << 10) + numbers.integer(0, 0x0c00) + numbers.integer(0, 1) * 0x8000
-      block[offset] = bits & 255
-      block[offset + 1] = bits >> 8
+      data.set([bits & 255, bits >> 8], i * bytes + offset)
     }
-    const half = (offset: number): number => valueOfF16(block[offset] | (block[offset + 1] << 8))
-    for (let k = 0; k < Math.min(elements, count - elements * i); k++) values[elements * i + k] = weight(block, k, half)
   }
-  return { data, values }
+  return { data, values: decodeBlocks(format, data, count) }
 }
 
 /** Every block type of ggml that this package reads. */
