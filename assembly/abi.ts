@@ -309,18 +309,25 @@ export const EXPERT_PANELS: i32 = 64
 export const FORMAT_F32: i32 = 0
 export const FORMAT_BF16: i32 = 1
 export const FORMAT_F16: i32 = 2
-export const FORMAT_Q8_0: i32 = 3
-export const FORMAT_Q4_0: i32 = 4
-/** Inputs that share a scale in the quantized formats. */
+/** Weights in 8 or 4 bits with a scale for each QUANT_BLOCK inputs; the same with a minimum; in 8 bits with a scale for each half of them. */
+export const FORMAT_Q8: i32 = 3
+export const FORMAT_Q4: i32 = 4
+export const FORMAT_Q8_MIN: i32 = 5
+export const FORMAT_Q4_MIN: i32 = 6
+export const FORMAT_Q8_HALF: i32 = 7
 export const QUANT_BLOCK: i32 = 32
-/**
- * Scales are stored 2^10 times as large, and those of the activations 2^10 times as small: exact, and no scale is a subnormal half,
- * whose conversion halves the speed (trained 8-bit models have many).
- */
-export const SCALE_SHIFT: i32 = 10
-/** Bytes of a panel's block: PANEL_ROWS scales in f16, PANEL_ROWS × QUANT_BLOCK weights. */
-export const Q8_0_BLOCK_BYTES: i32 = 272
-export const Q4_0_BLOCK_BYTES: i32 = 144
+export const HALF_QUANT_BLOCK: i32 = 16
+/** Bytes of a panel's block: PANEL_ROWS scales in f32, PANEL_ROWS minima if it has them, the weights. */
+export const Q8_BLOCK_BYTES: i32 = 288
+export const Q4_BLOCK_BYTES: i32 = 160
+export const Q8_MIN_BLOCK_BYTES: i32 = 320
+export const Q4_MIN_BLOCK_BYTES: i32 = 192
+export const Q8_HALF_BLOCK_BYTES: i32 = 160
+/** What is added to weights that have either sign. */
+export const Q8_ZERO: i32 = 128
+export const Q4_ZERO: i32 = 8
+/** Rows 4 to 7 of a panel in 4 bits are read so many times as large, and their scales stored so many times as small. */
+export const HIGH_ROWS_FACTOR: i32 = 16
 /** Rows that a linear op takes at a time: their activations stay in L2 while the panels pass through L1. */
 export const ROW_BLOCK: i32 = 64
 

@@ -6,7 +6,7 @@
 
 import type { Capacity, SteppingBackend } from '../src/backend/backend.ts'
 import { createWasmBackend } from '../src/backend/wasm/wasm-backend.ts'
-import { ENCODERS } from '../src/checkpoint/quantize.ts'
+import { encoderFor } from '../src/checkpoint/quantize.ts'
 import { capacityOf } from '../src/load.ts'
 import { buildModel, type Model, type ModelConfig, readModelConfig } from '../src/model/architectures.ts'
 import { platform } from '../src/platform/node.ts'
@@ -109,12 +109,16 @@ export async function createRandomBackend(model: RandomModel, { format, threads,
   return backend
 }
 
+/** Formats that values can be encoded in: of each form of panels one at least. */
+export const ENCODED_FORMATS = (Object.keys(FORMATS) as WeightFormat[]).filter((format) => encoderFor(format) !== undefined)
+
 /** Values, whole blocks, in a format. */
 export function encodeWeights(format: WeightFormat, values: Float32Array): WeightData {
   if (format === 'f32') return values
   const { blockElements, blockBytes } = FORMATS[format]
   const bytes = new Uint8Array((values.length / blockElements) * blockBytes)
-  const encoder = ENCODERS[({ bf16: 'BF16', f16: 'F16', q8_0: 'Q8_0', q4_0: 'Q4_0' } as const)[format]]
+  const encoder = encoderFor(format)
+  if (encoder === undefined) throw new RangeError(`no encoder for ${format}`)
   const index = encoder.encode(values, bytes)
   if (index >= 0) throw new RangeError(`${values[index]} in ${format}`)
   return blockElements === 1 ? new Uint16Array(bytes.buffer) : bytes

@@ -2,7 +2,7 @@
 
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { mambaToGguf } from './checkpoint/gguf-mamba.ts'
-import { ggufByteLength, type GgufSink, writeGguf } from './checkpoint/gguf-writer.ts'
+import { ggufByteLength, type GgufSink, type GgufTensor, writeGguf } from './checkpoint/gguf-writer.ts'
 import { checkTensors } from './checkpoint/load-parameters.ts'
 import { openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import type { EncodedType } from './checkpoint/quantize.ts'
@@ -23,6 +23,8 @@ export interface ConvertOptions extends ConfigOverrides {
   /** general.name in the file. */
   readonly name: string
   readonly sink: GgufSink
+  /** Called for each tensor before the first is written, with the type that it gets: not every matrix can have the one asked for. */
+  readonly onTensor?: ((tensor: Pick<GgufTensor, 'name' | 'dtype' | 'shape'>) => void) | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((progress: ConvertProgress) => void) | undefined
 }
@@ -31,7 +33,7 @@ export interface ConvertOptions extends ConfigOverrides {
  * Writes a checkpoint as a GGUF file with llama.cpp's names, metadata and tokenizer keys; returns its bytes. Never holds more than a slice.
  * CheckpointError and UnsupportedError as in loading, and for what llama.cpp's architecture has no place for.
  */
-export async function convertToGguf(files: FileSet, { type, name, sink, signal, onProgress, ...overrides }: ConvertOptions): Promise<number> {
+export async function convertToGguf(files: FileSet, { type, name, sink, signal, onTensor, onProgress, ...overrides }: ConvertOptions): Promise<number> {
   const checkpoint = await openCheckpoint(files, { signal })
   try {
     const config = overrideConfig(readModelConfig(checkpoint.config, checkpoint.configPlace), overrides)
@@ -42,6 +44,7 @@ export async function convertToGguf(files: FileSet, { type, name, sink, signal, 
     const ids = { bos: config.bosTokenId, eos: [...new Set([...config.eosTokenIds, ...generationEos])] }
     const tokenizer = found ? writeGgufTokenizer({ ...found, vocabSize: config.vocabSize, ids }) : null
     const contents = mambaToGguf({ config, tensors: checkpoint.tensors, type, name, tokenizer, place: checkpoint.name, signal })
+    for (const tensor of contents.tensors) onTensor?.(tensor)
     return await writeGguf({ ...contents, sink: onProgress ? reporting(sink, ggufByteLength(contents), onProgress) : sink })
   } finally {
     await checkpoint.close()

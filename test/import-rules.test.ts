@@ -59,7 +59,7 @@ describe('the reader of imports', () => {
 })
 
 /** What everybody may import: none of it imports more than the platform's interface. */
-const BASE = ['src/errors', 'src/elementary']
+const BASE = ['src/errors', 'src/elementary', 'src/half', 'src/ggml-blocks']
 
 test('program imports nothing above it', () => expectOnly('src/program', ...BASE))
 test('model imports program, and the readers of a checkpoint’s config', () => expectOnly('src/model', 'src/program', 'src/checkpoint/json', ...BASE))
@@ -81,9 +81,10 @@ test('state imports nothing above it, and of checkpoint the encoders alone', () 
 })
 test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/candidates', 'src/random', ...BASE))
 test('candidates import arithmetic alone', () => expectOnly('src/candidates', 'src/elementary'))
-test.each(['src/errors', 'src/elementary', 'src/lock', 'src/core-imports'])('%s imports nothing', (place) => expectOnly(place))
+test.each(['src/errors', 'src/elementary', 'src/half', 'src/lock', 'src/core-imports'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
+  expectOnly('src/ggml-blocks', 'src/half')
   expectOnly('src/stop-strings', 'src/errors')
 })
 test('the template engine is behind one file, which is apart from the rest', () => {

@@ -9,7 +9,7 @@
 
 import { FORMAT_F16, FORMAT_F32, PANEL_ROWS } from '../abi'
 import { at } from '../control'
-import { halfToFloat, highHalves, lowHalves } from '../math/half'
+import { halfMask, halfToFloat, highHalves, lowHalves } from '../math/half'
 
 /** Formats as types, so that a kernel's branches on them vanish at compile time. */
 export class F32 {}
@@ -22,20 +22,27 @@ export function isF32<F>(): bool {
   return idof<F>() == idof<F32>()
 }
 
+const HIGH_MASK: usize = memory.data<u32>([0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000], 16)
+
+/** What the two below take, to be loaded before a loop. */
+// @ts-ignore: decorator
+@inline
+export function maskOf<F>(): v128 {
+  return idof<F>() == idof<F16>() ? halfMask() : v128.load(HIGH_MASK)
+}
+
 /** Weights of input k, from the lanes that hold k and k + 1. */
 // @ts-ignore: decorator
 @inline
-export function evenWeights<F>(pairs: v128): v128 {
-  return idof<F>() == idof<Bf16>() ? i32x4.shl(pairs, 16) : lowHalves(pairs)
+export function evenWeights<F>(pairs: v128, mask: v128, scale: v128): v128 {
+  return idof<F>() == idof<Bf16>() ? i32x4.shl(pairs, 16) : lowHalves(pairs, mask, scale)
 }
-
-const HIGH_MASK: usize = memory.data<u32>([0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000], 16)
 
 /** Weights of input k + 1. */
 // @ts-ignore: decorator
 @inline
-export function oddWeights<F>(pairs: v128): v128 {
-  return idof<F>() == idof<Bf16>() ? v128.and(pairs, v128.load(HIGH_MASK)) : highHalves(pairs)
+export function oddWeights<F>(pairs: v128, mask: v128, scale: v128): v128 {
+  return idof<F>() == idof<Bf16>() ? v128.and(pairs, mask) : highHalves(pairs, mask, scale)
 }
 
 /** Bytes of a panel. */

@@ -13,16 +13,29 @@ export function halfToFloat(bits: i32): f32 {
   return reinterpret<f32>(((bits << 16) >> 3) & HALF_MASK) * HALF_SCALE
 }
 
+/** What highHalves takes, to be loaded before a loop. */
+// @ts-ignore: decorator
+@inline
+export function halfMask(): v128 {
+  return v128.load(MASK_LANES)
+}
+
+// @ts-ignore: decorator
+@inline
+export function halfScale(): v128 {
+  return v128.load(SCALE_LANES)
+}
+
 /** The halves in the low 16 bits of four lanes. */
 // @ts-ignore: decorator
 @inline
-export function lowHalves(pairs: v128): v128 {
-  return highHalves(i32x4.shl(pairs, 16))
+export function lowHalves(pairs: v128, mask: v128, scale: v128): v128 {
+  return highHalves(i32x4.shl(pairs, 16), mask, scale)
 }
 
 /** The halves in the high 16 bits of four lanes: shifting right keeps the sign in bit 31, the mask drops its copies below. */
 // @ts-ignore: decorator
 @inline
-export function highHalves(pairs: v128): v128 {
-  return f32x4.mul(v128.and(i32x4.shr_s(pairs, 3), v128.load(MASK_LANES)), v128.load(SCALE_LANES))
+export function highHalves(pairs: v128, mask: v128, scale: v128): v128 {
+  return f32x4.mul(v128.and(i32x4.shr_s(pairs, 3), mask), scale)
 }

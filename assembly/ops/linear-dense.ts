@@ -2,7 +2,8 @@
 
 import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS } from '../abi'
 import { at, pointer, word } from '../control'
-import { densePanelBytes, denseWeight, evenWeights, F32, isF32, oddWeights } from '../formats/dense'
+import { densePanelBytes, denseWeight, evenWeights, F32, isF32, maskOf, oddWeights } from '../formats/dense'
+import { halfScale } from '../math/half'
 import { multiplyAdd } from '../math/multiply-add'
 import { storeOutput, storePanel } from './linear-panel'
 
@@ -19,72 +20,93 @@ function pairBytes<F>(): usize {
   return isF32<F>() ? 64 : 32
 }
 
+/** Rows 0–3 of input k at `weights`; the odd input k + 1 is in the same lanes, or in f32 behind. */
 // @ts-ignore: decorator
 @inline
-function lowEven<F>(weights: usize): v128 {
-  return isF32<F>() ? v128.load(weights) : evenWeights<F>(v128.load(weights))
+function lowEven<F>(weights: usize, mask: v128, scale: v128): v128 {
+  return isF32<F>() ? v128.load(weights) : evenWeights<F>(v128.load(weights), mask, scale)
 }
 
 // @ts-ignore: decorator
 @inline
-function highEven<F>(weights: usize): v128 {
-  return isF32<F>() ? v128.load(weights, 16) : evenWeights<F>(v128.load(weights, 16))
+function highEven<F>(weights: usize, mask: v128, scale: v128): v128 {
+  return isF32<F>() ? v128.load(weights, 16) : evenWeights<F>(v128.load(weights, 16), mask, scale)
 }
 
 // @ts-ignore: decorator
 @inline
-function lowOdd<F>(weights: usize): v128 {
-  return isF32<F>() ? v128.load(weights, 32) : oddWeights<F>(v128.load(weights))
+function lowOdd<F>(weights: usize, mask: v128, scale: v128): v128 {
+  return isF32<F>() ? v128.load(weights, 32) : oddWeights<F>(v128.load(weights), mask, scale)
 }
 
 // @ts-ignore: decorator
 @inline
-function highOdd<F>(weights: usize): v128 {
-  return isF32<F>() ? v128.load(weights, 48) : oddWeights<F>(v128.load(weights, 16))
+function highOdd<F>(weights: usize, mask: v128, scale: v128): v128 {
+  return isF32<F>() ? v128.load(weights, 48) : oddWeights<F>(v128.load(weights, 16), mask, scale)
 }
 
-/** One row times panels [first, end), taken in pairs half the range apart: two streams that the prefetcher follows. */
+/** One row times panels [first, end), taken in fours a quarter of the range apart: four streams that the prefetcher follows. */
 export function oneRowDense<F>(op: usize, row: i32, first: i32, end: i32): void {
+  const quarter = (end - first) >> 2
+  for (let panel = first; panel < first + quarter; panel++) fourPanels<F>(op, row, panel, quarter)
+  for (let panel = first + 4 * quarter; panel < end; panel++) onePanel<F>(op, row, panel)
+}
+
+function fourPanels<F>(op: usize, row: i32, panel: i32, distance: i32): void {
   const nIn = word(op, LINEAR_N_IN)
-  const x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
-  const half = (end - first) >> 1
-  for (let panel = first; panel < first + half; panel++) {
-    let near = panelAt(op, panel)
-    let far = panelAt(op, panel + half)
-    let a0 = f32x4.splat(0)
-    let a1 = f32x4.splat(0)
-    let b0 = f32x4.splat(0)
-    let b1 = f32x4.splat(0)
-    let k = x
-    for (const stop = at(x, nIn & ~1); k < stop; k += 8) {
-      const even = v128.load32_splat(k)
-      a0 = multiplyAdd(even, lowEven<F>(near), a0)
-      a1 = multiplyAdd(even, highEven<F>(near), a1)
-      b0 = multiplyAdd(even, lowEven<F>(far), b0)
-      b1 = multiplyAdd(even, highEven<F>(far), b1)
-      const odd = v128.load32_splat(k, 4)
-      a0 = multiplyAdd(odd, lowOdd<F>(near), a0)
-      a1 = multiplyAdd(odd, highOdd<F>(near), a1)
-      b0 = multiplyAdd(odd, lowOdd<F>(far), b0)
-      b1 = multiplyAdd(odd, highOdd<F>(far), b1)
-      near += pairBytes<F>()
-      far += pairBytes<F>()
-    }
-    if (nIn & 1) {
-      const even = v128.load32_splat(k)
-      a0 = multiplyAdd(even, lowEven<F>(near), a0)
-      a1 = multiplyAdd(even, highEven<F>(near), a1)
-      b0 = multiplyAdd(even, lowEven<F>(far), b0)
-      b1 = multiplyAdd(even, highEven<F>(far), b1)
-    }
-    storePanel(op, row, panel, a0, a1)
-    storePanel(op, row, panel + half, b0, b1)
+  const mask = maskOf<F>()
+  const scale = halfScale()
+  let a = panelAt(op, panel)
+  let b = panelAt(op, panel + distance)
+  let c = panelAt(op, panel + 2 * distance)
+  let d = panelAt(op, panel + 3 * distance)
+  let a0 = f32x4.splat(0)
+  let a1 = f32x4.splat(0)
+  let b0 = f32x4.splat(0)
+  let b1 = f32x4.splat(0)
+  let c0 = f32x4.splat(0)
+  let c1 = f32x4.splat(0)
+  let d0 = f32x4.splat(0)
+  let d1 = f32x4.splat(0)
+  let x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
+  for (const stop = at(x, nIn & ~1); x < stop; x += 8) {
+    const even = v128.load32_splat(x)
+    const odd = v128.load32_splat(x, 4)
+    a0 = multiplyAdd(odd, lowOdd<F>(a, mask, scale), multiplyAdd(even, lowEven<F>(a, mask, scale), a0))
+    a1 = multiplyAdd(odd, highOdd<F>(a, mask, scale), multiplyAdd(even, highEven<F>(a, mask, scale), a1))
+    b0 = multiplyAdd(odd, lowOdd<F>(b, mask, scale), multiplyAdd(even, lowEven<F>(b, mask, scale), b0))
+    b1 = multiplyAdd(odd, highOdd<F>(b, mask, scale), multiplyAdd(even, highEven<F>(b, mask, scale), b1))
+    c0 = multiplyAdd(odd, lowOdd<F>(c, mask, scale), multiplyAdd(even, lowEven<F>(c, mask, scale), c0))
+    c1 = multiplyAdd(odd, highOdd<F>(c, mask, scale), multiplyAdd(even, highEven<F>(c, mask, scale), c1))
+    d0 = multiplyAdd(odd, lowOdd<F>(d, mask, scale), multiplyAdd(even, lowEven<F>(d, mask, scale), d0))
+    d1 = multiplyAdd(odd, highOdd<F>(d, mask, scale), multiplyAdd(even, highEven<F>(d, mask, scale), d1))
+    a += pairBytes<F>()
+    b += pairBytes<F>()
+    c += pairBytes<F>()
+    d += pairBytes<F>()
   }
-  if (first + 2 * half < end) onePanel<F>(op, row, end - 1)
+  // Only f32 has odd numbers of inputs.
+  if (isF32<F>() && nIn & 1) {
+    const even = v128.load32_splat(x)
+    a0 = multiplyAdd(even, v128.load(a), a0)
+    a1 = multiplyAdd(even, v128.load(a, 16), a1)
+    b0 = multiplyAdd(even, v128.load(b), b0)
+    b1 = multiplyAdd(even, v128.load(b, 16), b1)
+    c0 = multiplyAdd(even, v128.load(c), c0)
+    c1 = multiplyAdd(even, v128.load(c, 16), c1)
+    d0 = multiplyAdd(even, v128.load(d), d0)
+    d1 = multiplyAdd(even, v128.load(d, 16), d1)
+  }
+  storePanel(op, row, panel, a0, a1)
+  storePanel(op, row, panel + distance, b0, b1)
+  storePanel(op, row, panel + 2 * distance, c0, c1)
+  storePanel(op, row, panel + 3 * distance, d0, d1)
 }
 
 function onePanel<F>(op: usize, row: i32, panel: i32): void {
   const nIn = word(op, LINEAR_N_IN)
+  const mask = maskOf<F>()
+  const scale = halfScale()
   let x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
   let weights = panelAt(op, panel)
   let a0 = f32x4.splat(0)
@@ -92,14 +114,14 @@ function onePanel<F>(op: usize, row: i32, panel: i32): void {
   for (const stop = at(x, nIn & ~1); x < stop; x += 8) {
     const even = v128.load32_splat(x)
     const odd = v128.load32_splat(x, 4)
-    a0 = multiplyAdd(odd, lowOdd<F>(weights), multiplyAdd(even, lowEven<F>(weights), a0))
-    a1 = multiplyAdd(odd, highOdd<F>(weights), multiplyAdd(even, highEven<F>(weights), a1))
+    a0 = multiplyAdd(odd, lowOdd<F>(weights, mask, scale), multiplyAdd(even, lowEven<F>(weights, mask, scale), a0))
+    a1 = multiplyAdd(odd, highOdd<F>(weights, mask, scale), multiplyAdd(even, highEven<F>(weights, mask, scale), a1))
     weights += pairBytes<F>()
   }
-  if (nIn & 1) {
+  if (isF32<F>() && nIn & 1) {
     const even = v128.load32_splat(x)
-    a0 = multiplyAdd(even, lowEven<F>(weights), a0)
-    a1 = multiplyAdd(even, highEven<F>(weights), a1)
+    a0 = multiplyAdd(even, v128.load(weights), a0)
+    a1 = multiplyAdd(even, v128.load(weights, 16), a1)
   }
   storePanel(op, row, panel, a0, a1)
 }
@@ -108,12 +130,14 @@ function onePanel<F>(op: usize, row: i32, panel: i32): void {
 export function panelInF32<F>(op: usize, panel: i32, scratch: usize): usize {
   let weights = panelAt(op, panel)
   if (isF32<F>()) return weights
+  const mask = maskOf<F>()
+  const scale = halfScale()
   const end = scratch + (<usize>word(op, LINEAR_N_IN) << 5)
   for (let out = scratch; out < end; out += 64) {
-    v128.store(out, lowEven<F>(weights))
-    v128.store(out, highEven<F>(weights), 16)
-    v128.store(out, lowOdd<F>(weights), 32)
-    v128.store(out, highOdd<F>(weights), 48)
+    v128.store(out, lowEven<F>(weights, mask, scale))
+    v128.store(out, highEven<F>(weights, mask, scale), 16)
+    v128.store(out, lowOdd<F>(weights, mask, scale), 32)
+    v128.store(out, highOdd<F>(weights, mask, scale), 48)
     weights += pairBytes<F>()
   }
   return scratch
@@ -138,8 +162,8 @@ export function fourRowsDense(op: usize, row: i32, panel: i32, weights: usize): 
   const stop = at(x0, nIn)
   for (;;) {
     if (x0 >= stop) break
-    let w0 = lowEven<F32>(weights)
-    let w1 = highEven<F32>(weights)
+    let w0 = v128.load(weights)
+    let w1 = v128.load(weights, 16)
     let x = v128.load32_splat(x0)
     a0 = multiplyAdd(x, w0, a0)
     a1 = multiplyAdd(x, w1, a1)
@@ -153,8 +177,8 @@ export function fourRowsDense(op: usize, row: i32, panel: i32, weights: usize): 
     d0 = multiplyAdd(x, w0, d0)
     d1 = multiplyAdd(x, w1, d1)
     if (x0 + 4 >= stop) break
-    w0 = lowOdd<F32>(weights)
-    w1 = highOdd<F32>(weights)
+    w0 = v128.load(weights, 32)
+    w1 = v128.load(weights, 48)
     x = v128.load32_splat(x0, 4)
     a0 = multiplyAdd(x, w0, a0)
     a1 = multiplyAdd(x, w1, a1)

@@ -5,16 +5,19 @@
  * eight outputs are two vectors, and no sum crosses lanes. One order of summation for one row and for many: the same bits for prefill,
  * chunks, steps and batches. Threads share the panels.
  *
- * Memory levels, for many rows: a block of ROW_BLOCK rows of x in L2, one panel in L1, ROW_TILE rows × 8 outputs in registers.
- * For one row: the weights stream from DRAM once, two distant panels at a time.
+ * Memory levels, for many rows: a block of ROW_BLOCK rows of x in L2, one panel in L1, expanded to f32 or to 16-bit integers, ROW_TILE rows ×
+ * 8 outputs in registers.
+ * For one row: the weights stream from DRAM once, four distant panels at a time.
  */
 
-import { FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q8_0, LINEAR_FORMAT, LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK } from '../abi'
+import {
+  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK
+} from '../abi'
 import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, F16, F32 } from '../formats/dense'
-import { Q4_0, Q8_0 } from '../formats/blocks'
+import { Bytes, Bytes16, BytesMin, Nibbles, NibblesMin } from '../formats/blocks'
 import { fourRowsDense, oneRowDense, panelInF32, rowsDenseScalar } from './linear-dense'
-import { fourRowsQuantized, oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
+import { fourRowsQuantized, oneRowQuantized, panelInI16, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 
 const ROW_TILE: i32 = 4
 
@@ -30,8 +33,11 @@ export function linearRows(control: usize, op: usize, nRows: i32, thread: i32, f
     case FORMAT_F32: dense<F32>(control, op, nRows, thread, first, end); break
     case FORMAT_BF16: dense<Bf16>(control, op, nRows, thread, first, end); break
     case FORMAT_F16: dense<F16>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q8_0: quantized<Q8_0>(control, op, nRows, thread, first, end); break
-    default: quantized<Q4_0>(control, op, nRows, thread, first, end)
+    case FORMAT_Q8: quantized<Bytes>(control, op, nRows, thread, first, end); break
+    case FORMAT_Q4: quantized<Nibbles>(control, op, nRows, thread, first, end); break
+    case FORMAT_Q8_MIN: quantized<BytesMin>(control, op, nRows, thread, first, end); break
+    case FORMAT_Q4_MIN: quantized<NibblesMin>(control, op, nRows, thread, first, end); break
+    default: quantized<Bytes16>(control, op, nRows, thread, first, end)
   }
 }
 
@@ -63,7 +69,8 @@ function quantized<F>(control: usize, op: usize, nRows: i32, thread: i32, first:
     const tiled = count / ROW_TILE * ROW_TILE
     if (tiled > 0) {
       for (let panel = first; panel < end; panel++) {
-        for (let row = 0; row < tiled; row += ROW_TILE) fourRowsQuantized<F>(op, inputs, block, count, row, panel)
+        const weights = panelInI16<F>(op, inputs, count, panel)
+        for (let row = 0; row < tiled; row += ROW_TILE) fourRowsQuantized(op, inputs, block, count, row, panel, weights)
       }
     }
     for (let row = tiled; row < count; row++) oneRowQuantized<F>(op, inputs, block, count, row, first, end)

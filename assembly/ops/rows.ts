@@ -5,7 +5,7 @@
 
 import {
   CONTROL_LOGIT_ROWS, CONTROL_TOKENS, EMBED_FORMAT, EMBED_OUT, EMBED_OUT_STRIDE, EMBED_WEIGHT, EMBED_WIDTH,
-  FORMAT_Q4_0, FORMAT_Q8_0, GATHER_OUT, GATHER_OUT_STRIDE, GATHER_WIDTH, GATHER_X, GATHER_X_STRIDE, PANEL_ROWS
+  FORMAT_F16, GATHER_OUT, GATHER_OUT_STRIDE, GATHER_WIDTH, GATHER_X, GATHER_X_STRIDE, PANEL_ROWS
 } from '../abi'
 import { at, firstOf, pointer, rowsOf, word } from '../control'
 import { blockPanelBytes, blockWeight } from '../formats/blocks'
@@ -16,7 +16,7 @@ export function embed(control: usize, op: usize, thread: i32): void {
   const nRows = rowsOf(control, op)
   const width = word(op, EMBED_WIDTH)
   const format = word(op, EMBED_FORMAT)
-  const isDense = format != FORMAT_Q8_0 && format != FORMAT_Q4_0
+  const isDense = format <= FORMAT_F16
   const panelBytes = isDense ? densePanelBytes(format, width) : blockPanelBytes(format, width)
   const end = firstOf(control, nRows, thread + 1)
   for (let row = firstOf(control, nRows, thread); row < end; row++) {

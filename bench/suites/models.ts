@@ -2,9 +2,9 @@
 
 import { loadFrom } from '../../src/load.ts'
 import { classics8m } from '../../src/models/classics-8m.ts'
-import { FORMATS, type WeightFormat } from '../../src/program/formats.ts'
+import type { WeightFormat } from '../../src/program/formats.ts'
 import { createModelLines, type ModelLines, threadsLabel } from '../model-lines.ts'
-import { createRandomBackend, createRandomModel, MAMBA_130M, type RandomModel } from '../random-model.ts'
+import { createRandomBackend, createRandomModel, ENCODED_FORMATS, MAMBA_130M, type RandomModel } from '../random-model.ts'
 import type { Core, Group, Suite } from '../suite.ts'
 
 const QUICK_SHAPE = { vocabSize: 96, dModel: 64, nLayers: 2 }
@@ -31,7 +31,7 @@ export const mamba130mSuite: Suite = {
     // A build to be compared has no threads, and leaves no memory for further models.
     const threadCounts = isComparing ? [1] : [1, 2]
     const sizes = isQuick ? { nTokens: 16, nSteps: 1 } : { nTokens: 512, nSteps: 1 }
-    return (Object.keys(FORMATS) as WeightFormat[]).map((format) => (core: Core) =>
+    return ENCODED_FORMATS.map((format) => (core: Core) =>
       groupOf(`${name}, ${format}`, threadCounts, sizes, (threads) => linesOfRandom(model, format, threads, core))
     )
   }

@@ -1,9 +1,9 @@
 /** The ops between the products and the scan: convolution, norm, embedding. In the shapes of mamba-130m. */
 
 import { workOf, type Work } from '../../src/profile.ts'
-import { FORMATS, type WeightFormat } from '../../src/program/formats.ts'
 import { createNumbers } from '../numbers.ts'
 import { createOpBackend, type OpBackend } from '../op-backend.ts'
+import { ENCODED_FORMATS } from '../random-model.ts'
 import { bytes, type Core, elements, type Group, type Line, type Suite } from '../suite.ts'
 
 interface OpShape {
@@ -72,7 +72,7 @@ function linesOf({ backend, run }: OpBackend, { width, nRows, nOps }: OpShape): 
 
 async function embedGroup(core: Core, { vocabSize, width, nRows }: { vocabSize: number; width: number; nRows: number }): Promise<Group> {
   const lines: Line[] = []
-  for (const format of Object.keys(FORMATS) as WeightFormat[]) {
+  for (const format of ENCODED_FORMATS) {
     const { backend, run } = await createOpBackend((builder) => {
       builder.add({ kind: 'embed', weight: builder.parameter('W', [vocabSize, width]), out: builder.buffer('out', width) })
     }, { core, maxRows: nRows, format, vocabSize })

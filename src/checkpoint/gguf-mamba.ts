@@ -167,7 +167,7 @@ export interface ConvertOptions {
 }
 
 /** llama.cpp's LLAMA_FTYPE: what most tensors are of. */
-const FILE_TYPES: Readonly<Record<EncodedType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 }
+const FILE_TYPES: Readonly<Record<EncodedType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, Q4_K: 14, Q6_K: 18, BF16: 32 }
 const QUANTIZATION_VERSION = 2
 /** Of all published models, and what a config has that does not say. */
 const MIXER_NORM_EPS = 1e-6
@@ -277,12 +277,13 @@ function entryOf(tensors: ReadonlyMap<string, TensorEntry>, { name, shape, place
 
 /**
  * The type that a tensor is written in, when the larger matrices are to be of `type`. As in llama.cpp, vectors, norms, the convolution, A and D
- * are F32. The matrix of dt is not quantized, nor is a row that is not whole blocks: both stay as the checkpoint has them.
+ * are F32. The matrix of dt is not quantized and stays as the checkpoint has it. Rows that are not whole superblocks of 256 are Q8_0 instead,
+ * and those that are not whole blocks of 32 stay as they are.
  */
 export function mambaTensorType(ggufName: string, { shape, type, dtype }: { shape: readonly number[]; type: EncodedType; dtype: string }): EncodedType {
   if (shape.length < 2 || !ggufName.endsWith('.weight') || ggufName.includes('ssm_conv1d')) return 'F32'
-  const { blockElements } = ENCODERS[type]
-  if (blockElements === 1) return type
-  if (!ggufName.includes('ssm_dt') && shape[shape.length - 1] % blockElements === 0) return type
+  if (ENCODERS[type].blockElements === 1) return type
+  const fitting = [type, 'Q8_0' as const].find((candidate) => shape[shape.length - 1] % ENCODERS[candidate].blockElements === 0)
+  if (!ggufName.includes('ssm_dt') && fitting !== undefined) return fitting
   return dtype === 'F16' || dtype === 'BF16' ? dtype : 'F32'
 }

@@ -6,7 +6,7 @@ import { createPace } from '../pace.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../program/formats.ts'
 import type { Parameter } from '../program/ops.ts'
 import type { Checkpoint } from './open-checkpoint.ts'
-import { ENCODERS } from './quantize.ts'
+import { encoderFor } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
 import { createSliceMemory, readTensor, type SliceMemory } from './tensor-reader.ts'
 
@@ -113,7 +113,8 @@ function storedAs(format: WeightFormat): Converter {
 function createConverter(entry: TensorEntry, parameter: Parameter, { format, memory }: { format: WeightFormat; memory: SliceMemory }): Converter {
   if (parameter.transform === 'negExp') return negExp
   if (format === 'f32') return (values) => values
-  const encoder = ENCODERS[ENCODED[format]]
+  const encoder = encoderFor(format)
+  if (encoder === undefined) throw new TypeError(`${parameter.name}: ${format} is read as it is stored, not made of ${entry.dtype}`)
   const asFormat = storedAs(format)
   return (values, first) => {
     const bytes = memory.bytes((values.length / encoder.blockElements) * encoder.blockBytes)
@@ -126,8 +127,6 @@ function createConverter(entry: TensorEntry, parameter: Parameter, { format, mem
     return asFormat(values, first, bytes)
   }
 }
-
-const ENCODED = { bf16: 'BF16', f16: 'F16', q8_0: 'Q8_0', q4_0: 'Q4_0' } as const
 
 /** -exp(values), by the package's own exp: A = -exp(A_log), the same bits in every runtime. */
 function negExp(values: Float32Array): Float32Array {

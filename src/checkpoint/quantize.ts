@@ -1,12 +1,14 @@
 /**
  * float32 to the types that tensors are written in: F16 and BF16 by rounding to the nearest (ties to even), Q8_0 and Q4_0 by blocks of 32
  * as ggml's `quantize_row_q8_0_ref` and `quantize_row_q4_0_ref` define them, each operation rounded to float32. (A compiler may fuse a
- * product and a sum: ggml built so differs from its own definition at rare values halfway between two; this does not.)
+ * product and a sum: ggml built so differs from its own definition at rare values halfway between two; this does not.) Q4_K and Q6_K: quantize-k.ts.
  */
+import { f16Bits, f16OfF32Bits } from '../half.ts'
 import { TENSOR_TYPES, type TensorType } from './gguf-types.ts'
+import { encodeQ4K, encodeQ6K } from './quantize-k.ts'
 
 /** Types that can be written. */
-export type EncodedType = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0'
+export type EncodedType = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0' | 'Q4_K' | 'Q6_K'
 
 export interface Encoder extends TensorType {
   /**
@@ -25,32 +27,6 @@ const one = new Float32Array(1)
 const oneBits = new Int32Array(one.buffer)
 
 const F16_INFINITY = 0x7c00
-
-/** The half float nearest to the float32 of these bits; what is 65520 or more in size gives infinity. */
-export function f16OfF32Bits(bits: number): number {
-  const sign = (bits >>> 16) & 0x8000
-  const size = bits & 0x7fffffff
-  // Normal halves: drop 13 bits of fraction, rebase the exponent; a carry runs into the exponent, and to infinity, as it should.
-  if (size >= 0x38800000) {
-    if (size >= 0x47800000) return sign | (size > 0x7f800000 ? 0x7e00 : F16_INFINITY)
-    return sign | ((size - 0x38000000 + 0xfff + ((size >>> 13) & 1)) >>> 13)
-  }
-  // Subnormal halves count in units of 2^-24; below half a unit nothing is left.
-  const exponent = size >>> 23
-  if (exponent < 102) return sign
-  const significand = (size & 0x7fffff) | 0x800000
-  const shift = 126 - exponent
-  const whole = significand >>> shift
-  const rest = significand & ((1 << shift) - 1)
-  const half = 1 << (shift - 1)
-  return sign | (whole + (rest > half || (rest === half && (whole & 1) === 1) ? 1 : 0))
-}
-
-/** The half float nearest to a number, through float32. */
-export function f16Bits(value: number): number {
-  one[0] = value
-  return f16OfF32Bits(oneBits[0])
-}
 
 function encodeF32(values: Float32Array, out: Uint8Array): number {
   out.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
@@ -170,5 +146,17 @@ export const ENCODERS: { readonly [T in EncodedType]: Encoder } = {
   F16: encoderOf('F16', encodeF16),
   BF16: encoderOf('BF16', encodeBf16),
   Q8_0: encoderOf('Q8_0', encodeQ80),
-  Q4_0: encoderOf('Q4_0', encodeQ40)
+  Q4_0: encoderOf('Q4_0', encodeQ40),
+  Q4_K: encoderOf('Q4_K', encodeQ4K),
+  Q6_K: encoderOf('Q6_K', encodeQ6K)
+}
+
+/** The encoder of a type by its name in either case, or undefined where this package does not write it. */
+export function encoderFor(name: string): Encoder | undefined {
+  const type = name.toUpperCase()
+  return isEncodedType(type) ? ENCODERS[type] : undefined
+}
+
+function isEncodedType(name: string): name is EncodedType {
+  return Object.hasOwn(ENCODERS, name)
 }

@@ -4,7 +4,7 @@
  */
 import { CheckpointError, UnsupportedError } from '../errors.ts'
 import { BLOCK_DECODERS, type BlockDecoder } from './gguf-blocks.ts'
-import { F16_VALUES } from './half.ts'
+import { F16_VALUES } from '../half.ts'
 import type { TensorEntry } from './safetensors.ts'
 
 export interface ReadTensorOptions {
@@ -54,7 +54,7 @@ export const TENSOR_DECODERS: ReadonlyMap<string, BlockDecoder> = new Map([
 
 /**
  * Streams a tensor through `onSlice`, each slice exact in float32.
- * Throws an UnsupportedError for dtypes other than F32, F16, BF16, Q8_0 and Q4_0, and a CheckpointError at an element that is not finite.
+ * Throws an UnsupportedError for dtypes that have no decoder here (IQ types, Q2_K, Q3_K …), and a CheckpointError at an element that is not finite.
  */
 export async function readTensor(entry: TensorEntry, { signal, asStored = false, memory = createSliceMemory(), onSlice }: ReadTensorOptions): Promise<void> {
   const { name, source, start, byteLength, dtype } = entry

@@ -9,11 +9,11 @@ import { formatBytes } from './format.ts'
 import { MODEL_OPTIONS, SOURCE_OPTIONS, sourceOptions } from './model-options.ts'
 import { type OptionTable, UsageError } from './options.ts'
 
-const TYPES = { q8_0: 'Q8_0', q4_0: 'Q4_0', f16: 'F16', bf16: 'BF16', f32: 'F32' } as const
+const TYPES = { q8_0: 'Q8_0', q4_0: 'Q4_0', q4_k: 'Q4_K', q6_k: 'Q6_K', f16: 'F16', bf16: 'BF16', f32: 'F32' } as const
 
 const OPTIONS = {
   output: { kind: 'text', short: 'o', value: 'FILE', help: 'where to write; a name that ends in .gguf' },
-  type: { kind: 'choice', choices: ['q8_0', 'q4_0', 'f16', 'bf16', 'f32'], fallback: 'q8_0', help: 'of the larger matrices; the rest stays exact' },
+  type: { kind: 'choice', choices: ['q8_0', 'q4_0', 'q4_k', 'q6_k', 'f16', 'bf16', 'f32'], fallback: 'q8_0', help: 'of the larger matrices; the rest stays exact' },
   name: { kind: 'text', value: 'TEXT', help: "the model's name in the file (default: the output's)" },
   'norm-groups': MODEL_OPTIONS['norm-groups'],
   ...SOURCE_OPTIONS
@@ -22,7 +22,10 @@ const OPTIONS = {
 export const convertCommand = defineCommand({
   name: 'convert',
   summary: 'Writes a checkpoint as a GGUF file, quantized or not; it also runs in llama.cpp.',
-  details: ['The tokenizer goes along. The file appears when it is complete.'],
+  details: [
+    'The tokenizer goes along. The file appears when it is complete.',
+    'Rows of q4_k and q6_k are multiples of 256: other matrices become q8_0, and the last line of the output counts the types.'
+  ],
   operand: { name: 'MODEL', isRequired: true, help: 'a folder, a file, a URL or a hub id' },
   options: OPTIONS,
   examples: [
@@ -48,14 +51,16 @@ export const convertCommand = defineCommand({
         }
       }
       const name = values.name ?? basename(output, '.gguf')
+      const counts = new Map<string, number>()
       const byteLength = await convertToGguf(files, {
         type: TYPES[type], name, sink, normGroups, signal: context.signal,
+        onTensor: ({ dtype }) => void counts.set(dtype, (counts.get(dtype) ?? 0) + 1),
         onProgress: ({ doneBytes, totalBytes }) => progress('converting', doneBytes, totalBytes)
       })
       context.terminal.clearProgress()
       await file.close()
       await rename(partPath, output)
-      if (!quiet) context.terminal.note(`${output}: ${formatBytes(byteLength)}`)
+      if (!quiet) context.terminal.note(`${output}: ${formatBytes(byteLength)}; ${[...counts].map(([dtype, count]) => `${count} × ${dtype}`).join(', ')}`)
     } catch (error) {
       await file.close()
       await rm(partPath, { force: true })

@@ -1,7 +1,9 @@
 /** How weights are stored: the dtype table. The quantized ones are GGUF's blocks. */
 
+import { BLOCK_TYPES, type BlockFormat } from '../ggml-blocks.ts'
+
 /** Formats of a matrix. Everything else (norms, convolution, A, D, biases) is f32. */
-export type WeightFormat = 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0'
+export type WeightFormat = 'f32' | 'bf16' | 'f16' | BlockFormat
 
 export interface FormatInfo {
   /** Consecutive inputs of a row that are stored together. */
@@ -13,10 +15,7 @@ export const FORMATS: Readonly<Record<WeightFormat, FormatInfo>> = {
   f32: { blockElements: 1, blockBytes: 4 },
   bf16: { blockElements: 1, blockBytes: 2 },
   f16: { blockElements: 1, blockBytes: 2 },
-  /** A scale in f16 and 32 signed bytes. */
-  q8_0: { blockElements: 32, blockBytes: 34 },
-  /** A scale in f16 and 32 halves of bytes: weight j in the low half of byte j, weight j + 16 in its high half, 8 is zero. */
-  q4_0: { blockElements: 32, blockBytes: 18 }
+  ...BLOCK_TYPES
 }
 
 /** Values on their way to a backend: numbers in f32, bits in the half formats, blocks in the quantized ones. */

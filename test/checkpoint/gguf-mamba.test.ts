@@ -75,6 +75,7 @@ describe('types', () => {
   test.each<[string, number[], EncodedType, string, EncodedType]>([
     ['blk.0.ssm_dt.weight', [64, 32], 'Q4_0', 'F32', 'F32'], ['blk.0.ssm_dt.weight', [64, 32], 'F16', 'F32', 'F16'], ['blk.0.ssm_dt.weight', [64, 32], 'Q8_0', 'BF16', 'BF16'],
     ['blk.0.ssm_in.weight', [64, 40], 'Q8_0', 'F32', 'F32'], ['blk.0.ssm_in.weight', [64, 40], 'Q8_0', 'F16', 'F16'], ['blk.0.ssm_in.weight', [64, 40], 'BF16', 'F32', 'BF16'],
+    ['blk.0.ssm_in.weight', [64, 512], 'Q4_K', 'F32', 'Q4_K'], ['blk.0.ssm_in.weight', [64, 384], 'Q6_K', 'F32', 'Q8_0'], ['blk.0.ssm_in.weight', [64, 40], 'Q6_K', 'BF16', 'BF16'],
     ['blk.0.ssm_in.weight', [64, 64], 'Q8_0', 'Q4_0', 'Q8_0'], ['blk.0.ssm_a', [64, 32], 'F16', 'F32', 'F32'], ['blk.0.ssm_conv1d.weight', [64, 32], 'Q8_0', 'F32', 'F32']
   ])('%s %o for %s of %s is %s', (name, shape, type, dtype, expected) => expect(mambaTensorType(name, { shape, type, dtype })).toBe(expected))
 

@@ -28,6 +28,19 @@ describe('a checkpoint as a GGUF file', () => {
     expectSameBits(await logitsOf(output), await logitsOf(folder, dtype), type)
   })
 
+  test.each(['q4_k', 'q6_k'])('%s, and q8_0 where rows are no multiple of 256, said in the output', async (type) => {
+    const output = join(temporaryFolder(), `tiny-${type}.gguf`)
+    const { code, stderr } = await runCli(['convert', folder, '--output', output, '--type', type])
+    // Rows of 384: the embedding and in_proj; of 768: x_proj and out_proj.
+    expect([code, stderr]).toEqual([0, expect.stringContaining(`9 × Q8_0`)])
+    expect(stderr).toContain(`16 × ${type.toUpperCase()}`)
+    const [own, plain] = [await logitsOf(output), await logitsOf(folder, 'f32')]
+    const largest = Math.max(...plain.map(Math.abs))
+    const error = Math.max(...own.map((value, i) => Math.abs(value - plain[i]))) / largest
+    console.log(`${type}: ${error.toExponential(1)} of the largest logit`)
+    expect(error).toBeLessThan(type === 'q4_k' ? 0.2 : 0.05)
+  })
+
   test('the tokenizer goes along, and generate runs it', async () => {
     const output = join(temporaryFolder(), 'tiny.gguf')
     expect((await runCli(['convert', folder, '-o', output])).code).toBe(0)

@@ -1,6 +1,7 @@
 /** Writes a program into linear memory as the records of assembly/abi.ts. */
 
 import * as abi from '../../../assembly/abi.ts'
+import { type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
 import { planBarriers } from '../../program/barriers.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import {
@@ -9,6 +10,7 @@ import {
 } from '../../program/ops.ts'
 import { expertScratchStart, expertSizes, type MemoryMap, rotaryOf } from './memory-map.ts'
 import { formatOfLayout, groupChannels, packedBytes, panelBytes } from './packing.ts'
+import { type BlockForm, blockFormOf } from './panel-blocks.ts'
 
 /** One record: `set` takes word offsets of the ABI. */
 interface Record32 {
@@ -26,8 +28,13 @@ interface Record32 {
   readonly map: MemoryMap
 }
 
-const FORMAT_CODES: Readonly<Record<WeightFormat, number>> = {
-  f32: abi.FORMAT_F32, bf16: abi.FORMAT_BF16, f16: abi.FORMAT_F16, q8_0: abi.FORMAT_Q8_0, q4_0: abi.FORMAT_Q4_0
+const FORMAT_CODES: Readonly<Record<Exclude<WeightFormat, BlockFormat> | BlockForm, number>> = {
+  f32: abi.FORMAT_F32, bf16: abi.FORMAT_BF16, f16: abi.FORMAT_F16,
+  q8: abi.FORMAT_Q8, q4: abi.FORMAT_Q4, q8Min: abi.FORMAT_Q8_MIN, q4Min: abi.FORMAT_Q4_MIN, q8Half: abi.FORMAT_Q8_HALF
+}
+
+function formatCode(format: WeightFormat): number {
+  return FORMAT_CODES[isBlockFormat(format) ? blockFormOf(format) : format]
 }
 
 const FUNCTION_CODES: Readonly<Record<ActivationFunction, number>> = { silu: abi.FUNCTION_SILU, gelu: abi.FUNCTION_GELU, relu2: abi.FUNCTION_RELU2 }
@@ -51,7 +58,7 @@ function expertTable({ weights, nExperts }: ExpertLinearOp, map: MemoryMap): num
     const layout = map.layout(parameter)
     if (layout.kind !== 'panels') throw new TypeError(`${parameter.name}: needed as panels`)
     const offset = weights.length === 1 ? expert * (packedBytes(layout) / nExperts) : 0
-    return [map.parameter(parameter) + offset, FORMAT_CODES[layout.format], panelBytes(layout)]
+    return [map.parameter(parameter) + offset, formatCode(layout.format), panelBytes(layout)]
   }).flat()
 }
 
@@ -72,7 +79,7 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
       words[word] = parameter === null ? 0 : map.parameter(parameter)
     },
     setFormat(word, parameter) {
-      words[word] = FORMAT_CODES[formatOfLayout(map.layout(parameter))]
+      words[word] = formatCode(formatOfLayout(map.layout(parameter)))
     },
     setCode(code, out) {
       words[abi.OP_CODE] = code

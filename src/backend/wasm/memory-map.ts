@@ -17,11 +17,12 @@ import {
   SEGMENT_WORDS, SSD_BLOCK
 } from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
-import { FORMATS } from '../../program/formats.ts'
+import { isBlockFormat } from '../../ggml-blocks.ts'
 import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, Parameter, Program, RotaryOp, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
 import { type KeyValueLayout, keyValueLayouts, tokenBytes } from './key-value.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
+import { blockInputsOf } from './panel-blocks.ts'
 
 export const PAGE_BYTES = 65536
 /** What wasm can address. */
@@ -188,10 +189,10 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
 
 function linearScratchBytes(layout: PackedLayout, nIn: number): number {
   const format = formatOfLayout(layout)
-  const { blockElements } = FORMATS[format]
   if (format === 'f32') return 0
-  // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs.
-  return blockElements === 1 ? 4 * PANEL_ROWS * nIn : ROW_BLOCK * nIn * (2 + 8 / blockElements)
+  // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs, and then a panel in 16 bits.
+  if (!isBlockFormat(format)) return 4 * PANEL_ROWS * nIn
+  return nIn * (ROW_BLOCK * (2 + 8 / blockInputsOf(format)) + 2 * PANEL_ROWS) + ALIGN_BYTES
 }
 
 /** Of one choice. */

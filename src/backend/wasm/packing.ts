@@ -3,10 +3,11 @@
  * must have one that serves both. The formats of panels are drawn in assembly/formats.
  */
 
-import { LANES, PANEL_ROWS, SCALE_SHIFT } from '../../../assembly/abi.ts'
-import { UnsupportedError } from '../../errors.ts'
+import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
+import { isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
+import { blockPanelBytes, packBlocks } from './panel-blocks.ts'
 
 export type PackedLayout =
   /** As it is, row-major, padded to whole vectors. */
@@ -97,8 +98,7 @@ export function packedBytes(layout: PackedLayout): number {
 }
 
 export function panelBytes({ format, nIn }: PanelsLayout): number {
-  const { blockElements, blockBytes } = FORMATS[format]
-  return (PANEL_ROWS * nIn * blockBytes) / blockElements
+  return isBlockFormat(format) ? blockPanelBytes(format, nIn) : PANEL_ROWS * nIn * FORMATS[format].blockBytes
 }
 
 /** The format in which `pack` takes a parameter's values. */
@@ -127,12 +127,12 @@ function paddedRow(row: number, nOut: number): number {
 
 function packPanels({ format, nOut, nIn }: PanelsLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
-  switch (format) {
-    case 'f32': return packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nOut, nIn, group: 1 }, values, first)
-    case 'bf16':
-    case 'f16': return packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nOut, nIn, group: 2 }, values, first)
-    case 'q8_0':
-    case 'q4_0': return packBlocks(target, { nOut, nIn, format }, values, first)
+  if (isBlockFormat(format)) {
+    packBlocks(target, { nIn, format, paddedRow: (row) => paddedRow(row, nOut) }, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
+  } else if (format === 'f32') {
+    packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nOut, nIn, group: 1 }, values, first)
+  } else {
+    packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nOut, nIn, group: 2 }, values, first)
   }
 }
 
@@ -150,49 +150,6 @@ function packDense(target: Float32Array | Uint16Array, { nOut, nIn, group }: { n
     if (group === 1) for (; i < end; i++, at += PANEL_ROWS) target[at] = values[i]
     else for (; i < end; i++, at += at % 2 === 0 ? 1 : 2 * PANEL_ROWS - 1) target[at] = values[i]
     column = 0
-  }
-}
-
-const SCALES_BYTES = 2 * PANEL_ROWS
-
-/** The bits of a finite half · 2^SCALE_SHIFT, exactly. A scale of 64 or more, for weights beyond 8000, is an UnsupportedError. */
-function shiftedHalf(bits: number): number {
-  const exponent = (bits >> 10) & 31
-  let fraction = bits & 1023
-  if (exponent + SCALE_SHIFT > 30) {
-    throw new UnsupportedError({ place: 'scale of a quantized block', expected: `less than ${2 ** (16 - SCALE_SHIFT)}`, got: `${(1 + fraction / 1024) * 2 ** (exponent - 15)}` })
-  }
-  if (exponent > 0) return bits + (SCALE_SHIFT << 10)
-  if (fraction === 0) return bits
-  // A subnormal half counts 2^-24: shifted up until its first bit is the implicit one.
-  let shifted = SCALE_SHIFT + 1
-  for (; fraction < 1024; fraction *= 2) shifted--
-  return (bits & 0x8000) | (shifted << 10) | (fraction & 1023)
-}
-
-function packBlocks(target: Uint8Array, { nOut, nIn, format }: { nOut: number; nIn: number; format: 'q8_0' | 'q4_0' }, values: WeightData, first: number): void {
-  const { blockElements, blockBytes } = FORMATS[format]
-  const rowBlocks = nIn / blockElements
-  const nBlocks = values.length / blockBytes
-  for (let i = 0, source = 0; i < nBlocks; i++, source += blockBytes) {
-    const block = first / blockElements + i
-    const row = paddedRow(Math.floor(block / rowBlocks), nOut)
-    const lane = row % PANEL_ROWS
-    const place = (Math.floor(row / PANEL_ROWS) * rowBlocks + (block % rowBlocks)) * PANEL_ROWS * blockBytes
-    const scale = shiftedHalf(values[source] | (values[source + 1] << 8))
-    target[place + 2 * lane] = scale
-    target[place + 2 * lane + 1] = scale >> 8
-    const weights = place + SCALES_BYTES
-    if (format === 'q8_0') {
-      for (let k = 0; k < 32; k++) target[weights + (k >> 1) * 16 + 2 * lane + (k & 1)] = values[source + 2 + k]
-    } else {
-      for (let k = 0; k < 32; k++) {
-        const nibble = k < 16 ? values[source + 2 + k] & 15 : values[source + 2 + k - 16] >> 4
-        const byte = weights + (k >> 2) * 16 + (lane & 3) * 4 + (k & 1) * 2 + ((k & 2) >> 1)
-        // Rows 0 to 3 in the low halves, rows 4 to 7 in the high.
-        target[byte] = lane < 4 ? (target[byte] & 0xf0) | nibble : (target[byte] & 0x0f) | (nibble << 4)
-      }
-    }
   }
 }
 

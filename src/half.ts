@@ -1,0 +1,47 @@
+/**
+ * Half floats (IEEE 754 binary16): sign, 5 bits of exponent, 10 of fraction.
+ */
+
+/** The value of every half, by its bits: a lookup of 256 KiB is faster than arithmetic, and plainly exact. */
+export const F16_VALUES: Float32Array = new Float32Array(2 ** 16).map((_, bits) => halfValue(bits))
+
+function halfValue(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1
+  const exponent = (bits >> 10) & 31
+  const fraction = bits & 0x3ff
+  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN
+  // Subnormals have the exponent of the smallest normals and no hidden one.
+  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25)
+}
+
+/** The bits of one float32. */
+const one = new Float32Array(1)
+const oneBits = new Int32Array(one.buffer)
+
+const F16_INFINITY = 0x7c00
+
+/** The half float nearest to the float32 of these bits; what is 65520 or more in size gives infinity. */
+export function f16OfF32Bits(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000
+  const size = bits & 0x7fffffff
+  // Normal halves: drop 13 bits of fraction, rebase the exponent; a carry runs into the exponent, and to infinity, as it should.
+  if (size >= 0x38800000) {
+    if (size >= 0x47800000) return sign | (size > 0x7f800000 ? 0x7e00 : F16_INFINITY)
+    return sign | ((size - 0x38000000 + 0xfff + ((size >>> 13) & 1)) >>> 13)
+  }
+  // Subnormal halves count in units of 2^-24; below half a unit nothing is left.
+  const exponent = size >>> 23
+  if (exponent < 102) return sign
+  const significand = (size & 0x7fffff) | 0x800000
+  const shift = 126 - exponent
+  const whole = significand >>> shift
+  const rest = significand & ((1 << shift) - 1)
+  const half = 1 << (shift - 1)
+  return sign | (whole + (rest > half || (rest === half && (whole & 1) === 1) ? 1 : 0))
+}
+
+/** The half float nearest to a number, through float32. */
+export function f16Bits(value: number): number {
+  one[0] = value
+  return f16OfF32Bits(oneBits[0])
+}
