@@ -15,7 +15,8 @@ function slice(format: WeightFormat, data: WeightData, first: number, end: numbe
 
 describe.each(Object.keys(FORMATS) as WeightFormat[])('%s', (format) => {
   test.each([1, 5, 8, 11, 16])('three matrices of %i rows', (nOut) => {
-    const nIn = 96
+    const unit = Math.max(32, FORMATS[format].blockElements)
+    const nIn = 3 * unit
     const { data } = randomWeights(createNumbers(nOut), format, 3 * nOut * nIn)
     const layoutOf = (nMatrices: number): PackedLayout => ({ kind: 'panels', format, nMatrices, nOut, nIn })
     const bytes = packedBytes(layoutOf(1))
@@ -25,7 +26,7 @@ describe.each(Object.keys(FORMATS) as WeightFormat[])('%s', (format) => {
       pack(layoutOf(1), want.subarray(i * bytes, (i + 1) * bytes), slice(format, data, i * nOut * nIn, (i + 1) * nOut * nIn), 0)
     }
     // Whole, in blocks, and in slices that end within rows and span matrices.
-    for (const step of [3 * nOut * nIn, 32, 160, nOut * nIn + 64]) {
+    for (const step of [3 * nOut * nIn, unit, 5 * unit, nOut * nIn + 2 * unit]) {
       const got = new Uint8Array(3 * bytes)
       for (let first = 0; first < 3 * nOut * nIn; first += step) pack(layoutOf(3), got, slice(format, data, first, Math.min(3 * nOut * nIn, first + step)), first)
       expect(Buffer.compare(got, want), `slices of ${step}`).toBe(0)
