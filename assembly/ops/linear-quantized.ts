@@ -1,5 +1,6 @@
 /**
- * Linear on quantized panels: every form by one kernel for a row, and by one for four (linear-quantized-rows.ts). For each block of inputs the integer sums are exact, then
+ * Linear on quantized panels: every form by one kernel for a row, and by one for four (linear-quantized-rows.ts). For each block of inputs the
+ * integer sums are exact, then
  * out += sum · (weight scale · activation scale) and, where the weights have minima, out += minimum · (sum of the activations), blocks in
  * sequence.
  */
