@@ -109,17 +109,36 @@ export async function createRandomBackend(model: RandomModel, { format, threads,
   return backend
 }
 
-/** Formats that values can be encoded in: of each form of panels one at least. */
+/** Formats that values can be encoded in. */
 export const ENCODED_FORMATS = (Object.keys(FORMATS) as WeightFormat[]).filter((format) => encoderFor(format) !== undefined)
 
-/** Values, whole blocks, in a format. */
+/** Values, whole blocks, in a format: one of ENCODED_FORMATS, or q5_k, whose form of panels none of them has. */
 export function encodeWeights(format: WeightFormat, values: Float32Array): WeightData {
   if (format === 'f32') return values
+  if (format === 'q5_k') return withFifthBits(encodeBlocks('q4_k', values))
+  const bytes = encodeBlocks(format, values)
+  return FORMATS[format].blockElements === 1 ? new Uint16Array(bytes.buffer) : bytes
+}
+
+function encodeBlocks(format: WeightFormat, values: Float32Array): Uint8Array<ArrayBuffer> {
   const { blockElements, blockBytes } = FORMATS[format]
   const bytes = new Uint8Array((values.length / blockElements) * blockBytes)
   const encoder = encoderFor(format)
   if (encoder === undefined) throw new RangeError(`no encoder for ${format}`)
   const index = encoder.encode(values, bytes)
   if (index >= 0) throw new RangeError(`${values[index]} in ${format}`)
-  return blockElements === 1 ? new Uint16Array(bytes.buffer) : bytes
+  return bytes
+}
+
+/** Q4_K as Q5_K, which has 32 bytes of fifth bits after the scales: all of them 0. */
+function withFifthBits(blocks: Uint8Array): Uint8Array {
+  const [from, to] = [FORMATS.q4_k.blockBytes, FORMATS.q5_k.blockBytes]
+  const nScaleBytes = 16
+  const bytes = new Uint8Array((blocks.length / from) * to)
+  for (let i = 0; i < blocks.length / from; i++) {
+    const block = blocks.subarray(i * from, (i + 1) * from)
+    bytes.set(block.subarray(0, nScaleBytes), i * to)
+    bytes.set(block.subarray(nScaleBytes), i * to + nScaleBytes + to - from)
+  }
+  return bytes
 }

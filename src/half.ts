@@ -21,7 +21,7 @@ const oneBits = new Int32Array(one.buffer)
 const F16_INFINITY = 0x7c00
 
 /** The half float nearest to the float32 of these bits; what is 65520 or more in size gives infinity. */
-export function f16OfF32Bits(bits: number): number {
+function f16OfF32Bits(bits: number): number {
   const sign = (bits >>> 16) & 0x8000
   const size = bits & 0x7fffffff
   // Normal halves: drop 13 bits of fraction, rebase the exponent; a carry runs into the exponent, and to infinity, as it should.
@@ -44,4 +44,15 @@ export function f16OfF32Bits(bits: number): number {
 export function f16Bits(value: number): number {
   one[0] = value
   return f16OfF32Bits(oneBits[0])
+}
+
+/** The nearest half of each value into `halves`; index of the first value that is not finite or too large, or -1. */
+export function roundToHalves(values: Float32Array, halves: Uint16Array): number {
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
+  for (let i = 0; i < bits.length; i++) {
+    const half = f16OfF32Bits(bits[i])
+    if ((half & F16_INFINITY) === F16_INFINITY) return i
+    halves[i] = half
+  }
+  return -1
 }

@@ -17,7 +17,8 @@ import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, F16, F32 } from '../formats/dense'
 import { Bytes, Bytes16, BytesMin, Nibbles, NibblesMin } from '../formats/blocks'
 import { fourRowsDense, oneRowDense, panelInF32, rowsDenseScalar } from './linear-dense'
-import { fourRowsQuantized, oneRowQuantized, panelInI16, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
+import { oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
+import { fourRowsQuantized, panelInI16 } from './linear-quantized-rows'
 
 const ROW_TILE: i32 = 4
 

@@ -43,7 +43,7 @@ export const linearSuite: Suite = {
 async function createGroup(core: Core, shape: MatrixShape, coldBytes: number): Promise<Group> {
   const { nIn, nOut, hasTiny = false } = shape
   const lines: Line[] = []
-  for (const format of ENCODED_FORMATS) lines.push(...await linesOf(core, format, shape, coldBytes))
+  for (const format of [...ENCODED_FORMATS, 'q5_k'] as const) lines.push(...await linesOf(core, format, shape, coldBytes))
   if (hasTiny) {
     for (const format of ['f16', 'q8_0'] as const) {
       const tiny = await linesOf(core, format, { ...shape, divisor: TINY }, coldBytes)

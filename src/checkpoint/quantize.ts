@@ -3,7 +3,7 @@
  * as ggml's `quantize_row_q8_0_ref` and `quantize_row_q4_0_ref` define them, each operation rounded to float32. (A compiler may fuse a
  * product and a sum: ggml built so differs from its own definition at rare values halfway between two; this does not.) Q4_K and Q6_K: quantize-k.ts.
  */
-import { f16Bits, f16OfF32Bits } from '../half.ts'
+import { f16Bits, roundToHalves } from '../half.ts'
 import { TENSOR_TYPES, type TensorType } from './gguf-types.ts'
 import { encodeQ4K, encodeQ6K } from './quantize-k.ts'
 
@@ -35,14 +35,7 @@ function encodeF32(values: Float32Array, out: Uint8Array): number {
 }
 
 function encodeF16(values: Float32Array, out: Uint8Array): number {
-  const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
-  const halves = new Uint16Array(out.buffer, out.byteOffset, values.length)
-  for (let i = 0; i < bits.length; i++) {
-    const half = f16OfF32Bits(bits[i])
-    if ((half & F16_INFINITY) === F16_INFINITY) return i
-    halves[i] = half
-  }
-  return -1
+  return roundToHalves(values, new Uint16Array(out.buffer, out.byteOffset, values.length))
 }
 
 /** The upper half of a float32, rounded. */
