@@ -6,7 +6,7 @@ import { convertToGguf } from '../convert.ts'
 import { resolveSource } from '../source.ts'
 import { defineCommand } from './command.ts'
 import { formatBytes } from './format.ts'
-import { SOURCE_OPTIONS, sourceOptions } from './model-options.ts'
+import { MODEL_OPTIONS, SOURCE_OPTIONS, sourceOptions } from './model-options.ts'
 import { type OptionTable, UsageError } from './options.ts'
 
 const TYPES = { q8_0: 'Q8_0', q4_0: 'Q4_0', f16: 'F16', bf16: 'BF16', f32: 'F32' } as const
@@ -15,6 +15,7 @@ const OPTIONS = {
   output: { kind: 'text', short: 'o', value: 'FILE', help: 'where to write; a name that ends in .gguf' },
   type: { kind: 'choice', choices: ['q8_0', 'q4_0', 'f16', 'bf16', 'f32'], fallback: 'q8_0', help: 'of the larger matrices; the rest stays exact' },
   name: { kind: 'text', value: 'TEXT', help: "the model's name in the file (default: the output's)" },
+  'norm-groups': MODEL_OPTIONS['norm-groups'],
   ...SOURCE_OPTIONS
 } as const satisfies OptionTable
 
@@ -41,7 +42,7 @@ export const convertCommand = defineCommand({
         }
       }
       const name = values.name ?? basename(output, '.gguf')
-      const byteLength = await convertToGguf(files, { type: TYPES[type], name, sink, signal: context.signal })
+      const byteLength = await convertToGguf(files, { type: TYPES[type], name, sink, normGroups: values['norm-groups'], signal: context.signal })
       await file.close()
       await rename(partPath, output)
       if (!quiet) context.terminal.note(`${output}: ${formatBytes(byteLength)}`)

@@ -1,8 +1,11 @@
 /** GGUF files of llama.cpp's `mamba2`, put together from the fixtures as its converter does: names, shapes, A, a norm of each group. */
 import { describe, expect, test } from 'vitest'
+import { bytesSource } from '../../src/checkpoint/byte-source.ts'
 import { float32Value, textValue, uint32Value } from '../../src/checkpoint/gguf-metadata.ts'
+import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { ggufBytes, type GgufTensor } from '../../src/checkpoint/gguf-writer.ts'
+import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { exp } from '../../src/elementary.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { Mamba } from '../../src/mamba.ts'
@@ -89,9 +92,33 @@ test('sizes that do not fit are refused by key', async () => {
   }
 })
 
-test('is not written', async () => {
-  const files = recordFiles({ 'model.gguf': await fileOf(GROUPS) })
-  const error = await reasonOf(() => convertToGguf(files, { type: 'F32', name: 'm', sink: { async write() {} } }))
-  expect(error).toBeInstanceOf(UnsupportedError)
-  expect(String(error)).toContain('model_type: expected mamba or falcon_mamba, got mamba2')
+/** What convertToGguf writes. */
+async function converted(files: Record<string, Uint8Array>, options = {}): Promise<Uint8Array> {
+  const parts: Uint8Array[] = []
+  await convertToGguf(recordFiles(files), { type: 'F32', name: 'm', sink: { write: async (bytes) => void parts.push(bytes.slice()) }, ...options })
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+test('is written with the names, shapes and numbers that were put together here', async () => {
+  for (const facts of [PLAIN, GROUPS]) {
+    const files = filesOf(fixtureModel(facts.fixture))
+    const config = JSON.parse(new TextDecoder().decode(files['config.json'])) as Config
+    const unlimited = { ...files, 'config.json': new TextEncoder().encode(configText({ ...config, time_step_limit: null })) }
+    const [got, want] = await Promise.all([converted(unlimited, { normGroups: facts.nGroups }), fileOf(facts)].map(async (file) => readGgufHeader(bytesSource(await file, 'm.gguf'))))
+    const shapesOf = (header: typeof got) => header.tensors.map(({ name, shape }) => `${name} ${shape.join(' ')}`).toSorted()
+    expect(shapesOf(got)).toEqual(shapesOf(want))
+    for (const entry of want.tensors) expectSameBits(await readWholeTensor(got.tensors.find(({ name }) => name === entry.name)!), await readWholeTensor(entry), entry.name)
+    for (const [key, value] of want.metadata) if (key !== 'tokenizer.ggml.model') expect([key, got.metadata.get(key)]).toEqual([key, value])
+  }
+})
+
+test('what llama.cpp does otherwise is not written', async () => {
+  const files = filesOf(fixtureModel('mamba2_groups'))
+  const limited = await reasonOf(() => converted(files, { normGroups: 2 }))
+  expect(limited).toBeInstanceOf(UnsupportedError)
+  expect(String(limited)).toContain('time_step_limit: expected no limits of dt, since llama.cpp has none, got 0 to 0.5')
+  const config = JSON.parse(new TextDecoder().decode(files['config.json'])) as Config
+  const whole = await reasonOf(() => converted({ ...files, 'config.json': new TextEncoder().encode(configText({ ...config, time_step_limit: null })) }))
+  expect(whole).toBeInstanceOf(UnsupportedError)
+  expect(String(whole)).toContain('n_groups: expected a gated norm of each of the 2 groups by itself')
 })
