@@ -41,7 +41,10 @@ export const CONTROL_PHASE: i32 = 32
 export const CONTROL_ARRIVED: i32 = 48
 /** Threads that sleep: nobody is woken while it is 0. */
 export const CONTROL_SLEEPERS: i32 = 64
-export const CONTROL_WORDS: i32 = 80
+/** Rows of the batch [first, end) that attention runs over: all, or a part where all would take long. */
+export const CONTROL_ATTENTION_FIRST: i32 = 80
+export const CONTROL_ATTENTION_END: i32 = 81
+export const CONTROL_WORDS: i32 = 96
 
 export const SEGMENT_SLOT: i32 = 0
 /** Tokens that the sequence had before this segment. */

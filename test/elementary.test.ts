@@ -1,6 +1,6 @@
-/** exp, log and log1p against evaluations in fixed point with 1400 bits after the point (BigInt), over the whole range. */
+/** exp, log, log1p, sine and cosine against evaluations in fixed point with 1400 bits after the point (BigInt), over the whole range. */
 import { describe, expect, it } from 'vitest'
-import { exp, log, log1p } from '../src/elementary.ts'
+import { exp, log, log1p, sinCos } from '../src/elementary.ts'
 import { createRandom } from '../src/random.ts'
 
 const BITS = 1400n
@@ -120,6 +120,52 @@ describe('log1p', () => {
     expect([0, -0, -1, Infinity].map(log1p)).toEqual([0, -0, -Infinity, Infinity])
     expect([-1.5, -Infinity, NaN].map(log1p)).toEqual([NaN, NaN, NaN])
   })
+})
+
+/** arctan(1 / n) by its series. */
+function fixedArctanOfInverse(n: bigint): bigint {
+  let power = ONE / n
+  let total = 0n
+  for (let i = 1n; power !== 0n; i += 2n) {
+    total += (i % 4n === 1n ? power : -power) / i
+    power /= n * n
+  }
+  return total
+}
+
+/** Machin's formula. */
+const HALF_PI = 2n * (4n * fixedArctanOfInverse(5n) - fixedArctanOfInverse(239n))
+
+/** Whole quarters of a turn out, then the Taylor series. */
+function fixedSinCos(x: bigint): readonly [bigint, bigint] {
+  const quarters = x / HALF_PI
+  const r = x - quarters * HALF_PI
+  const sums = [0n, 0n]
+  for (let n = 0n, term = ONE; term !== 0n; n++, term = (term * r) / (n * ONE)) sums[n % 2n === 1n ? 0 : 1] += n % 4n < 2n ? term : -term
+  const [sin, cos] = sums
+  return ([[sin, cos], [cos, -sin], [-sin, -cos], [-cos, sin]] as const)[Number(quarters % 4n)]
+}
+
+describe('sinCos', () => {
+  it('is within 2e-16', () => {
+    const halfPi = Math.PI / 2
+    const xs = [
+      ...sample(200, () => uniform(0, 8)), ...sample(200, () => uniform(0, 4096)), ...sample(200, () => uniform(0, 1.6e6)), ...sample(50, () => uniform(0, 1e-9)),
+      // Next to where one of them is zero.
+      ...[1, 2, 3, 4, 5, 1001, 2002, 800_003, 1_000_000].flatMap((k) => [k * halfPi, Math.fround(k * halfPi)]), halfPi / 2, 1.5 * halfPi, 0, 1.6e6
+    ]
+    let worstError = 0
+    for (const x of xs) {
+      const exact = fixedSinCos(toFixed(x))
+      sinCos(x).forEach((got, i) => {
+        const error = Math.abs(Number(((toFixed(got) - exact[i]) << 80n) >> BITS) / 2 ** 80)
+        worstError = Math.max(worstError, error)
+      })
+    }
+    expect(worstError).toBeLessThan(2e-16)
+  })
+
+  it('knows zero', () => expect(sinCos(0)).toEqual([0, 1]))
 })
 
 it('gives the same bits everywhere: a checksum of many results', () => {

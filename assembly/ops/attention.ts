@@ -26,7 +26,7 @@
 
 import {
   ATTENTION_N_HEADS, ATTENTION_OUT, ATTENTION_OUT_STRIDE, ATTENTION_Q, ATTENTION_Q_STRIDE, ATTENTION_SCALE, CACHE_HEAD_DIM, CACHE_KEYS,
-  CACHE_KEY_HEAD_BYTES, CACHE_N_HEADS, CACHE_VALUES, CACHE_VALUE_HEAD_BYTES, CONTROL_N_THREADS, KEY_BLOCK, LANES, QUERY_TILE,
+  CACHE_KEY_HEAD_BYTES, CACHE_N_HEADS, CACHE_VALUES, CACHE_VALUE_HEAD_BYTES, CONTROL_ATTENTION_END, CONTROL_ATTENTION_FIRST, CONTROL_N_THREADS, KEY_BLOCK, LANES, QUERY_TILE,
   SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SEGMENT_POSITION
 } from '../abi'
 import { at, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
@@ -45,18 +45,21 @@ export function attention(control: usize, op: usize, thread: i32): void {
   const scratch = scratchOf(control, thread)
   const groupHeads = (nHeads + nKeyHeads - 1) / nKeyHeads
   const nParts = min(groupHeads, (nThreads + nKeyHeads - 1) / nKeyHeads)
-  const tileRows = max(1, QUERY_TILE * nParts / groupHeads)
+  // Where the parts differ, the larger ones have to fit the scratch too.
+  const tileRows = max(1, QUERY_TILE / ((groupHeads + nParts - 1) / nParts))
   let task = 0
   for (let i = 0; i < nSegments(control); i++) {
     const segment = segmentAt(control, i)
     const slot = slotOf(control, segment)
-    for (let row = 0; row < word(segment, SEGMENT_N_ROWS); row += tileRows) {
+    const firstRow = word(segment, SEGMENT_FIRST_ROW)
+    const endRow = min(word(segment, SEGMENT_N_ROWS), word(control, CONTROL_ATTENTION_END) - firstRow)
+    for (let row = max(0, word(control, CONTROL_ATTENTION_FIRST) - firstRow); row < endRow; row += tileRows) {
       for (let keyHead = 0; keyHead < nKeyHeads; keyHead++) {
         const firstHead = firstHeadOf(op, keyHead)
         const count = firstHeadOf(op, keyHead + 1) - firstHead
         for (let part = 0; part < nParts; part++, task++) {
           if (task % nThreads != thread) continue
-          attendTile(op, segment, slot, row, tileRows, keyHead, firstHead + count * part / nParts, firstHead + count * (part + 1) / nParts, scratch)
+          attendTile(op, segment, slot, row, min(tileRows, endRow - row), keyHead, firstHead + count * part / nParts, firstHead + count * (part + 1) / nParts, scratch)
         }
       }
     }
@@ -71,11 +74,10 @@ function firstHeadOf(op: usize, keyHead: i32): i32 {
 
 /** Scratch: [ scores of a block | largest score of each query | sum of each | means, padded to LANES ]. */
 function attendTile(
-  op: usize, segment: usize, slot: usize, first: i32, tileRows: i32, keyHead: i32, firstHead: i32, endHead: i32, scratch: usize
+  op: usize, segment: usize, slot: usize, first: i32, nRows: i32, keyHead: i32, firstHead: i32, endHead: i32, scratch: usize
 ): void {
   const headDim = word(op, CACHE_HEAD_DIM)
   const padded = (headDim + LANES - 1) / LANES * LANES
-  const nRows = min(tileRows, word(segment, SEGMENT_N_ROWS) - first)
   const nHeads = endHead - firstHead
   const nQueries = nRows * nHeads
   const largest = scratch + BLOCK_BYTES

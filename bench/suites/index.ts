@@ -1,6 +1,8 @@
 /** All suites, in the order in which they run. */
 
 import type { Suite } from '../suite.ts'
+import { attentionSuite } from './attention.ts'
+import { expertsSuite } from './experts.ts'
 import { limitsSuite } from './limits.ts'
 import { linearSuite } from './linear.ts'
 import { loadSuite } from './load.ts'
@@ -14,6 +16,6 @@ import { ssdSuite } from './ssd.ts'
 import { threadsSuite } from './threads.ts'
 
 export const SUITES: readonly Suite[] = [
-  limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
+  limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, attentionSuite, expertsSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
   threadsSuite, loadSuite
 ]

@@ -94,17 +94,23 @@ function addLayer(layers: Scope, config: ModelConfig, residual: View, index: num
   }
 }
 
-/** The names around the layers. */
+/** What is around the layers. */
 interface Frame {
   /** The checkpoint has one of them. */
   readonly embeddings: readonly string[]
   readonly layers: string
   readonly lastNorm: string
+  /** Which of a layer's hidden states transformers counts: what it reads or what it leaves. */
+  readonly marks: 'inputs' | 'outputs'
+  /** The layers find the embedding beside the residual. */
+  readonly hasEmbeddingBeside?: boolean
 }
 
 /** transformers' names of the pure state spaces, and the original repository's of the embedding. */
-const BACKBONE: Frame = { embeddings: ['backbone.embeddings.weight', 'backbone.embedding.weight'], layers: 'backbone.layers', lastNorm: 'backbone.norm_f' }
-const DECODER: Frame = { embeddings: ['model.embed_tokens.weight'], layers: 'model.layers', lastNorm: 'model.final_layernorm' }
+const BACKBONE: Frame = {
+  embeddings: ['backbone.embeddings.weight', 'backbone.embedding.weight'], layers: 'backbone.layers', lastNorm: 'backbone.norm_f', marks: 'outputs'
+}
+const DECODER: Frame = { embeddings: ['model.embed_tokens.weight'], layers: 'model.layers', lastNorm: 'model.final_layernorm', marks: 'inputs' }
 
 const FRAMES: Readonly<Record<ModelConfig['modelType'], Frame>> = {
   mamba: BACKBONE,
@@ -114,32 +120,28 @@ const FRAMES: Readonly<Record<ModelConfig['modelType'], Frame>> = {
   falcon_h1: DECODER,
   granitemoehybrid: { ...DECODER, lastNorm: 'model.norm' },
   jamba: DECODER,
-  nemotron_h: BACKBONE,
-  zamba2: DECODER
+  nemotron_h: { ...BACKBONE, marks: 'inputs' },
+  zamba2: { ...DECODER, hasEmbeddingBeside: true }
 }
 
 /** `hasTensor` tells the checkpoint's names. */
 export function buildModel(config: ModelConfig, hasTensor: (name: string) => boolean): Model {
   const builder = new ProgramBuilder()
-  const { vocabSize, dModel, nLayers, normEps, modelType } = config
-  const frame = FRAMES[modelType]
+  const { vocabSize, dModel, nLayers, normEps } = config
+  const frame = FRAMES[config.modelType]
   const embeddingName = frame.embeddings.find(hasTensor) ?? frame.embeddings[0]
   const embedding = builder.parameter(embeddingName, [vocabSize, dModel])
-  const top = createScope(builder, frame.lastNorm.slice(0, frame.lastNorm.indexOf('.')), hasTensor)
 
-  // Zamba2's blocks read the embedding beside the residual.
-  const stream = builder.buffer('residual', modelType === 'zamba2' ? 2 * dModel : dModel)
+  const stream = builder.buffer('residual', frame.hasEmbeddingBeside ? 2 * dModel : dModel)
   const residual = columns(stream, 0, dModel)
   for (let start = 0; start < stream.width; start += dModel) builder.add({ kind: 'embed', weight: embedding, out: columns(stream, start, dModel) })
-  scaleInPlace(top, residual, config.embeddingMultiplier)
+  scaleInPlace({ builder }, residual, config.embeddingMultiplier)
 
   const layers = createScope(builder, frame.layers, hasTensor)
   for (let i = 0; i < nLayers; i++) {
-    // As transformers counts them: with the hybrids, what a layer reads; with the pure ones, what it leaves.
-    const isPure = frame === BACKBONE && modelType !== 'nemotron_h'
-    if (!isPure) builder.mark(`hidden_states.${i}`, residual)
+    if (frame.marks === 'inputs') builder.mark(`hidden_states.${i}`, residual)
     addLayer(layers, config, stream, i)
-    if (isPure) builder.mark(`hidden_states.${i}`, residual)
+    if (frame.marks === 'outputs') builder.mark(`hidden_states.${i}`, residual)
   }
 
   const last = builder.buffer('last', dModel, 'logit')
@@ -148,14 +150,14 @@ export function buildModel(config: ModelConfig, hasTensor: (name: string) => boo
   builder.add({ kind: 'rmsNorm', x: last, gate: null, weight: builder.parameter(`${frame.lastNorm}.weight`, [dModel]), eps: normEps, groupWidth: dModel, out: last })
   builder.mark(`hidden_states.${nLayers}`, last)
   // The head is linear: a factor of its input is one of the logits.
-  scaleInPlace(top, last, config.logitMultiplier)
+  scaleInPlace({ builder }, last, config.logitMultiplier)
   const head = config.tieEmbeddings ? embedding : builder.parameter('lm_head.weight', [vocabSize, dModel])
   builder.add({ kind: 'linear', x: last, weight: head, bias: null, out: logits, accumulate: false })
   const program = builder.build(logits, vocabSize)
-  return { config, program, copies: copiesOf(config, program, { embeddingName, layers: frame.layers }) }
+  return { config, program, copies: copiesOf(config, program, { embeddingName, layers }) }
 }
 
-function copiesOf(config: ModelConfig, { parameters }: Program, names: { readonly embeddingName: string; readonly layers: string }): ReadonlyMap<string, string> {
+function copiesOf(config: ModelConfig, { parameters }: Program, names: { readonly embeddingName: string; readonly layers: Scope }): ReadonlyMap<string, string> {
   const copies = new Map(config.tieEmbeddings ? [['lm_head.weight', names.embeddingName]] : [])
   if (config.modelType !== 'zamba2') return copies
   return new Map([...copies, ...sharedCopies(names.layers, config, parameters.map(({ name }) => name))])

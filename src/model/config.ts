@@ -28,7 +28,7 @@ export interface CommonConfig {
 }
 
 /** Larger than any model of the field by far; what exceeds it is damage, not size. */
-const LIMITS = { dimension: 2 ** 20, vocabSize: 2 ** 24, layers: 4096, context: 2 ** 30 }
+const LIMITS = { dimension: 2 ** 20, vocabSize: 2 ** 24, layers: 4096, context: 2 ** 30, experts: 1024, choices: 64 }
 
 /** Typed access to a config; every failure names the file and the key. */
 export interface ConfigReader {

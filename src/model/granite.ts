@@ -7,7 +7,7 @@ import { readBambaMixer } from './bamba.ts'
 import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
 import { addMamba2Mixer, type Mamba2MixerConfig } from './mamba2.ts'
 import { addMlp, type MlpConfig } from './mlp.ts'
-import { addExperts, checkTopK, type ExpertsConfig } from './moe.ts'
+import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
 export interface GraniteConfig extends CommonConfig {
@@ -57,10 +57,9 @@ function readPositions(reader: ConfigReader, headDim: number): RotaryConfig | nu
 }
 
 function readExperts(reader: ConfigReader): ExpertsConfig | null {
-  const nExperts = reader.size('num_local_experts', { fallback: 8, least: 0 })
+  const nExperts = reader.size('num_local_experts', { fallback: 8, least: 0, limit: 'experts' })
   if (nExperts === 0) return null
-  const topK = reader.size('num_experts_per_tok', { fallback: 2 })
-  checkTopK(reader, { key: 'num_experts_per_tok', topK }, { key: 'num_local_experts', nExperts })
+  const topK = readTopK(reader, { key: 'num_local_experts', nExperts })
   return { nExperts, topK, dHidden: reader.size('intermediate_size', { fallback: 11_008 }), softmaxOver: 'chosen' }
 }
 

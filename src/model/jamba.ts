@@ -1,12 +1,13 @@
 /** Jamba (AI21, 2024): layers of Mamba-1 with learned norms on dt, B and C, or attention without positions; then SwiGLU or experts. */
 
+import { CheckpointError } from '../errors.ts'
 import type { View } from '../program/ops.ts'
 import { addAttention, type AttentionConfig, readAttention } from './attention.ts'
 import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
 import { readPeriodic } from './layers.ts'
 import { addMamba1Mixer, type Mamba1MixerConfig, readDtRank } from './mamba1.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
-import { addExperts, checkTopK, type ExpertsConfig } from './moe.ts'
+import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
 export interface JambaConfig extends CommonConfig {
@@ -14,7 +15,8 @@ export interface JambaConfig extends CommonConfig {
   readonly mamba: Mamba1MixerConfig
   readonly attention: AttentionConfig
   readonly mlp: MlpConfig
-  readonly experts: ExpertsConfig
+  /** null where no layer has any. */
+  readonly experts: ExpertsConfig | null
   /** Layers with experts in place of the one block. */
   readonly expertLayers: readonly number[]
 }
@@ -28,6 +30,9 @@ const EXPERT_NAMES = {
 /** GGUF files have all experts in one. */
 const STACKED_NAMES = { router: 'router', gate: 'experts.gate_proj.weight', up: 'experts.up_proj.weight', down: 'experts.down_proj.weight' }
 
+/** Each has three tensors of its own. */
+const MAX_EXPERTS = 2 ** 16
+
 /** transformers' `JambaConfig`. */
 export function readJambaConfig(reader: ConfigReader): JambaConfig {
   const isAttention = readPeriodic(reader, { period: ['attn_layer_period', 8], offset: ['attn_layer_offset', 4] })
@@ -38,10 +43,11 @@ export function readJambaConfig(reader: ConfigReader): JambaConfig {
   const { dModel, nLayers, normEps } = common
   reader.only('hidden_act', 'silu')
   reader.none('sliding_window')
-  const nExperts = reader.size('num_experts', { fallback: 16 })
-  const topK = reader.size('num_experts_per_tok', { fallback: 2 })
+  const nExperts = reader.size('num_experts', { fallback: 16, limit: 'experts' })
   const expertLayers = nExperts > 1 ? readExpertLayers(reader, nLayers) : []
-  if (expertLayers.length > 0) checkTopK(reader, { key: 'num_experts_per_tok', topK }, { key: 'num_experts', nExperts })
+  if (expertLayers.length * nExperts > MAX_EXPERTS) {
+    throw new CheckpointError({ place: `${reader.place}: num_experts`, expected: `at most ${MAX_EXPERTS} experts in all layers`, got: `${nExperts} in ${expertLayers.length}` })
+  }
   const dHidden = reader.size('intermediate_size', { fallback: 14_336 })
   return {
     ...common,
@@ -57,7 +63,7 @@ export function readJambaConfig(reader: ConfigReader): JambaConfig {
     },
     attention: readAttention(reader, { dModel, nKvHeads: 8 }),
     mlp: { dHidden, activation: 'silu', useBias: false },
-    experts: { nExperts, topK, dHidden, softmaxOver: 'all' },
+    experts: expertLayers.length > 0 ? { nExperts, topK: readTopK(reader, { key: 'num_experts', nExperts }), dHidden, softmaxOver: 'all' } : null,
     expertLayers
   }
 }
@@ -81,7 +87,7 @@ export function addJambaLayer(scope: Scope, config: JambaConfig, residual: View,
   )
   const mixed = addNormed(scope, 'pre_ff_layernorm', residual, normEps)
   addBranch(scope, residual, 1, (target) =>
-    config.expertLayers.includes(index)
+    experts && config.expertLayers.includes(index)
       ? addExperts(scope.below('feed_forward'), experts, { names: scope.has('feed_forward.experts.gate_proj.weight') ? STACKED_NAMES : EXPERT_NAMES, x: mixed, target })
       : addMlp(scope.below('feed_forward'), mlp, { names: GATED_NAMES, x: mixed, target })
   )

@@ -19,10 +19,11 @@ export interface ExpertsConfig {
   readonly softmaxOver: RouteOp['softmaxOver']
 }
 
-/** CheckpointError where more experts are to be chosen than there are. */
-export function checkTopK(reader: ConfigReader, { key, topK }: { readonly key: string; readonly topK: number }, other: { readonly key: string; readonly nExperts: number }): void {
-  if (topK <= other.nExperts) return
-  throw new CheckpointError({ place: `${reader.place}: ${key}`, expected: `at most ${other.nExperts}, as ${other.key} says`, got: describe(topK) })
+/** `num_experts_per_tok`, which is at most the number of experts that `key` says. */
+export function readTopK(reader: ConfigReader, { key, nExperts }: { readonly key: string; readonly nExperts: number }): number {
+  const topK = reader.size('num_experts_per_tok', { fallback: 2, limit: 'choices' })
+  if (topK <= nExperts) return topK
+  throw new CheckpointError({ place: `${reader.place}: num_experts_per_tok`, expected: `at most ${nExperts}, as ${key} says`, got: describe(topK) })
 }
 
 /**

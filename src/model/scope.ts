@@ -52,7 +52,7 @@ export function addNormed(scope: Scope, name: string, residual: View, eps: numbe
 }
 
 /** residual += multiplier · what `write` makes; without a multiplier that is added where it is made. */
-export function addBranch({ builder }: Scope, residual: View, multiplier: number, write: (target: Target) => void): void {
+export function addBranch({ builder }: Pick<Scope, 'builder'>, residual: View, multiplier: number, write: (target: Target) => void): void {
   if (multiplier === 1) {
     write({ out: residual, accumulate: true })
     return
@@ -63,7 +63,7 @@ export function addBranch({ builder }: Scope, residual: View, multiplier: number
 }
 
 /** multiplier · x: x itself where the multiplier is 1. */
-export function scaled({ builder }: Scope, x: View, multiplier: number): View {
+export function scaled({ builder }: Pick<Scope, 'builder'>, x: View, multiplier: number): View {
   if (multiplier === 1) return x
   const out = builder.buffer('scaled', x.width)
   builder.add({ kind: 'scaledAdd', x, factor: multiplier, accumulate: false, out })
@@ -71,7 +71,7 @@ export function scaled({ builder }: Scope, x: View, multiplier: number): View {
 }
 
 /** x *= multiplier. */
-export function scaleInPlace({ builder }: Scope, x: View, multiplier: number): void {
+export function scaleInPlace({ builder }: Pick<Scope, 'builder'>, x: View, multiplier: number): void {
   if (multiplier !== 1) builder.add({ kind: 'scaledAdd', x, factor: multiplier, accumulate: false, out: x })
 }
 

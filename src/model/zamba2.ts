@@ -130,12 +130,18 @@ function addSharedBlock(layers: Scope, config: Zamba2Config, pair: View, index: 
   return led
 }
 
-/** Blocks that were saved once more with the layers that share them, by the tensors' names: the same as those of the first such layer. */
-export function sharedCopies(layers: string, config: Zamba2Config, names: readonly string[]): ReadonlyMap<string, string> {
-  const blockOf = (layer: number): string => `${layers}.${layer}.shared_transformer.`
+/**
+ * Blocks that were saved once more with the layers that share them: by their tensors' names the same tensors of the first such layer.
+ * `names`: of the program's parameters.
+ */
+export function sharedCopies(layers: Scope, config: Zamba2Config, names: readonly string[]): ReadonlyMap<string, string> {
   const hybrids = hybridLayers(config)
-  return new Map(hybrids.slice(config.nBlocks).flatMap((layer, i) => {
-    const original = blockOf(hybrids[i % config.nBlocks])
-    return names.filter((name) => name.startsWith(original)).map((name) => [blockOf(layer) + name.slice(original.length), name] as const)
-  }))
+  const copies = new Map<string, string>()
+  hybrids.forEach((layer, place) => {
+    const copy = layers.below(`${layer}.shared_transformer`)
+    if (place < config.nBlocks || !copy.has('input_layernorm.weight')) return
+    const { prefix } = layers.below(`${hybrids[place % config.nBlocks]}.shared_transformer`)
+    for (const name of names) if (name.startsWith(`${prefix}.`)) copies.set(copy.prefix + name.slice(prefix.length), name)
+  })
+  return copies
 }

@@ -1,10 +1,12 @@
 /** Rotary positions, the key-value cache and attention against the float64 reference, in both builds: heads, widths and positions around the tiles. */
+import { setImmediate } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import type { Segment } from '../../src/backend/backend.ts'
-import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
+import { type Segment, stateElements } from '../../src/backend/backend.ts'
+import { columns, ProgramBuilder } from '../../src/program/builder.ts'
 import type { View } from '../../src/program/ops.ts'
-import { BUILDS } from '../support/backends.ts'
+import { BUILDS, createBackend } from '../support/backends.ts'
 import { expectSameBits } from '../support/compare.ts'
+import { createNumbers } from '../support/numbers.ts'
 import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment, segmentsOf, type Snapshot } from '../support/op-rig.ts'
 
 /** Positions that the kernel takes at a time: assembly/abi.ts, KEY_BLOCK; queries that share them: QUERY_TILE. */
@@ -161,4 +163,30 @@ test('a long context is linear in memory', async () => {
   })
   const error = await compareAll(spec, [[segment(0, 0, 1, 'none', length - 1)], [segment(0, 0, 8, 'none', length - 8)]], { tolerance: 5e-7, size: 1, place: 'long' })
   console.log(`attention over ${length} positions: largest error ${error.toExponential(1)}, where values are up to 1`)
+})
+
+test('a long chunk far into a text is taken some rows at a time, with the same result', async () => {
+  // Three threads share each head of keys by its heads of queries, one and two of them.
+  const [headDim, nHeads, length, nRows] = [64, 6, 4096, 250]
+  const builder = new ProgramBuilder()
+  const [q, out] = ['q', 'out'].map((name) => builder.buffer(name, nHeads * headDim))
+  builder.add({ kind: 'attention', q, headDim, scale: 0.125, cache: builder.keyValue('layer', 2 * headDim), out })
+  const program = builder.build(null, 0)
+  const backend = await createBackend('3 threads', program, { maxRows: 2 * nRows, maxLogitRows: 1, nSlots: 3, contextLength: length })
+  const numbers = createNumbers(8)
+  for (const slot of [0, 2]) await backend.writeState(slot, length, numbers.floats(stateElements(program, length)))
+  const segments = [segment(2, 0, nRows, 'none', length - nRows), segment(1, nRows, 0), segment(0, nRows, nRows, 'none', 3000)]
+  const batch = { tokens: new Int32Array(2 * nRows), segments }
+  backend.begin(batch)
+  backend.writeView(q, numbers.floats(2 * nRows * q.width))
+  backend.run(0, 1)
+  const want = backend.readView(out)
+  backend.writeView(out, new Float32Array(want.length))
+  let nTurns = 0
+  const run = backend.forward(batch, new Float32Array(0)).then(() => true)
+  // Two billion products and sums, of which a slice has a tenth.
+  for (let isDone = false; !isDone; nTurns++) isDone = await Promise.race([run, setImmediate(false)])
+  expect(nTurns).toBeGreaterThan(3)
+  expectSameBits(backend.readView(out), want, 'in slices')
+  await backend.dispose()
 })

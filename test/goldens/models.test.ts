@@ -9,9 +9,18 @@ import { fixtureModel, idsOf, readGolden } from '../support/fixtures.ts'
 /** Of the largest logit. The goldens themselves are within 3e-7 of float64. */
 const TOLERANCES = { reference: 1e-6, scalar: 1e-5, simd: 1e-5 }
 
+/**
+ * Hidden states that the goldens themselves have less exactly: one token of zamba2's leaves the last layer small beside what its blocks add, so that
+ * transformers' rounding of the norms to float32 shows in it, by 1.04e-6. With the same rounding here it is 0.76e-6, but the mean over all tokens is
+ * least, 2.6e-7, without.
+ */
+const LESS_EXACT: ReadonlyMap<string, number> = new Map([['zamba2 hidden_states.4', 1.1e-6]])
+
 const MIXER_NAMES = [
   'A_log', 'D', 'conv1d.weight', 'conv1d.bias', 'dt_proj.weight', 'dt_proj.bias', 'in_proj.weight', 'out_proj.weight', 'x_proj.weight'
 ]
+
+const HYBRIDS = ['bamba', 'falcon_h1', 'granitemoehybrid', 'granitemoehybrid_moe', 'jamba', 'nemotron_h', 'zamba2']
 
 interface Case {
   readonly name: string
@@ -22,7 +31,7 @@ interface Case {
 }
 
 const CASES: readonly Case[] = [
-  ...['mamba', 'mamba_bias_untied', 'mamba_bf16', 'mamba_f16', 'falcon_mamba', 'mamba2', 'mamba2_groups'].map((name) => ({ name, source: fixtureModel(name), golden: name })),
+  ...['mamba', 'mamba_bias_untied', 'mamba_bf16', 'mamba_f16', 'falcon_mamba', 'mamba2', 'mamba2_groups', ...HYBRIDS].map((name) => ({ name, source: fixtureModel(name), golden: name })),
   { name: 'mamba_sharded', source: fixtureModel('mamba_sharded'), golden: 'mamba' },
   { name: 'mamba_original', source: fixtureModel('mamba_original'), golden: 'mamba' },
   { name: 'mamba in the original form', source: originalFiles(), golden: 'mamba' }
@@ -52,10 +61,11 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
   const { shape: [nSequences, length], data: tokens } = golden.ints('input_ids')
   const wantedLogits = golden.floats('logits').data
   const isWhole = !LOGITS_ONLY.includes(goldenName)
+  const capacity = { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences, contextLength: length }
 
   async function logitsOf(kind: (typeof KINDS)[number]): Promise<Float32Array> {
     const model = await openModel(source)
-    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences, contextLength: 0 })
+    const backend = await model.load(kind, capacity)
     const logits = new Float32Array(wantedLogits.length)
     await backend.forward(batchOf(tokens, nSequences), logits)
     return logits
@@ -71,10 +81,10 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
     expectSameBits(await logitsOf('simd'), await logitsOf('scalar'), name)
   })
 
-  test.each(isWhole ? KINDS : [])('hidden states after each block, %s', async (kind) => {
+  test.each(isWhole ? KINDS : [])('hidden states between the blocks, %s', async (kind) => {
     const model = await openModel(source)
     const { program, config } = model
-    const backend = await model.load(kind, { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences, contextLength: 0 })
+    const backend = await model.load(kind, capacity)
     backend.begin(batchOf(tokens, nSequences))
     expect(program.marks.map((mark) => mark.name)).toEqual(Array.from({ length: config.nLayers + 1 }, (_, i) => `hidden_states.${i}`))
     let done = 0
@@ -82,7 +92,8 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
       for (; done < mark.opIndex; done++) backend.run(done, done + 1)
       const { shape, data } = golden.floats(mark.name)
       expect(shape).toEqual([nSequences, length, config.dModel])
-      expect(relativeError(backend.readView(mark.view), data), mark.name).toBeLessThanOrEqual(TOLERANCES[kind])
+      const tolerance = Math.max(TOLERANCES[kind], LESS_EXACT.get(`${name} ${mark.name}`) ?? 0)
+      expect(relativeError(backend.readView(mark.view), data), mark.name).toBeLessThanOrEqual(tolerance)
     }
   })
 

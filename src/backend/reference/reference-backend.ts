@@ -3,8 +3,9 @@
 import { elementsOf, type Op, type OpKind, type OpOf, type Program, type View } from '../../program/ops.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
+import type { Context } from './context.ts'
 import { createReferenceMemory } from './memory.ts'
-import { type Context, referenceOps } from './ops.ts'
+import { referenceOps } from './ops.ts'
 
 export function createReferenceBackend(program: Program, capacity: Capacity, reason: string): SteppingBackend {
   const memory = createReferenceMemory(program, capacity)

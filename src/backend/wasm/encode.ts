@@ -263,7 +263,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.EXPERT_TOP_K, op.topK)
     record.set(abi.EXPERT_N_EXPERTS, op.nExperts)
     record.set(abi.EXPERT_TABLE, record.map.experts(op))
-    record.set(abi.EXPERT_SCRATCH, expertScratchStart(op, record.map.layout))
+    record.set(abi.EXPERT_SCRATCH, expertScratchStart(op, (parameter) => record.map.layout(parameter)))
     record.setView(abi.EXPERT_OUT, op.out)
   },
 

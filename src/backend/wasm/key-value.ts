@@ -49,49 +49,44 @@ export interface KeyValueCopy {
   readonly memory: ArrayBufferLike
   /** Address of the slot. */
   readonly slot: number
+  readonly head: number
   /** Tokens. */
   readonly position: number
-  /** Keys (position, width), then values (position, width). */
+  /** Of all heads: keys (position, width), then values (position, width). */
   readonly canonical: Float32Array
 }
 
-/** A slot's keys and values of the first `position` tokens to their canonical form. */
-export function readKeyValue(layout: KeyValueLayout, { memory, slot, position, canonical }: KeyValueCopy): void {
+/** A head's keys and values of the first `position` tokens from a slot to their canonical form. */
+export function readKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
   const { headDim, nHeads } = layout
-  const width = nHeads * headDim
-  for (let head = 0; head < nHeads; head++) {
-    const { keys, values } = headViews(layout, { memory, slot, head })
-    const column = head * headDim
-    for (let t = 0; t < position; t++) {
-      const [key, row] = [keyIndex(t, headDim), t * width + column]
-      for (let i = 0; i < headDim; i++) canonical[row + i] = keys[key + i * KEY_BLOCK]
-      const value = t * roundUp(headDim, LANES)
-      canonical.set(values.subarray(value, value + headDim), position * width + row)
-    }
+  const { head, position, canonical } = copy
+  const { keys, values } = viewsOf(layout, copy)
+  for (let t = 0; t < position; t++) {
+    const [key, row] = [keyIndex(t, headDim), (t * nHeads + head) * headDim]
+    for (let i = 0; i < headDim; i++) canonical[row + i] = keys[key + i * KEY_BLOCK]
+    const value = t * roundUp(headDim, LANES)
+    canonical.set(values.subarray(value, value + headDim), position * nHeads * headDim + row)
   }
 }
 
 /** The other way. */
-export function writeKeyValue(layout: KeyValueLayout, { memory, slot, position, canonical }: KeyValueCopy): void {
+export function writeKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
   const { headDim, nHeads } = layout
-  const width = nHeads * headDim
-  for (let head = 0; head < nHeads; head++) {
-    const { keys, values } = headViews(layout, { memory, slot, head })
-    const column = head * headDim
-    for (let t = 0; t < position; t++) {
-      const [key, row] = [keyIndex(t, headDim), t * width + column]
-      for (let i = 0; i < headDim; i++) keys[key + i * KEY_BLOCK] = canonical[row + i]
-      const valueRow = position * width + row
-      values.set(canonical.subarray(valueRow, valueRow + headDim), t * roundUp(headDim, LANES))
-    }
+  const { head, position, canonical } = copy
+  const { keys, values } = viewsOf(layout, copy)
+  for (let t = 0; t < position; t++) {
+    const [key, row] = [keyIndex(t, headDim), (t * nHeads + head) * headDim]
+    for (let i = 0; i < headDim; i++) keys[key + i * KEY_BLOCK] = canonical[row + i]
+    const value = position * nHeads * headDim + row
+    values.set(canonical.subarray(value, value + headDim), t * roundUp(headDim, LANES))
   }
 }
 
-function headViews(layout: KeyValueLayout, { memory, slot, head }: { memory: ArrayBufferLike; slot: number; head: number }): { readonly keys: Float32Array; readonly values: Float32Array } {
-  const { keyHeadBytes, valueHeadBytes } = layout
+/** What a head has in a slot. */
+function viewsOf({ keys, values, keyHeadBytes, valueHeadBytes }: KeyValueLayout, { memory, slot, head }: KeyValueCopy): { readonly keys: Float32Array; readonly values: Float32Array } {
   return {
-    keys: new Float32Array(memory, slot + layout.keys + head * keyHeadBytes, keyHeadBytes / 4),
-    values: new Float32Array(memory, slot + layout.values + head * valueHeadBytes, valueHeadBytes / 4)
+    keys: new Float32Array(memory, slot + keys + head * keyHeadBytes, keyHeadBytes / 4),
+    values: new Float32Array(memory, slot + values + head * valueHeadBytes, valueHeadBytes / 4)
   }
 }
 

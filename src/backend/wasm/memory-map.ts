@@ -74,8 +74,17 @@ export function createMemoryMap(program: Program, capacity: Capacity, options: M
     const formatOf: FormatOf = (parameter) => (parameter.isSensitive ? options.formatOf(parameter) : dtype)
     return planMemory(program, capacity, { ...options, formatOf }).bytes.total <= MAX_BYTES
   })
-  const advice = smaller === undefined ? 'in no dtype it would fit' : `with dtype '${smaller}' it would fit`
+  const advice = smaller === undefined ? adviceOfContext(program, capacity, options) : `with dtype '${smaller}' it would fit`
   throw new RangeError(messageOf({ place: 'wasm memory', expected: `at most ${MAX_BYTES} bytes`, got: `a model that needs ${map.bytes.total}; ${advice}` }))
+}
+
+/** Where no dtype is small enough: what the keys and values would have to be. */
+function adviceOfContext(program: Program, capacity: Capacity, options: MapOptions): string {
+  const bytesOf = (contextLength: number): number => planMemory(program, { ...capacity, contextLength }, options).bytes.total
+  const least = bytesOf(KEY_BLOCK)
+  if (program.keyValues.length === 0 || least > MAX_BYTES) return 'in no dtype it would fit'
+  const perToken = (bytesOf(capacity.contextLength) - least) / (capacity.contextLength - KEY_BLOCK)
+  return `with contextLength ${Math.floor((MAX_BYTES - least) / perToken / KEY_BLOCK) * KEY_BLOCK} it would fit`
 }
 
 function planMemory(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {

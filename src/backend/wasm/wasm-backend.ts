@@ -3,12 +3,12 @@
 import { instantiateSync } from '@assemblyscript/loader'
 import * as abi from '../../../assembly/abi.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
-import { type KeyValuePart, opCost, type Program, type View } from '../../program/ops.ts'
+import { opCost, type Program, type View } from '../../program/ops.ts'
 import { rotaryRow } from '../../program/rotary.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram } from './encode.ts'
-import { type KeyValueCopy, readKeyValue, writeKeyValue } from './key-value.ts'
+import { readKeyValue, writeKeyValue } from './key-value.ts'
 import { createMemoryMap, type MemoryMap } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
 import { startThreads, type ThreadTeam } from './thread-team.ts'
@@ -62,6 +62,8 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     control[abi.CONTROL_N_TOKENS] = batch.tokens.length
     control[abi.CONTROL_N_LOGIT_ROWS] = wanted.length
     control[abi.CONTROL_N_SEGMENTS] = batch.segments.length
+    control[abi.CONTROL_ATTENTION_FIRST] = 0
+    control[abi.CONTROL_ATTENTION_END] = batch.tokens.length
     // Of the layers alone: later turns of the head find them done.
     if (firstLogitRow === 0) writeAngles(map, memory.buffer, batch)
   }
@@ -80,13 +82,30 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     return into
   }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
-  /** The caches between a slot and the canonical state: layer by layer, since thousands of tokens take their time. */
-  const copyKeyValues = async (copy: (part: KeyValuePart, task: KeyValueCopy) => void, { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
+  /** The caches between a slot and the canonical state, a head of a layer at a time, since thousands of tokens take their time. */
+  const copyKeyValues = async (copy: typeof readKeyValue, { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
     for (const part of program.keyValues) {
+      const layout = map.keyValue(part)
       const first = program.stateSize + position * part.offset
-      copy(part, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, position, canonical: state.subarray(first, first + 2 * position * part.width) })
+      const canonical = state.subarray(first, first + 2 * position * part.width)
+      for (let head = 0; head < layout.nHeads; head++) {
+        copy(layout, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, head, position, canonical })
+        await pace.pause()
+      }
+    }
+  }
+
+  /** An attention that takes longer than a slice, over some rows at a time. */
+  const attend = async (op: number, cost: number): Promise<void> => {
+    const count = control[abi.CONTROL_N_TOKENS]
+    const step = Math.max(1, Math.floor((count * SLICE_COST) / cost))
+    for (let first = 0; first < count; first += step) {
+      control[abi.CONTROL_ATTENTION_FIRST] = first
+      control[abi.CONTROL_ATTENTION_END] = Math.min(count, first + step)
+      run(op, op + 1)
       await pace.pause()
     }
+    control[abi.CONTROL_ATTENTION_FIRST] = 0
   }
 
   const backend: SteppingBackend = {
@@ -104,24 +123,32 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     writeView(view, values) {
       for (let row = 0; row < nRows(view); row++) rowOf(view, row).set(values.subarray(row * view.width, (row + 1) * view.width))
     },
-    forward: (batch, logits) =>
-      forwardInTurns(backend, batch, logits, async (firstOp, endOp) => {
+    forward(batch, logits) {
+      const nScores = scoresOf(batch)
+      return forwardInTurns(backend, batch, logits, async (firstOp, endOp) => {
+        const costOf = (i: number): number => {
+          const op = program.ops[i]
+          if (op.kind === 'attention') return 4 * op.q.width * nScores
+          return costs[i] * control[i < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
+        }
         for (let first = firstOp; first < endOp; ) {
-          const end = sliceEnd(costs, { first, end: endOp }, control[first < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS])
-          run(first, end)
+          const end = sliceEnd(costOf, { first, end: endOp })
+          if (program.ops[first].kind === 'attention' && costOf(first) > SLICE_COST) await attend(first, costOf(first))
+          else run(first, end)
           first = end
           await pace.pause()
         }
-      }),
+      })
+    },
     async readState(slot, position) {
       const state = new Float32Array(stateElements(program, position))
       state.set(slotState(slot))
-      await copyKeyValues((part, task) => readKeyValue(map.keyValue(part), task), { slot, position, state })
+      await copyKeyValues(readKeyValue, { slot, position, state })
       return state
     },
     async writeState(slot, position, state) {
       slotState(slot).set(state.subarray(0, program.stateSize))
-      await copyKeyValues((part, task) => writeKeyValue(map.keyValue(part), task), { slot, position, state })
+      await copyKeyValues(writeKeyValue, { slot, position, state })
     },
     async clearState(slot) {
       slotState(slot).fill(0)
@@ -164,9 +191,14 @@ function writeControl(map: MemoryMap, memory: ArrayBufferLike, nThreads: number)
   control[abi.CONTROL_N_THREADS] = nThreads
 }
 
+/** Pairs of a row and a position that it looks at. */
+function scoresOf({ segments }: Batch): number {
+  return segments.reduce((sum, { position, nRows }) => sum + nRows * position + (nRows * (nRows + 1)) / 2, 0)
+}
+
 /** The end of the ops from `first` that fit one slice; at least one op. */
-function sliceEnd(costs: readonly number[], { first, end }: { first: number; end: number }, nRows: number): number {
+function sliceEnd(costOf: (op: number) => number, { first, end }: { first: number; end: number }): number {
   let next = first + 1
-  for (let cost = costs[first] * nRows; next < end && cost + costs[next] * nRows <= SLICE_COST; next++) cost += costs[next] * nRows
+  for (let cost = costOf(first); next < end && cost + costOf(next) <= SLICE_COST; next++) cost += costOf(next)
   return next
 }

@@ -87,8 +87,8 @@ export interface BambaFacts extends HybridFacts<Mamba2Facts> {
 
 export interface JambaFacts extends HybridFacts<Mamba1Facts> {
   readonly modelType: 'jamba'
-  readonly experts: ExpertsFacts
-  readonly expertLayers: readonly number[]
+  /** null: no layer has any. */
+  readonly experts: ExpertsFacts | null
 }
 
 export interface NemotronHFacts extends HybridFacts<Mamba2Facts> {

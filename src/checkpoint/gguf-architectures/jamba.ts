@@ -65,8 +65,7 @@ export function writeJamba(facts: JambaFacts, place: string): ArchitectureWritin
       ...writeAttentionKeys(attention, layers, (layer) => layer === 'attention'),
       ['ssm.inner_size', uint32Value(mamba.dInner)],
       ...writeKeys(MAMBA1_KEYS, mamba),
-      ['expert_count', uint32Value(experts.nExperts)],
-      ['expert_used_count', uint32Value(experts.topK)]
+      ...(experts ? ([['expert_count', uint32Value(experts.nExperts)], ['expert_used_count', uint32Value(experts.topK)]] as const) : [])
     ],
     names: NAMES
   }
