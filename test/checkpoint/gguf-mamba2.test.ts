@@ -9,14 +9,10 @@ import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { exp } from '../../src/elementary.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { Mamba } from '../../src/mamba.ts'
-import { convertToGguf } from '../../src/convert.ts'
-import { recordFiles } from '../../src/checkpoint/file-set.ts'
 import { reasonOf } from '../support/anything.ts'
 import { expectSameBits } from '../support/compare.ts'
 import { filesOf, fixtureModel, readGolden } from '../support/fixtures.ts'
-import { type Config, configText } from '../support/tiny-checkpoint.ts'
-
-const IDS = [5, 17, 99, 3, 42, 8]
+import { converted, logitsOf, withConfig } from './gguf-files.ts'
 
 const NAMES: readonly (readonly [RegExp, string])[] = [
   [/^backbone\.embeddings\.weight$/, 'token_embd.weight'], [/^backbone\.norm_f\.weight$/, 'output_norm.weight'], [/^lm_head\.weight$/, 'output.weight'],
@@ -68,18 +64,11 @@ function fileOf({ fixture, nGroups, metadata }: Facts): Promise<Uint8Array> {
   })
 }
 
-async function logitsOf(files: Record<string, Uint8Array>, options = {}): Promise<Float32Array> {
-  await using mamba = await Mamba.load(files, { threads: 1, ...options })
-  return mamba.forward(IDS, { allLogits: true })
-}
-
 describe.each([PLAIN, GROUPS])('$fixture', (facts) => {
   test('gives the bits of the same checkpoint with a norm for each group and no limit of dt', async () => {
-    const files = filesOf(fixtureModel(facts.fixture))
-    const config = JSON.parse(new TextDecoder().decode(files['config.json'])) as Config
     // llama.cpp has no key for the limits.
-    const unlimited = new TextEncoder().encode(configText({ ...config, time_step_limit: [0, Infinity] }))
-    const expected = await logitsOf({ 'config.json': unlimited, 'model.safetensors': files['model.safetensors'] }, { normGroups: facts.nGroups })
+    const unlimited = withConfig(filesOf(fixtureModel(facts.fixture)), { time_step_limit: [0, Infinity] })
+    const expected = await logitsOf(unlimited, { normGroups: facts.nGroups })
     expectSameBits(await logitsOf({ 'model.gguf': await fileOf(facts) }), expected, 'logits')
   })
 })
@@ -92,18 +81,9 @@ test('sizes that do not fit are refused by key', async () => {
   }
 })
 
-/** What convertToGguf writes. */
-async function converted(files: Record<string, Uint8Array>, options = {}): Promise<Uint8Array> {
-  const parts: Uint8Array[] = []
-  await convertToGguf(recordFiles(files), { type: 'F32', name: 'm', sink: { write: async (bytes) => void parts.push(bytes.slice()) }, ...options })
-  return new Uint8Array(Buffer.concat(parts))
-}
-
 test('is written with the names, shapes and numbers that were put together here', async () => {
   for (const facts of [PLAIN, GROUPS]) {
-    const files = filesOf(fixtureModel(facts.fixture))
-    const config = JSON.parse(new TextDecoder().decode(files['config.json'])) as Config
-    const unlimited = { ...files, 'config.json': new TextEncoder().encode(configText({ ...config, time_step_limit: null })) }
+    const unlimited = withConfig(filesOf(fixtureModel(facts.fixture)), { time_step_limit: null })
     const [got, want] = await Promise.all([converted(unlimited, { normGroups: facts.nGroups }), fileOf(facts)].map(async (file) => readGgufHeader(bytesSource(await file, 'm.gguf'))))
     const shapesOf = (header: typeof got) => header.tensors.map(({ name, shape }) => `${name} ${shape.join(' ')}`).toSorted()
     expect(shapesOf(got)).toEqual(shapesOf(want))
@@ -117,8 +97,7 @@ test('what llama.cpp does otherwise is not written', async () => {
   const limited = await reasonOf(() => converted(files, { normGroups: 2 }))
   expect(limited).toBeInstanceOf(UnsupportedError)
   expect(String(limited)).toContain('time_step_limit: expected no limits of dt, since llama.cpp has none, got 0 to 0.5')
-  const config = JSON.parse(new TextDecoder().decode(files['config.json'])) as Config
-  const whole = await reasonOf(() => converted({ ...files, 'config.json': new TextEncoder().encode(configText({ ...config, time_step_limit: null })) }))
+  const whole = await reasonOf(() => converted(withConfig(files, { time_step_limit: null })))
   expect(whole).toBeInstanceOf(UnsupportedError)
   expect(String(whole)).toContain('n_groups: expected a gated norm of each of the 2 groups by itself')
 })
