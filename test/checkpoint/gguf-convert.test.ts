@@ -163,3 +163,11 @@ test('a checkpoint without an embedding is refused', async () => {
   const convert = () => modelToGguf({ config: readModelConfig(checkpoint.config), tensors, type: 'F32', name: 'm', tokenizer: null, place: 'm' })
   expect(convert).toThrow(new CheckpointError({ place: 'm: backbone.embeddings.weight', expected: 'a tensor', got: 'none of that name' }))
 })
+
+test('an inner width that llama.cpp ends its process at is refused', async () => {
+  const checkpoint = await openCheckpoint(modelSet('mamba'))
+  const config = readModelConfig({ ...checkpoint.config, intermediate_size: 96 })
+  expect(() => modelToGguf({ config, tensors: checkpoint.tensors, type: 'F32', name: 'm', tokenizer: null, place: 'm' })).toThrow(
+    new UnsupportedError({ place: 'm: inner width', expected: "64, twice the model's, as llama.cpp has it", got: '96' })
+  )
+})

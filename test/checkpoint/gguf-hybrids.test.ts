@@ -88,7 +88,7 @@ const MAMBA1_TENSORS = {
 }
 
 test.each<[string, string, Record<string, readonly number[]>[], Record<string, unknown>]>([
-  ['falcon_h1', 'falcon-h1', Array(2).fill({ 'attn_norm.weight': [32], ffn_norm: [32], ...UNNORMED, ...ATTENTION_TENSORS, ...mlp(64) }), {
+  ['falcon_h1', 'falcon-h1', [0, 1].map(() => ({ 'attn_norm.weight': [32], ffn_norm: [32], ...UNNORMED, ...ATTENTION_TENSORS, ...mlp(64) })), {
     context_length: 8192, feed_forward_length: 64, 'attention.head_count': 4, 'attention.head_count_kv': [2, 2], 'attention.key_length': 8, 'attention.value_length': 8,
     'rope.dimension_count': 8, 'rope.freq_base': 10_000
   }],
@@ -196,6 +196,7 @@ describe('what is not written', () => {
     ['zamba2', {}, 'model_type: expected a model that llama.cpp has an architecture for, got "zamba2"'],
     ['granitemoehybrid', { time_step_limit: [0, 1] }, 'time_step_limit: expected no limits of dt, since llama.cpp has none, got 0 to 1'],
     ['nemotron_h', { time_step_limit: [0, 1] }, 'time_step_limit: expected no limits of dt'],
+    ['granitemoehybrid', { logits_scaling: 1e-320 }, 'logit_scale: expected a factor above 0, got 0'],
     ['granitemoehybrid', { residual_multiplier: -1 }, 'residual_scale: expected a factor above 0, got -1']
   ])('%s with %j', async (name, changes, message) => {
     const error = await reasonOf(() => converted(withConfig(fixture(name), changes)))

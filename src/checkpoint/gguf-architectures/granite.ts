@@ -3,7 +3,7 @@ import { UnsupportedError } from '../../errors.ts'
 import { boolValue, float32Value, uint32Value } from '../gguf-metadata.ts'
 import type { BambaFacts, GraniteFacts } from './facts.ts'
 import {
-  type ArchitectureReading, type ArchitectureWriting, BAMBA_NAMES, type Entries, frameKeys, type GgufFile, innerPart, readAttentionKeys, readKeys, readMamba2, readRope,
+  type ArchitectureReading, type ArchitectureWriting, BAMBA_NAMES, checkExpansion, type Entries, frameKeys, type GgufFile, innerPart, readAttentionKeys, readKeys, readMamba2, readRope,
   writeAttentionKeys, writeKeys, writeMamba2, writeRope
 } from './keys.ts'
 import { attentionRows, frameRows, mamba2Rows, type Origins, row, type Row, type TensorNames } from './rows.ts'
@@ -84,7 +84,7 @@ export function writeGranite(facts: GraniteFacts | BambaFacts, place: string): A
   const { headDim, rotary, scale } = attention
   const isGranite = facts.modelType === 'granitemoehybrid'
   const experts = isGranite ? facts.experts : null
-  if (mamba.dInner !== 2 * dModel) throw new UnsupportedError({ place: `${place}: mamba_expand`, expected: "2, as in llama.cpp's granitehybrid", got: `${mamba.dInner / dModel}` })
+  checkExpansion(mamba, { dModel, place })
   const scales = [
     ['embedding_scale', facts.embeddingMultiplier], ['residual_scale', isGranite ? facts.residualMultiplier : 1], ['logit_scale', 1 / facts.logitMultiplier],
     ['attention.scale', scale === headDim ** -0.5 ? 1 : scale]

@@ -2,7 +2,7 @@
 import { UnsupportedError } from '../../errors.ts'
 import { uint32Value } from '../gguf-metadata.ts'
 import type { JambaFacts } from './facts.ts'
-import { type ArchitectureReading, type ArchitectureWriting, frameKeys, type GgufFile, innerPart, readAttentionKeys, readKeys, writeAttentionKeys, writeKeys } from './keys.ts'
+import { type ArchitectureReading, type ArchitectureWriting, checkExpansion, frameKeys, type GgufFile, innerPart, readAttentionKeys, readKeys, writeAttentionKeys, writeKeys } from './keys.ts'
 import { mamba1Keys } from './mamba.ts'
 import { attentionRows, frameRows, mamba1Rows, mlpRows, row, type TensorNames } from './rows.ts'
 
@@ -29,13 +29,11 @@ const NAMES: TensorNames = {
 export function readJamba(file: GgufFile): ArchitectureReading {
   const { keys, shapes } = file
   const { config, nKvHeads } = readAttentionKeys(file)
-  // The heads' width is always the model's divided among them.
-  const { head_dim: _, ...attention } = config
   return {
     config: {
       model_type: 'jamba',
       ...readKeys(keys, FRAME_KEYS),
-      ...attention,
+      ...config,
       ...readKeys(keys, MAMBA1_KEYS),
       mamba_expand: innerPart(keys, 'embedding_length').quotient,
       layers_block_type: nKvHeads.map((count) => (count === 0 ? 'mamba' : 'attention')),
@@ -52,7 +50,7 @@ export function readJamba(file: GgufFile): ArchitectureReading {
 
 export function writeJamba(facts: JambaFacts, place: string): ArchitectureWriting {
   const { mamba, attention, mlp, experts, layers, contextLength, dModel } = facts
-  if (mamba.dInner !== 2 * dModel) throw new UnsupportedError({ place: `${place}: mamba_expand`, expected: "2, as in llama.cpp's jamba", got: `${mamba.dInner / dModel}` })
+  checkExpansion(mamba, { dModel, place })
   if (attention.nHeads * attention.headDim !== dModel) {
     throw new UnsupportedError({ place: `${place}: num_attention_heads`, expected: "heads as wide as the model, as in llama.cpp's jamba", got: `${attention.nHeads} of ${attention.headDim}` })
   }

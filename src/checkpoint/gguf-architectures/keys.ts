@@ -115,6 +115,11 @@ export function writeMamba2(facts: Mamba2Facts, { place, normEps, canFloorDt = f
   return [['ssm.inner_size', uint32Value(dInner)], ...writeKeys(mamba2Keys(BAMBA_NAMES), facts)]
 }
 
+/** UnsupportedError for an inner width other than twice the model's, at which llama.cpp ends its process in most architectures. */
+export function checkExpansion({ dInner }: { readonly dInner: number }, { dModel, place }: { readonly dModel: number; readonly place: string }): void {
+  if (dInner !== 2 * dModel) throw new UnsupportedError({ place: `${place}: inner width`, expected: `${2 * dModel}, twice the model's, as llama.cpp has it`, got: `${dInner}` })
+}
+
 /** Of the pure state spaces, which have no use for them; llama.cpp asks for both. */
 export const NO_ATTENTION: Entries = [['feed_forward_length', uint32Value(0)], ['attention.head_count', uint32Value(0)]]
 /** As llama.cpp's converter has it: a recurrent model has no limit. */

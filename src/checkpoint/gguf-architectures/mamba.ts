@@ -2,7 +2,7 @@
 import { UnsupportedError } from '../../errors.ts'
 import { boolValue, uint32Value } from '../gguf-metadata.ts'
 import type { Mamba1Facts, PureMamba1Facts, PureMamba2Facts } from './facts.ts'
-import { type ArchitectureReading, type ArchitectureWriting, frameKeys, type GgufFile, innerPart, NO_ATTENTION, NO_LIMIT, readKeys, readMamba2, writeKeys, writeMamba2 } from './keys.ts'
+import { type ArchitectureReading, type ArchitectureWriting, checkExpansion, frameKeys, type GgufFile, innerPart, NO_ATTENTION, NO_LIMIT, readKeys, readMamba2, writeKeys, writeMamba2 } from './keys.ts'
 import { frameRows, mamba1Rows, mamba2Rows, row, type Row, type TensorNames } from './rows.ts'
 
 const FRAME_KEYS = frameKeys('layer_norm_epsilon')
@@ -50,6 +50,7 @@ const MIXER_NORM_EPS = 1e-6
 
 export function writeMamba(facts: PureMamba1Facts, place: string): ArchitectureWriting {
   const { dInner, mixerNormEps } = facts
+  checkExpansion(facts, { dModel: facts.dModel, place })
   if ((mixerNormEps ?? MIXER_NORM_EPS) !== MIXER_NORM_EPS) {
     throw new UnsupportedError({ place: `${place}: mixer_rms_eps`, expected: `${MIXER_NORM_EPS}, since the format has no place for it`, got: `${mixerNormEps}` })
   }
