@@ -214,7 +214,7 @@ export const CODE_ATTENTION: i32 = 10
 export const ATTENTION_Q: i32 = 8
 export const ATTENTION_Q_STRIDE: i32 = 9
 export const ATTENTION_N_HEADS: i32 = 10
-/** f32 */
+/** f32, times log2 e */
 export const ATTENTION_SCALE: i32 = 11
 export const ATTENTION_OUT: i32 = 12
 export const ATTENTION_OUT_STRIDE: i32 = 13

@@ -46,7 +46,7 @@ export interface EngineOptions extends ConfigOverrides {
   readonly maxBatch?: number | undefined
   /**
    * Tokens that a sequence may have in a model with attention, whose keys and values are kept for each of them: memory is taken at load,
-   * maxBatch times as much as for one sequence (`mamba.backend.memoryBytes.state`), and going beyond is a RangeError. Default: the model's own
+   * `mamba.backend.memoryBytes.statePerToken` for each of all maxBatch sequences together, and going beyond is a RangeError. Default: the model's own
    * limit, but at most 4096. A pure state space model has no limit and takes no notice of it.
    */
   readonly contextLength?: number | undefined

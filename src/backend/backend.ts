@@ -36,7 +36,10 @@ export interface BackendInfo {
 
 export interface MemoryBytes {
   readonly weights: number
+  /** Of all resident sequences, keys and values of the whole context included. */
   readonly state: number
+  /** What each token of contextLength takes of it, the keys and values of all resident sequences; 0 without attention. */
+  readonly statePerToken: number
   readonly activations: number
   readonly total: number
 }

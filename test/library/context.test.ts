@@ -1,5 +1,6 @@
 /** Models with attention have a limit: the option contextLength. What goes beyond is refused before anything is read; within, all is as with any model. */
 import { describe, expect, test } from 'vitest'
+import type { MemoryBytes } from '../../src/backend/backend.ts'
 import { createMemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import type { JsonObject } from '../../src/checkpoint/json.ts'
 import { Mamba } from '../../src/index.ts'
@@ -73,14 +74,15 @@ describe('wasm', () => {
   })
 
   test('every token of context costs its keys and values, for each resident sequence', async () => {
-    const bytesOf = async (contextLength: number, maxBatch: number): Promise<number> => {
+    const bytesOf = async (contextLength: number, maxBatch: number): Promise<MemoryBytes> => {
       await using mamba = await Mamba.load(HYBRID, { contextLength, maxBatch, threads: 1 })
-      return mamba.backend.memoryBytes.state
+      return mamba.backend.memoryBytes
     }
     // Bamba's fixture has one layer of attention, two heads of keys of 8 columns: 128 bytes a token.
-    const perToken = (await bytesOf(3200, 1) - await bytesOf(320, 1)) / 2880
-    expect(perToken).toBe(128)
-    expect(await bytesOf(3200, 3)).toBe(3 * await bytesOf(3200, 1))
+    const [short, long, three] = [await bytesOf(320, 1), await bytesOf(3200, 1), await bytesOf(3200, 3)]
+    expect([short, long, three].map(({ statePerToken }) => statePerToken)).toEqual([128, 128, 384])
+    expect(long.state - short.state).toBe(2880 * 128)
+    expect(three.state).toBe(3 * long.state)
   })
 
   test('by default as many as the model was made for, but at most 4096', async () => {

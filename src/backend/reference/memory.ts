@@ -25,7 +25,7 @@ export function createReferenceMemory(program: Program, { maxRows, maxLogitRows,
   const caches = slots.map(() => new Float64Array(contextLength * program.keyValueWidth))
   const cachePart = (slot: number, first: number, width: number): Float64Array => caches[slot].subarray(contextLength * first, contextLength * (first + width))
   const bytesOf = (arrays: readonly Float64Array[]): number => arrays.reduce((sum, array) => sum + array.byteLength, 0)
-  const bytes = { weights: bytesOf(parameters), state: bytesOf(slots) + bytesOf(caches), activations: bytesOf(buffers) }
+  const bytes = { weights: bytesOf(parameters), state: bytesOf(slots) + bytesOf(caches), statePerToken: 8 * nSlots * program.keyValueWidth, activations: bytesOf(buffers) }
   return {
     get: ({ buffer, offset }, row, column) => buffers[buffer.id][row * buffer.width + offset + column],
     set({ buffer, offset }, row, column, value) {

@@ -221,7 +221,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.setCache(op.cache)
     record.setView(abi.ATTENTION_Q, op.q)
     record.set(abi.ATTENTION_N_HEADS, op.q.width / op.headDim)
-    record.setFloat(abi.ATTENTION_SCALE, op.scale)
+    record.setFloat(abi.ATTENTION_SCALE, op.scale * Math.LOG2E)
     record.setView(abi.ATTENTION_OUT, op.out)
   },
 
@@ -263,7 +263,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.EXPERT_TOP_K, op.topK)
     record.set(abi.EXPERT_N_EXPERTS, op.nExperts)
     record.set(abi.EXPERT_TABLE, record.map.experts(op))
-    record.set(abi.EXPERT_SCRATCH, expertScratchStart(op, (parameter) => record.map.layout(parameter)))
+    record.set(abi.EXPERT_SCRATCH, expertScratchStart(op, (weight) => record.map.layout(weight)))
     record.setView(abi.EXPERT_OUT, op.out)
   },
 

@@ -45,6 +45,11 @@ function layoutOf(headDim: number, width: number, { contextLength, first }: { co
   }
 }
 
+/** A key and a value of all heads. */
+export function tokenBytes({ headDim, nHeads }: KeyValueLayout): number {
+  return 4 * nHeads * (headDim + roundUp(headDim, LANES))
+}
+
 export interface KeyValueCopy {
   readonly memory: ArrayBufferLike
   /** Address of the slot. */

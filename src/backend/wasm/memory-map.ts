@@ -20,7 +20,7 @@ import { messageOf } from '../../errors.ts'
 import { FORMATS } from '../../program/formats.ts'
 import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, Parameter, Program, RotaryOp, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
-import { type KeyValueLayout, keyValueLayouts } from './key-value.ts'
+import { type KeyValueLayout, keyValueLayouts, tokenBytes } from './key-value.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 
 const PAGE_BYTES = 65536
@@ -129,6 +129,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
     bytes: {
       weights: stateStart - weightsStart,
       state: activationsStart - stateStart,
+      statePerToken: capacity.nSlots * [...keyValues.values()].reduce((sum, layout) => sum + tokenBytes(layout), 0),
       activations: next - activationsStart,
       total: Math.ceil(next / PAGE_BYTES) * PAGE_BYTES
     },
@@ -172,7 +173,7 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
     }
     case 'attention': {
       const nQueries = Math.max(QUERY_TILE, Math.ceil(op.q.width / op.cache.width))
-      return 4 * (KEY_BLOCK + 2 * roundUp(nQueries, LANES) + nQueries * roundUp(op.headDim, LANES))
+      return 4 * nQueries * (KEY_BLOCK + 3 + roundUp(op.headDim, LANES))
     }
     case 'embed':
     case 'gatherRows':

@@ -1,0 +1,44 @@
+/** Matrices of experts in panels of their own: as each of them alone is packed, whatever the slices in which they come. */
+import { describe, expect, test } from 'vitest'
+import { pack, packedBytes, type PackedLayout } from '../../src/backend/wasm/packing.ts'
+import { FORMATS, type WeightData, type WeightFormat } from '../../src/program/formats.ts'
+import { openModel } from '../support/backends.ts'
+import { fixtureModel } from '../support/fixtures.ts'
+import { createNumbers } from '../support/numbers.ts'
+import { randomWeights } from '../support/weights.ts'
+
+/** Elements [first, end) of values in a format. */
+function slice(format: WeightFormat, data: WeightData, first: number, end: number): WeightData {
+  const { blockElements, blockBytes } = FORMATS[format]
+  return data.subarray(...[first, end].map((element) => ((element / blockElements) * blockBytes) / data.BYTES_PER_ELEMENT))
+}
+
+describe.each(Object.keys(FORMATS) as WeightFormat[])('%s', (format) => {
+  test.each([1, 5, 8, 11, 16])('three matrices of %i rows', (nOut) => {
+    const nIn = 96
+    const { data } = randomWeights(createNumbers(nOut), format, 3 * nOut * nIn)
+    const layoutOf = (nMatrices: number): PackedLayout => ({ kind: 'panels', format, nMatrices, nOut, nIn })
+    const bytes = packedBytes(layoutOf(1))
+    expect(packedBytes(layoutOf(3))).toBe(3 * bytes)
+    const want = new Uint8Array(3 * bytes)
+    for (let i = 0; i < 3; i++) {
+      pack(layoutOf(1), want.subarray(i * bytes, (i + 1) * bytes), slice(format, data, i * nOut * nIn, (i + 1) * nOut * nIn), 0)
+    }
+    // Whole, in blocks, and in slices that end within rows and span matrices.
+    for (const step of [3 * nOut * nIn, 32, 160, nOut * nIn + 64]) {
+      const got = new Uint8Array(3 * bytes)
+      for (let first = 0; first < 3 * nOut * nIn; first += step) pack(layoutOf(3), got, slice(format, data, first, Math.min(3 * nOut * nIn, first + step)), first)
+      expect(Buffer.compare(got, want), `slices of ${step}`).toBe(0)
+    }
+  })
+})
+
+test('experts are large matrices: a dtype is theirs too', async () => {
+  const model = await openModel(fixtureModel('granitemoehybrid_moe'))
+  const backend = await model.load('simd', { maxRows: 4, maxLogitRows: 4, nSlots: 1, contextLength: 8 }, 'q8_0')
+  const experts = model.program.parameters.filter(({ shape }) => shape.length === 3 && shape[1] > 1)
+  expect(experts.length).toBeGreaterThan(0)
+  // Rows of 24 are no whole blocks.
+  for (const parameter of experts) expect(backend.formatOf(parameter), parameter.name).toBe(parameter.shape[2] % 32 === 0 ? 'q8_0' : 'f32')
+  expect(experts.map((parameter) => backend.formatOf(parameter))).toContain('q8_0')
+})
