@@ -54,7 +54,8 @@ export function stackOf(entries: readonly TensorEntry[]): TensorEntry {
   const [first] = entries
   const other = entries.find(({ dtype }) => dtype !== first.dtype)
   if (other !== undefined) throw new UnsupportedError({ place: `${other.source.name}, ${other.name}`, expected: `${first.dtype}, as ${first.name}`, got: other.dtype })
-  return { ...first, shape: [entries.length, ...first.shape], source: joined(first.source.name, entries), start: 0, byteLength: first.byteLength * entries.length }
+  const name = entries.length === 1 ? first.name : `${first.name} to ${entries[entries.length - 1].name}`
+  return { ...first, name, shape: [entries.length, ...first.shape], source: joined(first.source.name, entries), start: 0, byteLength: first.byteLength * entries.length }
 }
 
 /**

@@ -42,8 +42,8 @@ describe('halves', () => {
 
 describe('stacks', () => {
   test('of tensors in files of their own', async () => {
-    const stack = stackOf([entry([2, 2], 0), entry([2, 2], 100), entry([2, 2], 200)])
-    expect(stack.shape).toEqual([3, 2, 2])
+    const stack = stackOf([entry([2, 2], 0, 'a'), entry([2, 2], 100, 'b'), entry([2, 2], 200, 'c')])
+    expect([stack.name, stack.shape]).toEqual(['a to c', [3, 2, 2]])
     expect(await valuesOf(stack)).toEqual([0, 1, 2, 3, 100, 101, 102, 103, 200, 201, 202, 203])
     await expectRanges(stack)
   })
