@@ -1,13 +1,14 @@
 /** Rotary positions, the key-value cache and attention against the float64 reference, in both builds: heads, widths and positions around the tiles. */
 import { setImmediate } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { type Segment, stateElements } from '../../src/backend/backend.ts'
+import { stateElements } from '../../src/backend/backend.ts'
 import { columns, ProgramBuilder } from '../../src/program/builder.ts'
 import type { View } from '../../src/program/ops.ts'
 import { BUILDS, createBackend } from '../support/backends.ts'
 import { expectSameBits } from '../support/compare.ts'
 import { createNumbers } from '../support/numbers.ts'
-import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment, segmentsOf, type Snapshot } from '../support/op-rig.ts'
+import { createRig, type OpSpec, segment, segmentsOf, type Snapshot } from '../support/op-rig.ts'
+import { compareAll } from '../support/op-sweep.ts'
 
 /** Positions that the kernel takes at a time: assembly/abi.ts, KEY_BLOCK; queries that share them: QUERY_TILE. */
 const BLOCK = 32
@@ -17,18 +18,6 @@ interface Form {
   readonly nHeads: number
   readonly nKvHeads: number
   readonly headDim: number
-}
-
-async function compareAll(spec: OpSpec, batches: readonly (readonly Segment[])[], { place, ...limits }: { tolerance: number, size?: number, place: string }): Promise<number> {
-  const [reference, scalar, simd] = await Promise.all((['reference', ...BUILDS] as const).map((kind) => createRig(kind, spec)))
-  let error = 0
-  for (const segments of batches) {
-    const where = `${place}, segments of ${segments.map(({ nRows, position }) => `${nRows} rows at ${position}`).join(', ')}`
-    const [want, fromScalar, fromSimd] = [await reference.run(segments), await scalar.run(segments), await simd.run(segments)]
-    error = Math.max(error, compareSnapshots(fromScalar, want, { ...limits, place: `${where}, scalar` }))
-    expectSameSnapshot(fromSimd, fromScalar, `${where}, simd beside scalar`)
-  }
-  return error
 }
 
 /** Columns in the middle of a wider buffer. */

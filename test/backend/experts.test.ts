@@ -1,24 +1,12 @@
 /** Activations, scaled sums and mixtures of experts against the float64 reference, in both builds and, for the experts' matrices, in every format. */
 import { describe, expect, test } from 'vitest'
-import type { Segment } from '../../src/backend/backend.ts'
 import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
 import { FORMATS, type WeightFormat } from '../../src/program/formats.ts'
 import type { View } from '../../src/program/ops.ts'
 import { BUILDS } from '../support/backends.ts'
 import { createNumbers, type Numbers } from '../support/numbers.ts'
-import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment, segmentsOf } from '../support/op-rig.ts'
-
-async function compareAll(spec: OpSpec, batches: readonly (readonly Segment[])[], { place, ...limits }: { tolerance: number, size?: number, place: string }): Promise<number> {
-  const [reference, scalar, simd] = await Promise.all((['reference', ...BUILDS] as const).map((kind) => createRig(kind, spec)))
-  let error = 0
-  for (const segments of batches) {
-    const where = `${place}, segments of ${segments.map(({ nRows }) => nRows).join(', ')} rows`
-    const [want, fromScalar, fromSimd] = [await reference.run(segments), await scalar.run(segments), await simd.run(segments)]
-    error = Math.max(error, compareSnapshots(fromScalar, want, { ...limits, place: `${where}, scalar` }))
-    expectSameSnapshot(fromSimd, fromScalar, `${where}, simd beside scalar`)
-  }
-  return error
-}
+import { createRig, type OpSpec, segment, segmentsOf } from '../support/op-rig.ts'
+import { compareAll } from '../support/op-sweep.ts'
 
 const capacity = { maxRows: 104, maxLogitRows: 1, nSlots: 4, contextLength: 0 }
 const ROWS = [segmentsOf([1]), segmentsOf([2]), segmentsOf([5]), segmentsOf([9])]

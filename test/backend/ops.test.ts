@@ -3,23 +3,8 @@ import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../src/backend/backend.ts'
 import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
 import type { RowSpace, View } from '../../src/program/ops.ts'
-import { BUILDS } from '../support/backends.ts'
-import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment, segmentsOf } from '../support/op-rig.ts'
-
-/** Runs every batch on all backends and compares. Gives the largest error. */
-async function compareAll(
-  spec: OpSpec, batches: readonly (readonly Segment[])[], { place, ...limits }: { tolerance: number, size?: number, place: string }
-): Promise<number> {
-  const [reference, scalar, simd] = await Promise.all((['reference', ...BUILDS] as const).map((kind) => createRig(kind, spec)))
-  let error = 0
-  for (const segments of batches) {
-    const where = `${place}, segments of ${segments.map(({ nRows }) => nRows).join(', ')} rows`
-    const [want, fromScalar, fromSimd] = [await reference.run(segments), await scalar.run(segments), await simd.run(segments)]
-    error = Math.max(error, compareSnapshots(fromScalar, want, { ...limits, place: `${where}, scalar` }))
-    expectSameSnapshot(fromSimd, fromScalar, `${where}, simd beside scalar`)
-  }
-  return error
-}
+import { createRig, type OpSpec, segment, segmentsOf } from '../support/op-rig.ts'
+import { compareAll } from '../support/op-sweep.ts'
 
 /** A buffer's columns: all of them, or some in the middle of a wider buffer (an output that fills no panels has to end its row, padding included). */
 function view(builder: ProgramBuilder, name: string, { width, isInset, isOut = false, rows = 'token' }: {

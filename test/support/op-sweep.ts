@@ -1,0 +1,19 @@
+/** One op on all backends, batch after batch: the builds against the float64 reference, and against each other. */
+import type { Segment } from '../../src/backend/backend.ts'
+import { BUILDS } from './backends.ts'
+import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec } from './op-rig.ts'
+
+/** Runs every batch on all backends and compares. Gives the largest error. */
+export async function compareAll(
+  spec: OpSpec, batches: readonly (readonly Segment[])[], { place, ...limits }: { tolerance: number, size?: number, place: string }
+): Promise<number> {
+  const [reference, scalar, simd] = await Promise.all((['reference', ...BUILDS] as const).map((kind) => createRig(kind, spec)))
+  let error = 0
+  for (const segments of batches) {
+    const where = `${place}, segments of ${segments.map(({ nRows, position }) => `${nRows} rows at ${position}`).join(', ')}`
+    const [want, fromScalar, fromSimd] = [await reference.run(segments), await scalar.run(segments), await simd.run(segments)]
+    error = Math.max(error, compareSnapshots(fromScalar, want, { ...limits, place: `${where}, scalar` }))
+    expectSameSnapshot(fromSimd, fromScalar, `${where}, simd beside scalar`)
+  }
+  return error
+}
