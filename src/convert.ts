@@ -1,7 +1,7 @@
 /** Checkpoints as GGUF files, which also run in llama.cpp: the package's own quantized checkpoints are such files. */
 
 import type { FileSet } from './checkpoint/byte-source.ts'
-import { mambaToGguf } from './checkpoint/gguf-mamba.ts'
+import { modelToGguf } from './checkpoint/gguf-convert.ts'
 import { ggufByteLength, type GgufSink, type GgufTensor, writeGguf } from './checkpoint/gguf-writer.ts'
 import { checkTensors } from './checkpoint/load-parameters.ts'
 import { openCheckpoint } from './checkpoint/open-checkpoint.ts'
@@ -43,7 +43,10 @@ export async function convertToGguf(files: FileSet, { type, name, sink, signal, 
     const generationEos = await readGenerationEos(files, checkpoint.metadata, signal)
     const ids = { bos: config.bosTokenId, eos: [...new Set([...config.eosTokenIds, ...generationEos])] }
     const tokenizer = found ? writeGgufTokenizer({ ...found, vocabSize: config.vocabSize, ids }) : null
-    const contents = mambaToGguf({ config, tensors: checkpoint.tensors, type, name, tokenizer, place: checkpoint.name, signal })
+    const wanted = new Set(program.parameters.map((parameter) => parameter.name))
+    // A tied head that was saved all the same is none of the model's parameters.
+    const tensors = new Map([...checkpoint.tensors].filter(([tensor]) => wanted.has(tensor)))
+    const contents = modelToGguf({ config, tensors, type, name, tokenizer, place: checkpoint.name, signal })
     for (const tensor of contents.tensors) onTensor?.(tensor)
     return await writeGguf({ ...contents, sink: onProgress ? reporting(sink, ggufByteLength(contents), onProgress) : sink })
   } finally {

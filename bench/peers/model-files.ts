@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ByteSource } from '../../src/checkpoint/byte-source.ts'
-import { mambaToGguf } from '../../src/checkpoint/gguf-mamba.ts'
+import { modelToGguf } from '../../src/checkpoint/gguf-convert.ts'
 import { writeGguf } from '../../src/checkpoint/gguf-writer.ts'
 import type { TensorEntry } from '../../src/checkpoint/safetensors.ts'
 import { elementsOf, type Parameter } from '../../src/program/ops.ts'
@@ -39,7 +39,7 @@ export async function modelFile(dtype: Dtype, folder = join(tmpdir(), `mamba-was
     ids: { bos: END_OF_TEXT, eos: [END_OF_TEXT], pad: null },
     place: TOKENIZER_PATH
   })
-  const contents = mambaToGguf({ config: model.config, tensors, type: dtype, name: 'mamba-130m, random', tokenizer, place: 'random' })
+  const contents = modelToGguf({ config: model.config, tensors, type: dtype, name: 'mamba-130m, random', tokenizer, place: 'random' })
   const partial = `${path}.partial`
   const file = openSync(partial, 'w')
   try {

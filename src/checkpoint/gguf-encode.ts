@@ -6,10 +6,13 @@ import { ENCODERS, type EncodedType } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
 import { readTensor } from './tensor-reader.ts'
 
+/** Changes values in place: those from element `first` on, in row-major order. */
+export type Transform = (values: Float32Array, first: number) => void
+
 export interface EncodeTensorOptions {
   readonly type: EncodedType
-  /** Changes values in place before they are encoded. */
-  readonly transform?: ((values: Float32Array) => void) | undefined
+  /** Before they are encoded. */
+  readonly transform?: Transform | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -37,7 +40,7 @@ export async function* encodeTensor(entry: TensorEntry, { type, transform, signa
       signal,
       onSlice(values, offset) {
         const changed = transform === undefined ? values : values.slice()
-        transform?.(changed)
+        transform?.(changed, first + offset)
         const failed = encode(changed, piece.subarray((offset / blockElements) * blockBytes))
         if (failed >= 0) throw encodeError(entry, { type, element: first + offset + failed, value: changed[failed] })
       }

@@ -94,7 +94,8 @@ function entryOf(checkpoint: Checkpoint, name: string): TensorEntry {
 }
 
 function comparePlaces(a: TensorEntry, b: TensorEntry): number {
-  if (a.source === b.source) return a.start - b.start
+  // By name: a view of a file has a source of its own.
+  if (a.source.name === b.source.name) return a.start - b.start
   return a.source.name < b.source.name ? -1 : 1
 }
 

@@ -4,8 +4,8 @@
 import { CheckpointError, describe } from '../errors.ts'
 import { readText, type ByteSource, type FileSet } from './byte-source.ts'
 import { isPlainFileName } from './file-set.ts'
-import { ggufMambaModel } from './gguf-mamba.ts'
 import { createMetadataReader, type MetadataReader } from './gguf-metadata.ts'
+import { ggufModel } from './gguf-model.ts'
 import { readGgufModel } from './gguf-split.ts'
 import { expectObject, expectString, parseJson, type JsonObject } from './json.ts'
 import { readSafetensorsHeader, type TensorEntry } from './safetensors.ts'
@@ -123,7 +123,7 @@ function sharded(readTensors: TensorReader): Container['read'] {
 async function readGguf(file: ByteSource, files: ContainerFiles): Promise<Contents> {
   const fileName = file.name.slice(file.name.search(/[^/\\]*$/))
   const header = await readGgufModel(file, { fileName, open: (name) => files.open(name), signal: files.signal })
-  return { ...ggufMambaModel(header), metadata: createMetadataReader(header) }
+  return { ...ggufModel(header), metadata: createMetadataReader(header) }
 }
 
 /** An index names the shard of each tensor; the shards are read, and must hold just what the index says. */

@@ -23,6 +23,9 @@ export interface GraniteConfig extends CommonConfig {
 
 const MLP_NAMES = { gateUp: 'input_linear', down: 'output_linear' }
 const EXPERT_NAMES = { router: 'router.layer', gateUp: 'input_linear.weight', down: 'output_linear.weight' }
+/** GGUF files have gate and up apart. */
+const APART = { gate: 'gate_proj', up: 'up_proj', down: 'output_linear' }
+const EXPERTS_APART = { router: 'router.layer', gate: 'gate_proj.weight', up: 'up_proj.weight', down: 'output_linear.weight' }
 
 /** transformers' `GraniteMoeHybridConfig`. */
 export function readGraniteConfig(reader: ConfigReader): GraniteConfig {
@@ -70,7 +73,9 @@ export function addGraniteLayer(scope: Scope, config: GraniteConfig, residual: V
   )
   const mixed = addNormed(scope, 'post_attention_layernorm', residual, normEps)
   addBranch(scope, residual, residualMultiplier, (target) => {
-    addMlp(scope.below('shared_mlp'), mlp, { names: MLP_NAMES, x: mixed, target })
-    if (experts) addExperts(scope.below('block_sparse_moe'), experts, { names: EXPERT_NAMES, x: mixed, target: { ...target, accumulate: true } })
+    const isApart = scope.has('shared_mlp.gate_proj.weight')
+    addMlp(scope.below('shared_mlp'), mlp, { names: isApart ? APART : MLP_NAMES, x: mixed, target })
+    const names = isApart ? EXPERTS_APART : EXPERT_NAMES
+    if (experts) addExperts(scope.below('block_sparse_moe'), experts, { names, x: mixed, target: { ...target, accumulate: true } })
   })
 }

@@ -27,6 +27,8 @@ const EXPERT_NAMES = {
   router: 'router',
   each: (expert: number) => ({ gate: `experts.${expert}.gate_proj.weight`, up: `experts.${expert}.up_proj.weight`, down: `experts.${expert}.down_proj.weight` })
 }
+/** GGUF files have all experts in one. */
+const STACKED_NAMES = { router: 'router', gate: 'experts.gate_proj.weight', up: 'experts.up_proj.weight', down: 'experts.down_proj.weight' }
 
 /** Each has three tensors of its own. */
 const MAX_EXPERTS = 2 ** 16
@@ -42,8 +44,7 @@ export function readJambaConfig(reader: ConfigReader): JambaConfig {
   reader.only('hidden_act', 'silu')
   reader.none('sliding_window')
   const nExperts = reader.size('num_experts', { fallback: 16, limit: 'experts' })
-  const hasExperts = readPeriodic(reader, { period: ['expert_layer_period', 2], offset: ['expert_layer_offset', 1] })
-  const expertLayers = nExperts > 1 ? Array.from({ length: nLayers }, (_, i) => i).filter(hasExperts) : []
+  const expertLayers = nExperts > 1 ? readExpertLayers(reader, nLayers) : []
   if (expertLayers.length * nExperts > MAX_EXPERTS) {
     throw new CheckpointError({ place: `${reader.place}: num_experts`, expected: `at most ${MAX_EXPERTS} experts in all layers`, got: `${nExperts} in ${expertLayers.length}` })
   }
@@ -67,6 +68,15 @@ export function readJambaConfig(reader: ConfigReader): JambaConfig {
   }
 }
 
+/** By `expert_layer_indices`, a key of our own, which a GGUF file's config has; else by period and offset. */
+function readExpertLayers(reader: ConfigReader, nLayers: number): readonly number[] {
+  const listed = reader.raw('expert_layer_indices')
+  const hasExperts = Array.isArray(listed)
+    ? (i: number): boolean => listed.includes(i)
+    : readPeriodic(reader, { period: ['expert_layer_period', 2], offset: ['expert_layer_offset', 1] })
+  return Array.from({ length: nLayers }, (_, i) => i).filter(hasExperts)
+}
+
 export function addJambaLayer(scope: Scope, config: JambaConfig, residual: View, index: number): void {
   const { normEps, mamba, attention, mlp, experts } = config
   const x = addNormed(scope, 'input_layernorm', residual, normEps)
@@ -78,7 +88,7 @@ export function addJambaLayer(scope: Scope, config: JambaConfig, residual: View,
   const mixed = addNormed(scope, 'pre_ff_layernorm', residual, normEps)
   addBranch(scope, residual, 1, (target) =>
     experts && config.expertLayers.includes(index)
-      ? addExperts(scope.below('feed_forward'), experts, { names: EXPERT_NAMES, x: mixed, target })
+      ? addExperts(scope.below('feed_forward'), experts, { names: scope.has('feed_forward.experts.gate_proj.weight') ? STACKED_NAMES : EXPERT_NAMES, x: mixed, target })
       : addMlp(scope.below('feed_forward'), mlp, { names: GATED_NAMES, x: mixed, target })
   )
 }

@@ -26,10 +26,15 @@ export function readTopK(reader: ConfigReader, { key, nExperts }: { readonly key
   throw new CheckpointError({ place: `${reader.place}: num_experts_per_tok`, expected: `at most ${nExperts}, as ${key} says`, got: describe(topK) })
 }
 
-/** The tensors' names: of all experts in one (nExperts, nOut, nIn), gate's rows before up's, or of each expert by itself. */
-export type ExpertNames =
-  | { readonly router: string; readonly gateUp: string; readonly down: string }
-  | { readonly router: string; readonly each: (expert: number) => { readonly gate: string; readonly up: string; readonly down: string } }
+/**
+ * The tensors' names: of all experts in one (nExperts, nOut, nIn), gate's rows before up's or apart as GGUF files have them, or of each
+ * expert by itself.
+ */
+export type ExpertNames = { readonly router: string } & (
+  | { readonly gateUp: string; readonly down: string }
+  | { readonly gate: string; readonly up: string; readonly down: string }
+  | { readonly each: (expert: number) => { readonly gate: string; readonly up: string; readonly down: string } }
+)
 
 export function addExperts(scope: Scope, config: ExpertsConfig, { names, x, target }: { readonly names: ExpertNames; readonly x: View; readonly target: Target }): void {
   const { builder } = scope
@@ -45,21 +50,23 @@ export function addExperts(scope: Scope, config: ExpertsConfig, { names, x, targ
     builder.add({ kind: 'expertLinear', x: from, isPerChoice, choices, topK, nExperts, weights, out })
   const hidden = builder.buffer('expertHidden', topK * dHidden)
   const result = builder.buffer('expertOut', topK * dModel)
+  const stack = (name: string, nOut: number, nIn: number): readonly Parameter[] => [scope.weight(name, [nExperts, nOut, nIn])]
   if ('gateUp' in names) {
     const gateUp = builder.buffer('expertGateUp', topK * 2 * dHidden)
-    expertLinear(x, false, [scope.weight(names.gateUp, [nExperts, 2 * dHidden, dModel])], gateUp)
+    expertLinear(x, false, stack(names.gateUp, 2 * dHidden, dModel), gateUp)
     for (let j = 0; j < topK; j++) {
       const gate = columns(gateUp, 2 * j * dHidden, dHidden)
       builder.add({ kind: 'activation', x: gate, by: columns(gate, dHidden, dHidden), function: 'silu', out: columns(hidden, j * dHidden, dHidden) })
     }
-    expertLinear(hidden, true, [scope.weight(names.down, [nExperts, dModel, dHidden])], result)
+    expertLinear(hidden, true, stack(names.down, dModel, dHidden), result)
   } else {
-    const experts = Array.from({ length: nExperts }, (_, expert) => names.each(expert))
+    const weights = (part: 'gate' | 'up' | 'down', nOut: number, nIn: number): readonly Parameter[] =>
+      'each' in names ? Array.from({ length: nExperts }, (_, expert) => scope.weight(names.each(expert)[part], [nOut, nIn])) : stack(names[part], nOut, nIn)
     const up = builder.buffer('expertUp', topK * dHidden)
-    expertLinear(x, false, experts.map(({ gate }) => scope.weight(gate, [dHidden, dModel])), hidden)
-    expertLinear(x, false, experts.map(({ up }) => scope.weight(up, [dHidden, dModel])), up)
+    expertLinear(x, false, weights('gate', dHidden, dModel), hidden)
+    expertLinear(x, false, weights('up', dHidden, dModel), up)
     builder.add({ kind: 'activation', x: hidden, by: up, function: 'silu', out: hidden })
-    expertLinear(hidden, true, experts.map(({ down }) => scope.weight(down, [dModel, dHidden])), result)
+    expertLinear(hidden, true, weights('down', dModel, dHidden), result)
   }
   builder.add({ kind: 'mixExperts', x: result, choices, topK, accumulate: target.accumulate ?? false, out: target.out })
 }

@@ -1,19 +1,18 @@
 /** GGUF files of llama.cpp's `mamba2`, put together from the fixtures as its converter does: names, shapes, A, a norm of each group. */
 import { describe, expect, test } from 'vitest'
+import { bytesSource } from '../../src/checkpoint/byte-source.ts'
 import { float32Value, textValue, uint32Value } from '../../src/checkpoint/gguf-metadata.ts'
+import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { ggufBytes, type GgufTensor } from '../../src/checkpoint/gguf-writer.ts'
+import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { exp } from '../../src/elementary.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { Mamba } from '../../src/mamba.ts'
-import { convertToGguf } from '../../src/convert.ts'
-import { recordFiles } from '../../src/checkpoint/file-set.ts'
 import { reasonOf } from '../support/anything.ts'
 import { expectSameBits } from '../support/compare.ts'
 import { filesOf, fixtureModel, readGolden } from '../support/fixtures.ts'
-import { type Config, configText } from '../support/tiny-checkpoint.ts'
-
-const IDS = [5, 17, 99, 3, 42, 8]
+import { converted, logitsOf, withConfig } from './gguf-files.ts'
 
 const NAMES: readonly (readonly [RegExp, string])[] = [
   [/^backbone\.embeddings\.weight$/, 'token_embd.weight'], [/^backbone\.norm_f\.weight$/, 'output_norm.weight'], [/^lm_head\.weight$/, 'output.weight'],
@@ -65,18 +64,11 @@ function fileOf({ fixture, nGroups, metadata }: Facts): Promise<Uint8Array> {
   })
 }
 
-async function logitsOf(files: Record<string, Uint8Array>, options = {}): Promise<Float32Array> {
-  await using mamba = await Mamba.load(files, { threads: 1, ...options })
-  return mamba.forward(IDS, { allLogits: true })
-}
-
 describe.each([PLAIN, GROUPS])('$fixture', (facts) => {
   test('gives the bits of the same checkpoint with a norm for each group and no limit of dt', async () => {
-    const files = filesOf(fixtureModel(facts.fixture))
-    const config = JSON.parse(new TextDecoder().decode(files['config.json'])) as Config
     // llama.cpp has no key for the limits.
-    const unlimited = new TextEncoder().encode(configText({ ...config, time_step_limit: [0, Infinity] }))
-    const expected = await logitsOf({ 'config.json': unlimited, 'model.safetensors': files['model.safetensors'] }, { normGroups: facts.nGroups })
+    const unlimited = withConfig(filesOf(fixtureModel(facts.fixture)), { time_step_limit: [0, Infinity] })
+    const expected = await logitsOf(unlimited, { normGroups: facts.nGroups })
     expectSameBits(await logitsOf({ 'model.gguf': await fileOf(facts) }), expected, 'logits')
   })
 })
@@ -89,9 +81,23 @@ test('sizes that do not fit are refused by key', async () => {
   }
 })
 
-test('is not written', async () => {
-  const files = recordFiles({ 'model.gguf': await fileOf(GROUPS) })
-  const error = await reasonOf(() => convertToGguf(files, { type: 'F32', name: 'm', sink: { async write() {} } }))
-  expect(error).toBeInstanceOf(UnsupportedError)
-  expect(String(error)).toContain('model_type: expected mamba or falcon_mamba, got mamba2')
+test('is written with the names, shapes and numbers that were put together here', async () => {
+  for (const facts of [PLAIN, GROUPS]) {
+    const unlimited = withConfig(filesOf(fixtureModel(facts.fixture)), { time_step_limit: null })
+    const [got, want] = await Promise.all([converted(unlimited, { normGroups: facts.nGroups }), fileOf(facts)].map(async (file) => readGgufHeader(bytesSource(await file, 'm.gguf'))))
+    const shapesOf = (header: typeof got) => header.tensors.map(({ name, shape }) => `${name} ${shape.join(' ')}`).toSorted()
+    expect(shapesOf(got)).toEqual(shapesOf(want))
+    for (const entry of want.tensors) expectSameBits(await readWholeTensor(got.tensors.find(({ name }) => name === entry.name)!), await readWholeTensor(entry), entry.name)
+    for (const [key, value] of want.metadata) if (key !== 'tokenizer.ggml.model') expect([key, got.metadata.get(key)]).toEqual([key, value])
+  }
+})
+
+test('what llama.cpp does otherwise is not written', async () => {
+  const files = filesOf(fixtureModel('mamba2_groups'))
+  const limited = await reasonOf(() => converted(files, { normGroups: 2 }))
+  expect(limited).toBeInstanceOf(UnsupportedError)
+  expect(String(limited)).toContain('time_step_limit: expected no limits of dt, since llama.cpp has none, got 0 to 0.5')
+  const whole = await reasonOf(() => converted(withConfig(files, { time_step_limit: null })))
+  expect(whole).toBeInstanceOf(UnsupportedError)
+  expect(String(whole)).toContain('n_groups: expected a gated norm of each of the 2 groups by itself')
 })

@@ -1,5 +1,5 @@
 /** `mamba-wasm convert`: what is written loads again, with the same numbers. */
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { cpSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { convertToGguf } from '../../src/convert.ts'
@@ -75,6 +75,20 @@ describe('progress', () => {
       expect([bar >= 0, stdout.indexOf('\r\u001B[K', bar + 1) > bar]).toEqual(quiet ? [false, false] : [true, true])
     }
   })
+})
+
+test('--norm-groups: what a config in transformers’ form does not say', async () => {
+  const { time_step_limit: _, ...config } = JSON.parse(readFileSync(join(ROOT, 'test/fixtures/models/mamba2_groups/config.json'), 'utf8'))
+  const model = temporaryFolder()
+  cpSync(join(ROOT, 'test/fixtures/models/mamba2_groups/model.safetensors'), join(model, 'model.safetensors'))
+  writeFileSync(join(model, 'config.json'), JSON.stringify(config))
+  const output = join(temporaryFolder(), 'groups.gguf')
+  const { code, stderr } = await runCli(['convert', model, '--output', output, '--type', 'f32'])
+  expect([code, stderr]).toEqual([1, expect.stringContaining('n_groups: expected a gated norm of each of the 2 groups by itself')])
+  expect((await runCli(['convert', model, '--output', output, '--type', 'f32', '--norm-groups', '2'])).code).toBe(0)
+  await using ours = await Mamba.load(model, { normGroups: 2 })
+  await using written = await Mamba.load(output)
+  expectSameBits(await written.forward([3, 1, 4, 1, 5]), await ours.forward([3, 1, 4, 1, 5]), 'logits')
 })
 
 describe('failures', () => {

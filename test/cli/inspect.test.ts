@@ -46,6 +46,21 @@ describe('lists every tensor', () => {
   })
 })
 
+test('of a hybrid’s GGUF file: what it is, by the names and with the shapes of a checkpoint', async () => {
+  const output = join(temporaryFolder(), 'granite.gguf')
+  const folder = join(ROOT, 'test/fixtures/models/granitemoehybrid_moe')
+  expect((await runCli(['convert', folder, '--output', output, '--type', 'q8_0'])).code).toBe(0)
+  const { code, stdout } = await runCli(['inspect', '--json', output])
+  const { modelType, supported, config, tensors } = JSON.parse(stdout)
+  expect([code, modelType, supported]).toEqual([0, 'granitemoehybrid', true])
+  expect(config).toMatchObject({ layer_types: ['mamba', 'attention', 'mamba'], num_local_experts: 4, residual_multiplier: 0.22, norm_groups: 1 })
+  expect(tensors).toEqual(expect.arrayContaining([
+    expect.objectContaining({ name: 'model.layers.1.self_attn.q_proj.weight', dtype: 'Q8_0', shape: [32, 32], bytes: 1088 }),
+    expect.objectContaining({ name: 'model.layers.0.mamba.conv1d.weight', dtype: 'F32', shape: [96, 1, 4] }),
+    expect.objectContaining({ name: 'model.layers.0.block_sparse_moe.gate_proj.weight', dtype: 'Q8_0', shape: [4, 24, 32] })
+  ]))
+})
+
 describe('an architecture that is not built', () => {
   const folder = tinyModel({ 'config.json': JSON.stringify({ model_type: 'not_a_mamba', hidden_size: 32 }) })
 

@@ -19,7 +19,7 @@ serve({
     builder.add({ kind: 'linear', x, out: y, bias: null, accumulate: false, weight })
     const program = builder.build(null, 0)
     const build = threads > 1 ? 'simd-threads' : 'simd'
-    const backend = await createWasmBackend(program, { maxRows: nRows, maxLogitRows: 0, nSlots: 1 }, {
+    const backend = await createWasmBackend(program, { maxRows: nRows, maxLogitRows: 0, nSlots: 1, contextLength: 0 }, {
       module: await platform.wasmModule(build), build, nThreads: threads, reason: 'a benchmark', formatOf: () => 'f32'
     })
     backend.write(weight, numbers.W, 0)

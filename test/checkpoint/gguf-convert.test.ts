@@ -1,7 +1,8 @@
 /** Checkpoints as GGUF files of llama.cpp's `mamba` and back: names, shapes, metadata, values in every type. */
 import { describe, expect, test } from 'vitest'
 import { bytesSource } from '../../src/checkpoint/byte-source.ts'
-import { ggufMambaModel, mambaNameOf, mambaTensorType, mambaToGguf } from '../../src/checkpoint/gguf-mamba.ts'
+import { ggufTensorType, modelToGguf } from '../../src/checkpoint/gguf-convert.ts'
+import { ggufModel } from '../../src/checkpoint/gguf-model.ts'
 import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { ggufBytes, type GgufTensor } from '../../src/checkpoint/gguf-writer.ts'
@@ -20,10 +21,10 @@ const TYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'] as const
 async function converted(model: string, type: EncodedType, change: { typeOf?: (name: string, type: EncodedType) => EncodedType } = {}) {
   const checkpoint = await openCheckpoint(modelSet(model))
   const config = readModelConfig(checkpoint.config)
-  const contents = mambaToGguf({ config, tensors: checkpoint.tensors, type, name: 'a model', tokenizer: null, place: model, ...change })
+  const contents = modelToGguf({ config, tensors: checkpoint.tensors, type, name: 'a model', tokenizer: null, place: model, ...change })
   const file = await ggufBytes(contents)
   const header = await readGgufHeader(bytesSource(file, 'm.gguf'))
-  return { checkpoint, config, contents, file, header, model: ggufMambaModel(header) }
+  return { checkpoint, config, contents, file, header, model: ggufModel(header) }
 }
 
 /** The largest error of a value in a block whose largest is `size`: of the number, and of the scale as a half. */
@@ -77,7 +78,7 @@ describe('types', () => {
     ['blk.0.ssm_in.weight', [64, 40], 'Q8_0', 'F32', 'F32'], ['blk.0.ssm_in.weight', [64, 40], 'Q8_0', 'F16', 'F16'], ['blk.0.ssm_in.weight', [64, 40], 'BF16', 'F32', 'BF16'],
     ['blk.0.ssm_in.weight', [64, 512], 'Q4_K', 'F32', 'Q4_K'], ['blk.0.ssm_in.weight', [64, 384], 'Q6_K', 'F32', 'Q8_0'], ['blk.0.ssm_in.weight', [64, 40], 'Q6_K', 'BF16', 'BF16'],
     ['blk.0.ssm_in.weight', [64, 64], 'Q8_0', 'Q4_0', 'Q8_0'], ['blk.0.ssm_a', [64, 32], 'F16', 'F32', 'F32'], ['blk.0.ssm_conv1d.weight', [64, 32], 'Q8_0', 'F32', 'F32']
-  ])('%s %o for %s of %s is %s', (name, shape, type, dtype, expected) => expect(mambaTensorType(name, { shape, type, dtype })).toBe(expected))
+  ])('%s %o for %s of %s is %s', (name, shape, type, dtype, expected) => expect(ggufTensorType(name, { shape, type, dtype })).toBe(expected))
 
   test('another one for a tensor, by choice', async () => {
     const { header } = await converted('mamba', 'Q4_0', { typeOf: (name, type) => (name === 'token_embd.weight' ? 'Q8_0' : type) })
@@ -90,9 +91,9 @@ test('the metadata is what llama.cpp asks for', async () => {
   const { header } = await converted('mamba', 'Q8_0')
   expect([...header.metadata]).toEqual([
     ['general.architecture', { type: 'string', value: 'mamba' }], ['general.type', { type: 'string', value: 'model' }], ['general.name', { type: 'string', value: 'a model' }],
-    ['mamba.context_length', u32(2 ** 20)], ['mamba.embedding_length', u32(32)], ['mamba.feed_forward_length', u32(0)], ['mamba.attention.head_count', u32(0)], ['mamba.block_count', u32(3)],
-    ['mamba.ssm.conv_kernel', u32(4)], ['mamba.ssm.inner_size', u32(64)], ['mamba.ssm.state_size', u32(16)], ['mamba.ssm.time_step_rank', u32(2)],
-    ['mamba.attention.layer_norm_rms_epsilon', { type: 'float32', value: Math.fround(1e-5) }], ['mamba.ssm.dt_b_c_rms', { type: 'bool', value: false }], ['mamba.vocab_size', u32(160)],
+    ['mamba.context_length', u32(2 ** 20)], ['mamba.embedding_length', u32(32)], ['mamba.block_count', u32(3)],
+    ['mamba.attention.layer_norm_rms_epsilon', { type: 'float32', value: Math.fround(1e-5) }], ['mamba.feed_forward_length', u32(0)], ['mamba.attention.head_count', u32(0)],
+    ['mamba.ssm.inner_size', u32(64)], ['mamba.ssm.conv_kernel', u32(4)], ['mamba.ssm.state_size', u32(16)], ['mamba.ssm.time_step_rank', u32(2)], ['mamba.ssm.dt_b_c_rms', { type: 'bool', value: false }], ['mamba.vocab_size', u32(160)],
     ['general.file_type', u32(7)], ['general.quantization_version', u32(2)], ['tokenizer.ggml.model', { type: 'string', value: 'none' }],
     ['tokenizer.ggml.bos_token_id', u32(1)], ['tokenizer.ggml.eos_token_id', u32(2)]
   ])
@@ -102,12 +103,15 @@ test('the metadata is what llama.cpp asks for', async () => {
 
 test('a head of its own, no bias in the convolution: zeros, as llama.cpp wants one', async () => {
   const checkpoint = await openCheckpoint(modelSet('mamba_bias_untied'))
-  const config = { ...readModelConfig(checkpoint.config), useBias: false }
-  const options = { tensors: checkpoint.tensors, type: 'F32', name: 'm', tokenizer: null, place: 'folder' } as const
-  expect(() => mambaToGguf({ ...options, config: readModelConfig(checkpoint.config) })).toThrow(new UnsupportedError({ place: 'folder: use_bias', expected: "false, as in llama.cpp's mamba", got: 'true' }))
-  const { config: read, tensors } = ggufMambaModel(await readGgufHeader(bytesSource(await ggufBytes(mambaToGguf({ ...options, config })))))
-  expect(readModelConfig(read)).toEqual({ ...config, useConvBias: true })
-  const named = new Map(tensors.map((entry) => [entry.name, entry]))
+  const config = readModelConfig(checkpoint.config)
+  const options = { config, type: 'F32', name: 'm', tokenizer: null, place: 'folder' } as const
+  expect(() => modelToGguf({ ...options, tensors: checkpoint.tensors })).toThrow(
+    new UnsupportedError({ place: 'folder: backbone.layers.0.mixer.in_proj.bias', expected: "only tensors that llama.cpp's mamba has", got: 'this one too' })
+  )
+  const tensors = new Map([...checkpoint.tensors].filter(([name]) => !name.endsWith('_proj.bias') || name.endsWith('dt_proj.bias')))
+  const read = ggufModel(await readGgufHeader(bytesSource(await ggufBytes(modelToGguf({ ...options, tensors })))))
+  expect(readModelConfig(read.config)).toEqual({ ...config, useBias: false, useConvBias: true })
+  const named = new Map(read.tensors.map((entry) => [entry.name, entry]))
   expect(await readWholeTensor(named.get('backbone.layers.1.mixer.conv1d.bias')!)).toEqual(new Float32Array(80))
   expect(await readWholeTensor(named.get('lm_head.weight')!)).toEqual(await readWholeTensor(checkpoint.tensors.get('lm_head.weight')!))
 })
@@ -115,18 +119,10 @@ test('a head of its own, no bias in the convolution: zeros, as llama.cpp wants o
 test('a GGUF file converts again: to the same one, or to another type', async () => {
   const { file, config, model } = await converted('mamba', 'Q8_0')
   const tensors = new Map(model.tensors.map((entry) => [entry.name, entry]))
-  const again = (type: EncodedType) => ggufBytes(mambaToGguf({ config, tensors, type, name: 'a model', tokenizer: null, place: 'm.gguf' }))
+  const again = (type: EncodedType) => ggufBytes(modelToGguf({ config, tensors, type, name: 'a model', tokenizer: null, place: 'm.gguf' }))
   expect(Buffer.compare(await again('Q8_0'), file)).toBe(0)
-  const { tensors: f32 } = ggufMambaModel(await readGgufHeader(bytesSource(await again('F32'))))
+  const { tensors: f32 } = ggufModel(await readGgufHeader(bytesSource(await again('F32'))))
   for (const entry of f32) expect(await readWholeTensor(entry)).toEqual(await readWholeTensor(tensors.get(entry.name)!))
-})
-
-describe('names', () => {
-  test.each([
-    ['token_embd.weight', 'backbone.embeddings.weight'], ['output_norm.weight', 'backbone.norm_f.weight'], ['output.weight', 'lm_head.weight'],
-    ['blk.0.attn_norm.weight', 'backbone.layers.0.norm.weight'], ['blk.47.ssm_in.weight', 'backbone.layers.47.mixer.in_proj.weight'], ['blk.3.ssm_a', 'backbone.layers.3.mixer.A'],
-    ['blk.3.ssm_a.weight', 'blk.3.ssm_a.weight'], ['blk.03.ssm_a', 'blk.03.ssm_a'], ['rope_freqs.weight', 'rope_freqs.weight'], ['ssm_a', 'ssm_a']
-  ])('%s is %s', (gguf, ours) => expect(mambaNameOf(gguf)).toBe(ours))
 })
 
 describe('a file that is none', async () => {
@@ -135,12 +131,12 @@ describe('a file that is none', async () => {
     const metadata = new Map<string, GgufValue>([...contents.metadata, ...set])
     for (const key of without) metadata.delete(key)
     const tensors = [...contents.tensors.filter(({ name }) => !without.includes(name)), ...more]
-    return ggufMambaModel(await readGgufHeader(bytesSource(await ggufBytes({ metadata, tensors }), 'm.gguf')))
+    return ggufModel(await readGgufHeader(bytesSource(await ggufBytes({ metadata, tensors }), 'm.gguf')))
   }
   const embedding = contents.tensors.find(({ name }) => name === 'token_embd.weight')!
 
   test.each<[string, Parameters<typeof changed>[0], string]>([
-    ['another architecture', { set: [['general.architecture', { type: 'string', value: 'llama' }]] }, 'm.gguf, general.architecture: expected "mamba" or "mamba2", got "llama"'],
+    ['another architecture', { set: [['general.architecture', { type: 'string', value: 'llama' }]] }, 'm.gguf, general.architecture: expected one of mamba, mamba2, falcon-h1, granitehybrid, jamba, nemotron_h, got "llama"'],
     ['no architecture', { without: ['general.architecture'] }, 'm.gguf, general.architecture: expected a string, got nothing'],
     ['no size', { without: ['mamba.ssm.inner_size'] }, 'm.gguf, mamba.ssm.inner_size: expected an integer from 0 to 2^53 - 1, got nothing'],
     ['a size that is a text', { set: [['mamba.block_count', { type: 'string', value: '3' }]] }, 'm.gguf, mamba.block_count: expected an integer from 0 to 2^53 - 1, got string "3"'],
@@ -162,15 +158,17 @@ describe('a file that is none', async () => {
   })
 })
 
-test.each<[string, (tensors: Map<string, unknown>) => void, string]>([
-  ['a missing tensor', (tensors) => tensors.delete('backbone.layers.1.mixer.D'), 'm: backbone.layers.1.mixer.D: expected a tensor (64), got none of that name'],
-  ['a missing A', (tensors) => tensors.delete('backbone.layers.1.mixer.A_log'), 'm: backbone.layers.1.mixer.A_log: expected a tensor (64, 16), got none of that name'],
-  ['another shape', (tensors) => tensors.set('backbone.layers.0.mixer.conv1d.weight', tensors.get('backbone.layers.0.mixer.x_proj.weight')), 'm: backbone.layers.0.mixer.conv1d.weight: expected a tensor (64, 1, 4), got (34, 64)']
-])('a checkpoint with %s is refused', async (_, change, message) => {
+test('a checkpoint without an embedding is refused', async () => {
   const checkpoint = await openCheckpoint(modelSet('mamba'))
-  const tensors = new Map(checkpoint.tensors)
-  change(tensors)
-  const convert = () => mambaToGguf({ config: readModelConfig(checkpoint.config), tensors, type: 'F32', name: 'm', tokenizer: null, place: 'm' })
-  expect(convert).toThrow(CheckpointError)
-  expect(convert).toThrow(message)
+  const tensors = new Map([...checkpoint.tensors].filter(([name]) => name !== 'backbone.embeddings.weight'))
+  const convert = () => modelToGguf({ config: readModelConfig(checkpoint.config), tensors, type: 'F32', name: 'm', tokenizer: null, place: 'm' })
+  expect(convert).toThrow(new CheckpointError({ place: 'm: backbone.embeddings.weight', expected: 'a tensor', got: 'none of that name' }))
+})
+
+test('an inner width that llama.cpp ends its process at is refused', async () => {
+  const checkpoint = await openCheckpoint(modelSet('mamba'))
+  const config = readModelConfig({ ...checkpoint.config, intermediate_size: 96 })
+  expect(() => modelToGguf({ config, tensors: checkpoint.tensors, type: 'F32', name: 'm', tokenizer: null, place: 'm' })).toThrow(
+    new UnsupportedError({ place: 'm: inner width', expected: "64, twice the model's, as llama.cpp has it", got: '96' })
+  )
 })

@@ -1,0 +1,92 @@
+/** llama.cpp's `mamba` (Falcon-Mamba among it) and `mamba2`. */
+import { UnsupportedError } from '../../errors.ts'
+import { boolValue, uint32Value } from '../gguf-metadata.ts'
+import type { Mamba1Facts, PureMamba1Facts, PureMamba2Facts } from './facts.ts'
+import { type ArchitectureReading, type ArchitectureWriting, checkExpansion, frameKeys, type GgufFile, innerPart, NO_ATTENTION, NO_LIMIT, readKeys, readMamba2, writeKeys, writeMamba2 } from './keys.ts'
+import { frameRows, mamba1Rows, mamba2Rows, row, type Row, type TensorNames } from './rows.ts'
+
+const FRAME_KEYS = frameKeys('layer_norm_epsilon')
+
+export interface Mamba1Names {
+  readonly dState: string
+  readonly dConv: string
+  readonly dtRank: string
+}
+
+/** But for the inner width. */
+export const mamba1Keys = (names: Mamba1Names) => [
+  { key: 'ssm.conv_kernel', config: names.dConv, value: ({ dConv }: Mamba1Facts) => dConv },
+  { key: 'ssm.state_size', config: names.dState, value: ({ dState }: Mamba1Facts) => dState },
+  { key: 'ssm.time_step_rank', config: names.dtRank, value: ({ dtRank }: Mamba1Facts) => dtRank }
+]
+
+const MAMBA1_KEYS = mamba1Keys({ dState: 'state_size', dConv: 'conv_kernel', dtRank: 'time_step_rank' })
+
+/** The original repository calls the embedding otherwise. */
+const namesOf = (mixer: readonly Row[]): TensorNames => ({
+  frame: frameRows({ embedding: ['backbone.embeddings.weight', 'backbone.embedding.weight'], lastNorm: ['backbone.norm_f.weight'] }),
+  layers: 'backbone.layers',
+  layer: [row('attn_norm.weight', 'norm.weight'), ...mixer]
+})
+
+/** Of both: what the reader of configs would otherwise take from its class. */
+const PURE = { hidden_act: 'silu', use_bias: false }
+
+export function readMamba({ keys }: GgufFile): ArchitectureReading {
+  return {
+    config: {
+      ...PURE,
+      model_type: keys.flag('ssm.dt_b_c_rms', false) ? 'falcon_mamba' : 'mamba',
+      ...readKeys(keys, FRAME_KEYS),
+      ...readKeys(keys, MAMBA1_KEYS),
+      intermediate_size: keys.natural('ssm.inner_size')
+    },
+    names: namesOf(mamba1Rows('mixer'))
+  }
+}
+
+/** Falcon-Mamba's, of all published models, and what a config has that does not say. */
+const MIXER_NORM_EPS = 1e-6
+
+export function writeMamba(facts: PureMamba1Facts, place: string): ArchitectureWriting {
+  const { dInner, mixerNormEps } = facts
+  checkExpansion(facts, { dModel: facts.dModel, place })
+  if ((mixerNormEps ?? MIXER_NORM_EPS) !== MIXER_NORM_EPS) {
+    throw new UnsupportedError({ place: `${place}: mixer_rms_eps`, expected: `${MIXER_NORM_EPS}, since the format has no place for it`, got: `${mixerNormEps}` })
+  }
+  return {
+    architecture: 'mamba',
+    metadata: [
+      ['context_length', uint32Value(NO_LIMIT)],
+      ...writeKeys(FRAME_KEYS, facts),
+      ...NO_ATTENTION,
+      ['ssm.inner_size', uint32Value(dInner)],
+      ...writeKeys(MAMBA1_KEYS, facts),
+      ['ssm.dt_b_c_rms', boolValue(mixerNormEps !== null)]
+    ],
+    names: namesOf(mamba1Rows('mixer'))
+  }
+}
+
+export function readPureMamba2({ keys }: GgufFile): ArchitectureReading {
+  const { quotient: expand } = innerPart(keys, 'embedding_length')
+  return {
+    config: {
+      ...PURE,
+      model_type: 'mamba2',
+      ...readKeys(keys, FRAME_KEYS),
+      ...readMamba2(keys, { dState: 'state_size', dConv: 'conv_kernel', nHeads: 'num_heads', nGroups: 'n_groups', headDim: 'head_dim' }),
+      intermediate_size: keys.natural('ssm.inner_size'),
+      expand
+    },
+    names: namesOf(mamba2Rows('mixer', keys.natural('ssm.group_count')))
+  }
+}
+
+export function writePureMamba2(facts: PureMamba2Facts, place: string): ArchitectureWriting {
+  return {
+    architecture: 'mamba2',
+    metadata: [['context_length', uint32Value(NO_LIMIT)], ...writeKeys(FRAME_KEYS, facts), ...NO_ATTENTION, ...writeMamba2(facts, { place, normEps: facts.normEps })],
+    names: namesOf(mamba2Rows('mixer', facts.nGroups))
+  }
+}

@@ -1,0 +1,88 @@
+/** A GGUF file as a checkpoint: a config in transformers' form, and tensors by the names and with the shapes of transformers' checkpoints. */
+import { CheckpointError, UnsupportedError, describe } from '../errors.ts'
+import { readFalconH1 } from './gguf-architectures/falcon-h1.ts'
+import { readGranite } from './gguf-architectures/granite.ts'
+import { readJamba } from './gguf-architectures/jamba.ts'
+import type { ArchitectureReading, GgufFile } from './gguf-architectures/keys.ts'
+import { readMamba, readPureMamba2 } from './gguf-architectures/mamba.ts'
+import { readNemotronH } from './gguf-architectures/nemotron-h.ts'
+import { type HeadRows, pairOrder, type Row, type TensorNames } from './gguf-architectures/rows.ts'
+import { createMetadataReader } from './gguf-metadata.ts'
+import type { GgufHeader } from './gguf-types.ts'
+import type { JsonObject, JsonValue } from './json.ts'
+import type { TensorEntry } from './safetensors.ts'
+import { permutedRows } from './tensor-views.ts'
+
+export interface GgufModel {
+  readonly config: JsonObject
+  readonly tensors: readonly TensorEntry[]
+}
+
+/** By general.architecture. */
+const ARCHITECTURES: ReadonlyMap<string, (file: GgufFile) => ArchitectureReading> = new Map([
+  ['mamba', readMamba],
+  ['mamba2', readPureMamba2],
+  ['falcon-h1', readFalconH1],
+  ['granitehybrid', readGranite],
+  ['jamba', readJamba],
+  ['nemotron_h', readNemotronH]
+])
+
+/** Throws an UnsupportedError for another architecture and for what of one is not built, a CheckpointError for what is missing or damaged. */
+export function ggufModel(header: GgufHeader): GgufModel {
+  const reader = createMetadataReader(header)
+  const architecture = reader.text('general.architecture')
+  const read = ARCHITECTURES.get(architecture)
+  if (read === undefined) {
+    throw new UnsupportedError({ place: `${header.name}, general.architecture`, expected: `one of ${[...ARCHITECTURES.keys()].join(', ')}`, got: describe(architecture) })
+  }
+  const shapes = new Map(header.tensors.map(({ name, shape }) => [name, shape]))
+  const vocabSize = shapes.get('token_embd.weight')?.[0]
+  if (vocabSize === undefined) throw new CheckpointError({ place: `${header.name}, token_embd.weight`, expected: 'a tensor', got: 'none of that name' })
+  const { config, names } = read({ keys: createMetadataReader(header, `${architecture}.`), shapes })
+  const hasConvBias = header.tensors.some(({ name }) => name.endsWith('.ssm_conv1d.bias'))
+  const whole: Record<string, JsonValue> = {
+    ...config,
+    vocab_size: vocabSize,
+    use_conv_bias: hasConvBias,
+    mamba_conv_bias: hasConvBias,
+    tie_word_embeddings: !shapes.has('output.weight')
+  }
+  const tokenId = (key: string): number[] => (reader.has(key) ? [reader.natural(key)] : [])
+  const [bos] = tokenId('tokenizer.ggml.bos_token_id')
+  if (bos !== undefined) whole['bos_token_id'] = bos
+  const eos = new Set([...tokenId('tokenizer.ggml.eos_token_id'), ...tokenId('tokenizer.ggml.eot_token_id')])
+  if (eos.size > 0) whole['eos_token_id'] = [...eos]
+  return { config: whole, tensors: renamed(header, names) }
+}
+
+function renamed({ name: fileName, tensors }: GgufHeader, { frame, layers, layer }: TensorNames): readonly TensorEntry[] {
+  const frameRows = new Map(frame.map((row) => [row.gguf, row]))
+  const layerRows = new Map(layer.map((row) => [row.gguf, row]))
+  const seen = new Set<string>()
+  return tensors.map((entry) => {
+    const [, index, rest] = /^blk\.(0|[1-9][0-9]*)\.(.+)$/.exec(entry.name) ?? []
+    const row = index === undefined ? frameRows.get(entry.name) : layerRows.get(rest)
+    // An unknown one keeps its name, and is one too many when the model is built.
+    const name = row === undefined ? entry.name : index === undefined ? row.origins[0] : `${layers}.${index}.${row.origins[0]}`
+    if (seen.has(name)) throw new CheckpointError({ place: `${fileName}, ${entry.name}`, expected: 'each tensor once', got: `${name} again` })
+    seen.add(name)
+    return { ...fromGguf(entry, row), name }
+  })
+}
+
+function fromGguf(entry: TensorEntry, row: Row | undefined): TensorEntry {
+  if (row?.form === undefined) return entry
+  const { fromGguf: shapeOf, heads } = row.form
+  const shaped = { ...entry, shape: shapeOf(entry.shape) }
+  return heads === undefined ? shaped : withHalves(shaped, heads)
+}
+
+function withHalves(entry: TensorEntry, { headDim, rotaryDim }: HeadRows): TensorEntry {
+  const nRows = entry.shape[0] ?? 0
+  if (headDim < 1 || nRows % headDim !== 0 || rotaryDim > headDim || rotaryDim % 2 !== 0) {
+    const got = `(${entry.shape.join(', ')})`
+    throw new CheckpointError({ place: `${entry.source.name}, ${entry.name}`, expected: `heads of ${headDim} rows, an even number of ${rotaryDim} of which are turned`, got })
+  }
+  return permutedRows(entry, pairOrder({ headDim, rotaryDim }, 'fromGguf'))
+}
