@@ -9,7 +9,7 @@
  *   paper: HBM   here: DRAM, L2   rows of x, dt, z, B, C and out, each read or written once
  *   paper: SRAM  here: L1         one tile: dt, dt · x and y of SCAN_BLOCK tokens × LANES channels, and the tile's whole state;
  *                                 of short segments as many tiles as have SCAN_BLOCK vectors together: their chains of softplus, exp and
- *                                 silu overlap (one token: 0.44 to 0.52 G elements/s)
+ *                                 silu overlap; a token alone takes its state from the slot through registers and back
  *                registers        four states × LANES channels, over the block's tokens
  *
  * Threads share the tiles, SHARE channels at a time. y adds the states in ascending order whatever the blocking, so any split of the tokens gives the same bits.
@@ -24,6 +24,7 @@ import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } f
 import { exp2, exp2Lanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
+import { firstHalves, highPairs, loadState, lowPairs, secondHalves, storeState, storeTransposed } from './scan-state'
 
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
@@ -69,6 +70,7 @@ function lanesOf(op: usize, tile: i32): i32 {
 
 /** All tokens of a segment for tiles [first, end), block by block. */
 function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32, scratch: usize): void {
+  if (ASC_FEATURE_SIMD && word(segment, SEGMENT_N_ROWS) == 1 && isWhole(op)) return scanToken(op, word(segment, SEGMENT_FIRST_ROW), slot, first, end, scratch)
   const dState = word(op, SCAN_D_STATE)
   const stateBytes = <usize>dState * VECTOR_BYTES
   const states = scratch + 3 * BLOCK_BYTES
@@ -90,6 +92,55 @@ function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32,
   for (let tile = first; tile < end; tile++) {
     storeState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, lanesOf(op, tile))
   }
+}
+
+/** Whether all tiles have LANES channels and their states are whole vectors. */
+function isWhole(op: usize): bool {
+  return word(op, SCAN_GROUP_CHANNELS) % LANES == 0 && word(op, SCAN_D_STATE) % 4 == 0
+}
+
+/** One token for whole tiles [first, end): the state goes from the slot through registers and back. */
+function scanToken(op: usize, row: i32, slot: usize, first: i32, end: i32, scratch: usize): void {
+  for (let tile = first; tile < end; tile++) discretize(op, row, channelOf(op, tile), 1, scratch + <usize>(tile - first) * VECTOR_BYTES)
+  for (let tile = first; tile < end; tile++) stepTile(op, row, tile, slot, scratch + <usize>(tile - first) * VECTOR_BYTES)
+  for (let tile = first; tile < end; tile++) finish(op, row, channelOf(op, tile), LANES, 1, scratch + <usize>(tile - first) * VECTOR_BYTES)
+}
+
+/** h and y of a whole tile for one token. */
+function stepTile(op: usize, row: i32, tile: i32, slot: usize, vector: usize): void {
+  const dState = word(op, SCAN_D_STATE)
+  const channel = channelOf(op, tile)
+  let A = pointer(op, SCAN_A) + <usize>tile * dState * VECTOR_BYTES
+  let B = at(pointer(op, SCAN_B), row * word(op, SCAN_B_STRIDE) + channel / word(op, SCAN_B_CHANNELS) * dState)
+  let C = at(pointer(op, SCAN_C), row * word(op, SCAN_C_STRIDE) + channel / word(op, SCAN_C_CHANNELS) * dState)
+  const dt = v128.load(vector)
+  const dtx = v128.load(vector + BLOCK_BYTES)
+  let y = f32x4.splat(0)
+  const rowBytes = <usize>dState << 2
+  let state = slot + (<usize>channel * rowBytes)
+  for (const stop = state + rowBytes; state < stop; state += VECTOR_BYTES) {
+    const a = v128.load(state)
+    const b = v128.load(state + rowBytes)
+    const c = v128.load(state + 2 * rowBytes)
+    const d = v128.load(state + 3 * rowBytes)
+    const abLow = lowPairs(a, b)
+    const cdLow = lowPairs(c, d)
+    const abHigh = highPairs(a, b)
+    const cdHigh = highPairs(c, d)
+    const h0 = step(firstHalves(abLow, cdLow), dt, dtx, v128.load(A), B)
+    y = multiplyAdd(h0, v128.load32_splat(C), y)
+    const h1 = step(secondHalves(abLow, cdLow), dt, dtx, v128.load(A, 16), B + 4)
+    y = multiplyAdd(h1, v128.load32_splat(C, 4), y)
+    const h2 = step(firstHalves(abHigh, cdHigh), dt, dtx, v128.load(A, 32), B + 8)
+    y = multiplyAdd(h2, v128.load32_splat(C, 8), y)
+    const h3 = step(secondHalves(abHigh, cdHigh), dt, dtx, v128.load(A, 48), B + 12)
+    y = multiplyAdd(h3, v128.load32_splat(C, 12), y)
+    storeTransposed(h0, h1, h2, h3, state, rowBytes)
+    A += 4 * VECTOR_BYTES
+    B += 16
+    C += 16
+  }
+  v128.store(vector + 2 * BLOCK_BYTES, y)
 }
 
 /** h and y of a tile over a block, all its states. */
@@ -224,46 +275,4 @@ function finish(op: usize, row: i32, channel: i32, nLanes: i32, count: i32, scra
       }
     }
   }
-}
-
-/** Slot (channel, dState) → tile (dState, LANES). Unused lanes are zero. */
-function loadState(slot: usize, state: usize, dState: i32, nLanes: i32): void {
-  let n = 0
-  if (ASC_FEATURE_SIMD && nLanes == LANES) {
-    for (; n + 4 <= dState; n += 4) transpose(at(slot, n), dState, at(state, n * LANES), LANES)
-  }
-  for (; n < dState; n++) {
-    for (let lane = 0; lane < LANES; lane++) {
-      store<f32>(at(state, n * LANES + lane), lane < nLanes ? load<f32>(at(slot, lane * dState + n)) : 0)
-    }
-  }
-}
-
-/** Tile (dState, LANES) → slot (channel, dState). */
-function storeState(slot: usize, state: usize, dState: i32, nLanes: i32): void {
-  let n = 0
-  if (ASC_FEATURE_SIMD && nLanes == LANES) {
-    for (; n + 4 <= dState; n += 4) transpose(at(state, n * LANES), LANES, at(slot, n), dState)
-  }
-  for (; n < dState; n++) {
-    for (let lane = 0; lane < nLanes; lane++) store<f32>(at(slot, lane * dState + n), load<f32>(at(state, n * LANES + lane)))
-  }
-}
-
-/** Four rows of four, `fromStride` elements apart, to their transpose: at one token a sequence, moving the state costs more than the step. */
-// @ts-ignore: decorator
-@inline
-function transpose(from: usize, fromStride: i32, to: usize, toStride: i32): void {
-  const a = v128.load(from)
-  const b = v128.load(at(from, fromStride))
-  const c = v128.load(at(from, 2 * fromStride))
-  const d = v128.load(at(from, 3 * fromStride))
-  const abLow = v128.shuffle<f32>(a, b, 0, 4, 1, 5)
-  const abHigh = v128.shuffle<f32>(a, b, 2, 6, 3, 7)
-  const cdLow = v128.shuffle<f32>(c, d, 0, 4, 1, 5)
-  const cdHigh = v128.shuffle<f32>(c, d, 2, 6, 3, 7)
-  v128.store(to, v128.shuffle<f32>(abLow, cdLow, 0, 1, 4, 5))
-  v128.store(at(to, toStride), v128.shuffle<f32>(abLow, cdLow, 2, 3, 6, 7))
-  v128.store(at(to, 2 * toStride), v128.shuffle<f32>(abHigh, cdHigh, 0, 1, 4, 5))
-  v128.store(at(to, 3 * toStride), v128.shuffle<f32>(abHigh, cdHigh, 2, 3, 6, 7))
 }

