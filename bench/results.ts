@@ -1,6 +1,7 @@
 /** From samples to figures: medians and spreads, rates, fractions of the limits, ratios taken round by round. */
 
-import { leastSeconds, type Limits, limitsOfThreads, type Work } from '../src/profile.ts'
+import { type Limits } from '../src/limits.ts'
+import { leastSeconds, limitsOfThreads, type Work } from '../src/profile.ts'
 import type { Amount, Line } from './suite.ts'
 
 /** Of samples: the median, and where the lowest and the highest tenth of them end. */

@@ -1,6 +1,6 @@
 /** Runs a suite: makes its groups one after the other, measures the lines of each in turns with the limits, and works the figures out. */
 
-import { bestOf, createLimitKernels } from '../src/profile.ts'
+import { bestOf, createLimitKernels } from '../src/limits.ts'
 import { type Effort, measure, type Task } from './measure.ts'
 import { type Beside, type Measured, type Result, resultOf } from './results.ts'
 import type { Core, Group, Line, Suite, SuiteContext } from './suite.ts'

@@ -5,7 +5,8 @@ import { createRandomBackend, createRandomModel } from '../bench/random-model.ts
 import type { Batch } from '../src/backend/backend.ts'
 import { createReferenceBackend } from '../src/backend/reference/reference-backend.ts'
 import { platform } from '../src/platform/node.ts'
-import { bestOf, createLimitKernels, EXP2_CODE, leastSeconds, limitsOfThreads, profile, worksOf } from '../src/profile.ts'
+import { bestOf, createLimitKernels, EXP2_CODE } from '../src/limits.ts'
+import { leastSeconds, limitsOfThreads, profile, worksOf } from '../src/profile.ts'
 
 const model = createRandomModel({ vocabSize: 320, dModel: 64, nLayers: 3 })
 const capacity = { maxRows: 32, maxLogitRows: 4, nSlots: 2, contextLength: 0 }

@@ -1,6 +1,6 @@
 /** The limits that the other suites are held against, by themselves: what one core does at most, in WebAssembly. */
 
-import { createLimitKernels, type Limits } from '../../src/profile.ts'
+import { createLimitKernels, type Limits } from '../../src/limits.ts'
 import type { Amount, Suite } from '../suite.ts'
 
 const UNITS: { readonly [K in keyof Limits]: Amount['unit'] } = { flop: 'FLOP', intOp: 'OP', byte: 'B', exp2: 'elements' }
