@@ -164,14 +164,26 @@ function sumSteps(op: usize, row: i32, head: i32, count: i32, scratch: usize): v
     sum += <f64>dt * A
     store<f64>(scratch + (<usize>t << 3), sum)
     store<f32>(at(scratch + DT, t), dt)
-    store<f32>(at(scratch + FROM_START, t), exp(<f32>sum))
   }
-  for (let t = 0; t < count; t++) {
-    store<f32>(at(scratch + TO_END, t), exp(<f32>(sum - load<f64>(scratch + (<usize>t << 3)))) * load<f32>(at(scratch + DT, t)))
+  for (let t = 0; t < count; t += 4) {
+    const place = at(scratch, t)
+    v128.store(place + FROM_START, expLanes(differences(scratch, t, f64x2.splat(0))))
+    const toEnd = expLanes(f32x4.neg(differences(scratch, t, f64x2.splat(sum))))
+    v128.store(place + TO_END, f32x4.mul(toEnd, v128.load(place + DT)))
   }
   const decay = f32x4.splat(exp(<f32>sum))
   v128.store(scratch + DECAY, decay)
   v128.store(scratch + DECAY, decay, 16)
+}
+
+/** l_t − l of four tokens from t. */
+// @ts-ignore: decorator
+@inline
+function differences(scratch: usize, t: i32, l: v128): v128 {
+  const sums = scratch + (<usize>t << 3)
+  const low = f32x4.demote_f64x2_zero(f64x2.sub(v128.load(sums), l))
+  const high = f32x4.demote_f64x2_zero(f64x2.sub(v128.load(sums, 16), l))
+  return v128.shuffle<f32>(low, high, 0, 1, 4, 5)
 }
 
 /** Of each token what it adds to y of itself and of those behind it. */
@@ -184,10 +196,7 @@ function mixTokens(op: usize, head: i32, count: i32, scratch: usize): void {
     const diagonal = j - j % COLUMNS
     for (let t = diagonal; t < count; t += 4) {
       const place = at(scratch + SCORES, (t - t % COLUMNS) * SSD_CHUNK + j * COLUMNS + t % COLUMNS)
-      const sums = scratch + (<usize>t << 3)
-      const low = f32x4.demote_f64x2_zero(f64x2.sub(v128.load(sums), l))
-      const high = f32x4.demote_f64x2_zero(f64x2.sub(v128.load(sums, 16), l))
-      const decay = expLanes(v128.shuffle<f32>(low, high, 0, 1, 4, 5))
+      const decay = expLanes(differences(scratch, t, l))
       const mix = f32x4.mul(f32x4.mul(decay, dt), v128.load(place))
       v128.store(place + (MIX - SCORES), f32x4.sub(f32x4.add(mix, flushLanes), flushLanes))
     }
