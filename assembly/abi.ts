@@ -184,6 +184,9 @@ export const SSD_STATE: i32 = 19
 export const SSD_OUT: i32 = 20
 export const SSD_OUT_STRIDE: i32 = 21
 
+/** The same op and record, by matrix products over chunks of tokens. */
+export const CODE_SSD_CHUNKS: i32 = 16
+
 export const CODE_ROTARY: i32 = 8
 /** read and written */
 export const ROTARY_X: i32 = 2
@@ -297,6 +300,9 @@ export const PANEL_ROWS: i32 = 8
 export const SCAN_BLOCK: i32 = 32
 /** Tokens that the scan of Mamba-2 takes at a time: their B and C stay in L1 over all channels of a head. */
 export const SSD_BLOCK: i32 = 16
+/** Tokens that its chunked form takes at a time, and how many it takes at least: fewer go through the recurrence. */
+export const SSD_CHUNK: i32 = 32
+export const SSD_CHUNK_LEAST: i32 = 8
 /** Keys that attention takes at a time, at positions that are multiples of it: eight vectors of scores in registers. */
 export const KEY_BLOCK: i32 = 32
 /** Queries (a row and a head) that share the keys of a block while these are in L1. */

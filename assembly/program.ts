@@ -2,8 +2,8 @@
 
 import {
   CODE_ACTIVATION, CODE_ATTENTION, CODE_CACHE_KEY_VALUE, CODE_CONV1D, CODE_EMBED, CODE_EXPERT_LINEAR, CODE_GATHER_ROWS, CODE_LINEAR,
-  CODE_MIX_EXPERTS, CODE_RMS_NORM, CODE_ROTARY, CODE_ROUTE, CODE_SCALED_ADD, CODE_SELECTIVE_SCAN, CODE_SSD_SCAN, CONTROL_N_THREADS,
-  CONTROL_PROGRAM, FLAG_BARRIER, OP_CODE, OP_FLAGS, OP_WORDS
+  CODE_MIX_EXPERTS, CODE_RMS_NORM, CODE_ROTARY, CODE_ROUTE, CODE_SCALED_ADD, CODE_SELECTIVE_SCAN, CODE_SSD_CHUNKS, CODE_SSD_SCAN,
+  CONTROL_N_THREADS, CONTROL_PROGRAM, FLAG_BARRIER, OP_CODE, OP_FLAGS, OP_WORDS
 } from './abi'
 import { at, pointer, word } from './control'
 import { activation, scaledAdd } from './ops/activation'
@@ -16,6 +16,7 @@ import { mixExperts, route } from './ops/route'
 import { rmsNorm } from './ops/rms-norm'
 import { embed, gatherRows } from './ops/rows'
 import { selectiveScan } from './ops/selective-scan'
+import { ssdChunks } from './ops/ssd-chunks'
 import { ssdScan } from './ops/ssd-scan'
 import { barrier } from './threads'
 
@@ -32,6 +33,8 @@ export function runOps(control: usize, first: i32, end: i32, thread: i32): bool 
       case CODE_CONV1D: conv1d(control, op, thread); break
       case CODE_SELECTIVE_SCAN: selectiveScan(control, op, thread); break
       case CODE_SSD_SCAN: ssdScan(control, op, thread); break
+      // No program of the scalar build has it.
+      case CODE_SSD_CHUNKS: if (ASC_FEATURE_SIMD) ssdChunks(control, op, thread); break
       case CODE_ROTARY: rotary(control, op, thread); break
       case CODE_CACHE_KEY_VALUE: cacheKeyValue(control, op, thread); break
       case CODE_ATTENTION: attention(control, op, thread); break

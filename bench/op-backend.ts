@@ -1,6 +1,6 @@
 /** Ops by themselves on a backend, with random parameters and inputs. */
 
-import { type Batch, stateElements, type SteppingBackend } from '../src/backend/backend.ts'
+import { type Batch, type SsdForm, stateElements, type SteppingBackend } from '../src/backend/backend.ts'
 import { createWasmBackend } from '../src/backend/wasm/wasm-backend.ts'
 import { ProgramBuilder } from '../src/program/builder.ts'
 import type { WeightFormat } from '../src/program/formats.ts'
@@ -18,6 +18,8 @@ export interface OpOptions {
   readonly vocabSize?: number
   /** Tokens whose keys and values are there, uniform in [-1, 1); 0 by default. */
   readonly contextLength?: number
+  /** Of Mamba-2's scans; 'recurrent' by default. */
+  readonly ssd?: SsdForm
   /** Values of parameters and inputs by name; uniform in [-1, 1) by default. Parameters of one name and shape share theirs. */
   readonly values?: Readonly<Record<string, (values: Float32Array) => void>>
 }
@@ -29,12 +31,12 @@ export interface OpBackend {
 }
 
 /** `addOps` adds ops to the program; names of parameters end in a number where there are many alike (`W3`). */
-export async function createOpBackend(addOps: (builder: ProgramBuilder) => void, { core, maxRows, format = 'f32', vocabSize = 0, contextLength = 0, values = {} }: OpOptions): Promise<OpBackend> {
+export async function createOpBackend(addOps: (builder: ProgramBuilder) => void, { core, maxRows, format = 'f32', vocabSize = 0, contextLength = 0, ssd, values = {} }: OpOptions): Promise<OpBackend> {
   const builder = new ProgramBuilder()
   addOps(builder)
   const program = builder.build(null, vocabSize)
   const backend = await createWasmBackend(program, { maxRows, maxLogitRows: 0, nSlots: 1, contextLength }, {
-    module: core, build: 'simd', nThreads: 1, reason: 'a benchmark', formatOf: () => format
+    module: core, build: 'simd', nThreads: 1, reason: 'a benchmark', formatOf: () => format, ssd
   })
   const numbers = createNumbers(maxRows)
   const make = (name: string, count: number): Float32Array => {

@@ -1,10 +1,10 @@
 /**
- * Mamba-1 models of any shape with random weights, made in memory. The weights follow the reference's initialisation (mamba_ssm:
- * `Mamba.__init__` and `_init_weights` of models/mixer_seq_simple.py), since others distort the times: states that die away become
+ * Mamba-1 and Mamba-2 models of any shape with random weights, made in memory. The weights follow the references' initialisation (mamba_ssm:
+ * `Mamba.__init__` and `_init_weights` of models/mixer_seq_simple.py; A_log of Mamba-2 as transformers has it), since others distort the times: states that die away become
  * subnormal numbers, which cost up to 300 times as much, and a large dt makes exp saturate.
  */
 
-import type { Capacity, SteppingBackend } from '../src/backend/backend.ts'
+import type { Capacity, SsdForm, SteppingBackend } from '../src/backend/backend.ts'
 import { createWasmBackend } from '../src/backend/wasm/wasm-backend.ts'
 import { encoderFor } from '../src/checkpoint/quantize.ts'
 import { capacityOf } from '../src/load.ts'
@@ -18,19 +18,25 @@ export interface Shape {
   readonly vocabSize: number
   readonly dModel: number
   readonly nLayers: number
+  /** 'mamba' by default. */
+  readonly modelType?: 'mamba' | 'mamba2'
 }
 
 /** state-spaces/mamba-130m. */
 export const MAMBA_130M: Shape = { vocabSize: 50280, dModel: 768, nLayers: 24 }
+
+/** state-spaces/mamba2-130m. */
+export const MAMBA2_130M: Shape = { vocabSize: 50288, dModel: 768, nLayers: 24, modelType: 'mamba2' }
 
 export interface RandomModel extends Model {
   /** A tensor's values as a checkpoint has them (A_log, not A), row-major, in parts of whole rows. The same ones at every call. */
   values(parameter: Parameter): Iterable<{ readonly values: Float32Array; readonly first: number }>
 }
 
-/** State, convolution and dt rank are those of the reference: 16, 4, dModel / 16; dInner is 2 · dModel. */
-export function createRandomModel({ vocabSize, dModel, nLayers }: Shape, seed = 1): RandomModel {
-  const config = readModelConfig({ model_type: 'mamba', vocab_size: vocabSize, hidden_size: dModel, num_hidden_layers: nLayers })
+/** dInner is 2 · dModel, and of the references are state, convolution and dt rank (16, 4, dModel / 16), or state, convolution, heads and groups (128, 4, of 64, 1). */
+export function createRandomModel({ vocabSize, dModel, nLayers, modelType = 'mamba' }: Shape, seed = 1): RandomModel {
+  const heads = modelType === 'mamba2' ? { head_dim: 64, num_heads: dModel / 32, n_groups: 1, tie_word_embeddings: true } : {}
+  const config = readModelConfig({ model_type: modelType, vocab_size: vocabSize, hidden_size: dModel, num_hidden_layers: nLayers, ...heads })
   // Names as transformers has them: A_log, not GGUF's A.
   const model = buildModel(config, (name) => !name.endsWith('.mixer.A'))
   return {
@@ -69,6 +75,7 @@ function fillOf({ name, shape }: Parameter, { nLayers }: ModelConfig, numbers: N
     case 'out_proj.weight': return uniform(last, Math.sqrt(nLayers))
     case 'conv1d.weight': return uniform(last)
     case 'conv1d.bias': return uniform(4)
+    case 'dt_bias':
     case 'dt_proj.bias': return (values) => values.forEach((_, i) => (values[i] = inverseSoftplus(numbers.logUniform(DT_MIN, DT_MAX))))
     case 'A_log': return (values) => values.forEach((_, i) => (values[i] = Math.log((i % last) + 1)))
     case 'D':
@@ -87,16 +94,18 @@ export interface RandomBackendOptions {
   /** Of the large matrices, as `dtype` of `Mamba.load`. */
   readonly format: WeightFormat
   readonly threads: number
+  /** Of Mamba-2's scans; 'recurrent' by default. */
+  readonly ssd?: SsdForm
   /** Build of the core; by default the package's own. */
   readonly core?: WebAssembly.Module | undefined
   readonly capacity?: Capacity | undefined
 }
 
 /** The model's weights in a backend, as `Mamba.load` would put them there. */
-export async function createRandomBackend(model: RandomModel, { format, threads, core, capacity }: RandomBackendOptions): Promise<SteppingBackend> {
+export async function createRandomBackend(model: RandomModel, { format, threads, ssd, core, capacity }: RandomBackendOptions): Promise<SteppingBackend> {
   const build = threads > 1 ? 'simd-threads' : 'simd'
   const backend = await createWasmBackend(model.program, capacity ?? capacityOf(model.program, 4), {
-    module: core ?? await platform.wasmModule(build), build, nThreads: threads, reason: 'a benchmark',
+    module: core ?? await platform.wasmModule(build), build, nThreads: threads, reason: 'a benchmark', ssd,
     formatOf: ({ isSensitive }) => (isSensitive ? 'f32' : format)
   })
   for (const parameter of model.program.parameters) {

@@ -1,7 +1,7 @@
 /**
  * A model's results as one number: the logits and the state after fixed prompts, and what comes next. Every engine with the same arithmetic has the same
- * one, bit for bit: any runtime, any number of threads, scalar or SIMD, any chunking, any batch. The reference backend (float64) and the relaxed builds
- * (fused multiply-and-add where the machine has it) have others of their own.
+ * one, bit for bit: any runtime, any number of threads, scalar or SIMD, any chunking, any batch. The reference backend (float64), the relaxed builds
+ * (fused multiply-and-add where the machine has it) and Mamba-2 by chunks (`ssd: 'chunked'`, where the chunking and the batch count) have others.
  */
 
 import type { Mamba } from './mamba.ts'

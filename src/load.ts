@@ -1,6 +1,6 @@
 /** From a source to a backend with its weights: open, check, plan, stream. */
 
-import type { Backend, Capacity } from './backend/backend.ts'
+import { type Backend, type BackendInfo, type Capacity, ssdOf, type SsdForm } from './backend/backend.ts'
 import { createReferenceBackend } from './backend/reference/reference-backend.ts'
 import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
@@ -43,6 +43,13 @@ export interface EngineOptions extends ConfigOverrides {
   readonly build?: 'auto' | 'scalar' | 'simd' | undefined
   /** Fused multiply-and-add where the host has it: faster, but results may differ from machine to machine in the last digits. Default false. */
   readonly relaxed?: boolean | undefined
+  /**
+   * Mamba-2's state space: 'recurrent' goes token by token, 'chunked' takes matrix products over 32 tokens (the paper's SSD form), which changes
+   * the time of prompts, and the last digits: results then depend on how a text is split into calls and batches, and have no part in the
+   * promise of the same bits. Any number of threads still gives the same ones. Fewer than 8 tokens at a time go token by token in both. Of the
+   * builds with SIMD, and of models with Mamba-2 layers: else an UnsupportedError. Default 'recurrent'.
+   */
+  readonly ssd?: SsdForm | undefined
   /** Sequences that run at once, their states in the engine's memory; further ones take turns, their states moved in and out. Default 4. */
   readonly maxBatch?: number | undefined
   /**
@@ -100,16 +107,16 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
   const runs = new Map(model.program.parameters.map((parameter) => [parameter.name, backend.formatOf(parameter)]))
   const fingerprint = fingerprinter.finish({
     config,
-    arithmetic: arithmeticOf(backend.info.build),
+    arithmetic: arithmeticOf(backend.info),
     tensorFacts: (name) => `${checkpoint.tensors.get(name)?.dtype} (${checkpoint.tensors.get(name)?.shape.join(', ')}) as ${runs.get(name)}`
   })
   return { config, backend, metadata: checkpoint.metadata, fingerprint }
 }
 
 /** Builds of the same one give the same bits. */
-function arithmeticOf(build: string): string {
+function arithmeticOf({ build, ssd }: BackendInfo): string {
   if (build === 'float64') return build
-  return build.endsWith('-relaxed') ? 'relaxed f32' : 'f32'
+  return `${build.endsWith('-relaxed') ? 'relaxed ' : ''}f32${ssd === 'chunked' ? ', chunked ssd' : ''}`
 }
 
 /** Opens, loads and closes again. */
@@ -124,10 +131,11 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 
 /** The checks of options that need no model. */
 export function checkEngineOptions(options: EngineOptions): void {
-  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
+  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, ssd = 'recurrent', maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
   oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, ['auto', 'wasm', 'reference'])
   oneOf('build', build, ['auto', 'scalar', 'simd'])
+  oneOf('ssd', ssd, ['recurrent', 'chunked'])
   if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
   if (backend === 'reference') {
     // It interprets in float64, on one thread: nothing is quietly ignored.
@@ -135,6 +143,7 @@ export function checkEngineOptions(options: EngineOptions): void {
     oneOf('threads of the reference backend', threads, ['auto', 1])
     oneOf('build of the reference backend', build, ['auto'])
     oneOf('relaxed of the reference backend', relaxed, [false])
+    oneOf('ssd of the reference backend', ssd, ['recurrent'])
   }
   checkInteger('maxBatch', maxBatch, 1024)
   if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
@@ -182,7 +191,8 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
   // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
   if (options.backend === 'reference') return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
   const { build, nThreads, reason } = chooseBuild(program, options)
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf })
+  const ssd = chooseSsd(program, build, options.ssd)
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf, ssd })
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */
@@ -208,6 +218,13 @@ function chooseBuild(program: Program, { build = 'auto', threads = 'auto', relax
   if (!isSimd) return { build: 'scalar', nThreads, reason: `${buildReason}; ${reason}` }
   const name = nThreads > 1 ? 'simd-threads' : 'simd'
   return { build: relaxed ? `${name}-relaxed` : name, nThreads, reason: `${buildReason}${relaxed ? ', relaxed asked for' : ''}; ${reason}` }
+}
+
+function chooseSsd(program: Program, build: WasmBuild, ssd: SsdForm = 'recurrent'): SsdForm {
+  if (ssd === 'recurrent') return ssd
+  if (ssdOf(program, ssd) === null) throw new UnsupportedError({ place: 'ssd', expected: "'recurrent' for a model without Mamba-2 layers", got: describe(ssd) })
+  if (build === 'scalar') throw new UnsupportedError({ place: 'ssd', expected: 'a build with SIMD', got: 'the scalar build' })
+  return ssd
 }
 
 function chooseThreads(program: Program, isSimd: boolean, threads: number | 'auto'): Omit<Choice, 'build'> {

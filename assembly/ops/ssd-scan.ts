@@ -37,18 +37,18 @@ export function ssdScan(control: usize, op: usize, thread: i32): void {
   for (let i = 0; i < nSegments(control); i++) {
     const segment = segmentAt(control, i)
     const states = slotOf(control, segment) + pointer(op, SSD_STATE)
+    const first = word(segment, SEGMENT_FIRST_ROW)
     for (let head = firstOf(control, nHeads, thread); head < end; head++) {
-      scanHead(op, segment, head, states + <usize>head * headBytes, scratch)
+      scanHead(op, first, first + word(segment, SEGMENT_N_ROWS), head, states + <usize>head * headBytes, scratch)
     }
   }
 }
 
-/** All tokens of a segment for one head, block by block. */
-function scanHead(op: usize, segment: usize, head: i32, state: usize, scratch: usize): void {
+/** The rows [first, end) of a sequence for one head, block by block. */
+export function scanHead(op: usize, first: i32, end: i32, head: i32, state: usize, scratch: usize): void {
   const headDim = word(op, SSD_HEAD_DIM)
   const dState = word(op, SSD_D_STATE)
-  const end = word(segment, SEGMENT_FIRST_ROW) + word(segment, SEGMENT_N_ROWS)
-  for (let row = word(segment, SEGMENT_FIRST_ROW); row < end; row += SSD_BLOCK) {
+  for (let row = first; row < end; row += SSD_BLOCK) {
     const count = min(SSD_BLOCK, end - row)
     discretize(op, row, head, count, scratch)
     let p = 0
@@ -61,17 +61,22 @@ function scanHead(op: usize, segment: usize, head: i32, state: usize, scratch: u
 
 /** dt and exp(dt · A) of a block: one of each for a whole head, so lanes would gain nothing. */
 function discretize(op: usize, row: i32, head: i32, count: i32, scratch: usize): void {
-  const bias = pointer(op, SSD_DT_BIAS)
   const A = load<f32>(at(pointer(op, SSD_A), head))
-  const dtMin = load<f32>(at(op, SSD_DT_MIN))
-  const dtMax = load<f32>(at(op, SSD_DT_MAX))
   for (let t = 0; t < count; t++) {
-    let dt = load<f32>(at(pointer(op, SSD_DT), (row + t) * word(op, SSD_DT_STRIDE) + head))
-    if (bias) dt = dt + load<f32>(at(bias, head))
-    dt = min<f32>(max<f32>(softplus(dt), dtMin), dtMax)
+    const dt = timeStep(op, row + t, head)
     store<f32>(at(scratch, t), dt)
     store<f32>(at(scratch, t) + BLOCK_BYTES, exp(dt * A))
   }
+}
+
+/** dt of a head at a row: clamp(softplus(dt + dtBias)). */
+// @ts-ignore: decorator
+@inline
+export function timeStep(op: usize, row: i32, head: i32): f32 {
+  const bias = pointer(op, SSD_DT_BIAS)
+  let dt = load<f32>(at(pointer(op, SSD_DT), row * word(op, SSD_DT_STRIDE) + head))
+  if (bias) dt = dt + load<f32>(at(bias, head))
+  return min<f32>(max<f32>(softplus(dt), load<f32>(at(op, SSD_DT_MIN))), load<f32>(at(op, SSD_DT_MAX)))
 }
 
 /** One step of LANES states of one channel. */

@@ -8,7 +8,7 @@ import { limitsSuite } from './limits.ts'
 import { linearSuite } from './linear.ts'
 import { loadSuite } from './load.ts'
 import { mathSuite } from './math.ts'
-import { classicsSuite, mamba130mSuite } from './models.ts'
+import { classicsSuite, mamba130mSuite, mamba2Suite } from './models.ts'
 import { primitiveSuite } from './primitive.ts'
 import { samplerSuite } from './sampler.ts'
 import { scanSuite } from './scan.ts'
@@ -18,6 +18,6 @@ import { stateSuite } from './state.ts'
 import { threadsSuite } from './threads.ts'
 
 export const SUITES: readonly Suite[] = [
-  limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, attentionSuite, expertsSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite,
+  limitsSuite, mathSuite, linearSuite, scanSuite, ssdSuite, attentionSuite, expertsSuite, conv1dSuite, rmsNormSuite, embedSuite, primitiveSuite, samplerSuite, classicsSuite, mamba130mSuite, mamba2Suite,
   batchSuite, threadsSuite, stateSuite, loadSuite
 ]

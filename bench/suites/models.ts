@@ -1,10 +1,10 @@
-/** Whole models: the embedded one, and a random one of the shape of mamba-130m in every format; one thread and two. */
+/** Whole models: the embedded one, a random one of the shape of mamba-130m in every format, with one thread and two; and one of mamba2-130m's. */
 
 import { loadFrom } from '../../src/load.ts'
 import { classics8m } from '../../src/models/classics-8m.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import { createModelLines, type ModelLines, threadsLabel } from '../model-lines.ts'
-import { createRandomBackend, createRandomModel, ENCODED_FORMATS, MAMBA_130M, type RandomModel } from '../random-model.ts'
+import { createRandomBackend, createRandomModel, ENCODED_FORMATS, MAMBA2_130M, MAMBA_130M, type RandomModel } from '../random-model.ts'
 import type { Core, Group, Suite } from '../suite.ts'
 
 const QUICK_SHAPE = { vocabSize: 96, dModel: 64, nLayers: 2 }
@@ -35,6 +35,31 @@ export const mamba130mSuite: Suite = {
       groupOf(`${name}, ${format}`, threadCounts, sizes, (threads) => linesOfRandom(model, format, threads, core))
     )
   }
+}
+
+/** The tokens that one forward takes, and as many as make the start and the end of a prompt small beside the rest. */
+const PROMPTS = [256, 1024]
+
+export const mamba2Suite: Suite = {
+  name: 'mamba2',
+  summary: 'a random model of the shape of mamba2-130m: prompts, with the scan token by token and by chunks (minutes)',
+  isKernel: false,
+  groups: ({ isQuick }) => (['f32', 'q8_0'] as const).map((format) => async () => {
+    const model = createRandomModel(isQuick ? { ...QUICK_SHAPE, modelType: 'mamba2' } : MAMBA2_130M)
+    const prompts = isQuick ? [16] : PROMPTS
+    const [recurrent, chunked] = await Promise.all((['recurrent', 'chunked'] as const).map(async (ssd) => {
+      const lines = createModelLines(await createRandomBackend(model, { format, threads: 1, ssd }))
+      return { ...lines, all: prompts.map((nTokens) => lines.prefill(nTokens, `prefill ${nTokens}${ssd === 'chunked' ? ', chunked' : ''}`)) }
+    }))
+    return {
+      name: `${isQuick ? 'small' : 'mamba2-130m'}, ${format}`,
+      lines: recurrent.all.flatMap((line, i) => [line, { ...chunked.all[i], against: line.name }]),
+      workingBytes: recurrent.weightBytes,
+      async dispose() {
+        await Promise.all([recurrent.dispose(), chunked.dispose()])
+      }
+    }
+  })
 }
 
 async function linesOfRandom(model: RandomModel, format: WeightFormat, threads: number, core: Core): Promise<ModelLines> {

@@ -23,12 +23,17 @@ export interface Batch {
   readonly segments: readonly Segment[]
 }
 
+/** How Mamba-2's state space is computed: token by token, or by matrix products over chunks of tokens, which rounds otherwise. */
+export type SsdForm = 'recurrent' | 'chunked'
+
 /** What runs, and why; a property of every loaded model. */
 export interface BackendInfo {
   readonly name: 'reference' | 'wasm'
   /** Build of the compute core: 'simd', 'scalar', or 'float64' for the reference. */
   readonly build: string
   readonly threads: number
+  /** Of the Mamba-2 layers; null without any. */
+  readonly ssd: SsdForm | null
   /** Why this one. */
   readonly reason: string
   readonly memoryBytes: MemoryBytes
@@ -83,6 +88,11 @@ export interface SteppingBackend extends Backend {
   /** (rows of the batch, view.width): written to the start of `into`, by default the caller's own. */
   readView(view: View, into?: Float32Array): Float32Array
   writeView(view: View, values: Float32Array): void
+}
+
+/** What BackendInfo tells of a program that would be computed by `form`. */
+export function ssdOf({ ops }: Program, form: SsdForm): SsdForm | null {
+  return ops.some(({ kind }) => kind === 'ssdScan') ? form : null
 }
 
 /** Elements of the canonical state of a sequence that has read `position` tokens. */

@@ -54,7 +54,7 @@ export const benchCommand = defineCommand({
 })
 
 async function load(context: Context, values: BenchValues, model: string | undefined): Promise<Backend> {
-  const { backend, build, dtype, threads, relaxed, 'norm-groups': normGroups, quiet, profile: wantsProfile } = values
+  const { backend, build, dtype, threads, relaxed, ssd, 'norm-groups': normGroups, quiet, profile: wantsProfile } = values
   if (wantsProfile && (backend === 'reference' || build === 'scalar')) {
     throw new UsageError("expected no --backend reference and no --build scalar with --profile: the limits are those of SIMD")
   }
@@ -63,7 +63,7 @@ async function load(context: Context, values: BenchValues, model: string | undef
   }
   const { signal } = context
   const files = await resolveSource(model, { ...sourceOptions(context, values, model), onProgress: (progress) => onProgress({ phase: 'download', ...progress }) })
-  const loaded = await loadFrom(files, { backend, build, dtype, threads, relaxed, normGroups, signal, onProgress })
+  const loaded = await loadFrom(files, { backend, build, dtype, threads, relaxed, ssd, normGroups, signal, onProgress })
   context.terminal.clearProgress()
   return loaded.backend
 }

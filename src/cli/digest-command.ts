@@ -17,7 +17,7 @@ export const digestCommand = defineCommand({
   summary: 'Prints one number for the logits, states and tokens of fixed prompts.',
   details: [
     'The same on every machine and in every runtime, for any threads, chunks and batches, with and without SIMD: two machines that print the same digest compute the same bits.',
-    'With --relaxed and with --backend reference it is another one, which for --relaxed may differ between machines.'
+    'With --relaxed, --ssd chunked and --backend reference it is another one, which for --relaxed may differ between machines, for --ssd chunked with --chunk and --concurrent.'
   ],
   operand: { name: 'MODEL', isRequired: false, help: 'the same as --model' },
   options: OPTIONS,

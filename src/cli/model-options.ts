@@ -21,6 +21,7 @@ export const MODEL_OPTIONS = {
   dtype: { kind: 'choice', choices: WEIGHT_DTYPES, fallback: 'auto', help: 'format of the large matrices; auto keeps what the file has' },
   threads: { kind: 'integer', value: 'N', min: 1, max: 64, help: 'any number gives the same text (default: by cores and model size)' },
   relaxed: { kind: 'flag', help: 'fused multiply-and-add: faster, last digits may differ between machines' },
+  ssd: { kind: 'choice', choices: ['recurrent', 'chunked'], fallback: 'recurrent', help: "Mamba-2: chunked takes prompts by matrix products; last digits depend on how the text is split" },
   'norm-groups': { kind: 'integer', value: 'N', min: 1, max: 2 ** 20, help: "Mamba-2: parts that the gated norm takes by themselves (default: as the config's form says)" },
   ...SOURCE_OPTIONS
 } as const satisfies OptionTable
@@ -36,11 +37,11 @@ export function sourceOptions(context: Context, values: Values<typeof SOURCE_OPT
 
 /** Loads the model that the options name, with a bar. */
 export async function loadModel(context: Context, values: Values<typeof MODEL_OPTIONS>): Promise<Mamba> {
-  const { model, backend, build, dtype, threads, relaxed, 'norm-groups': normGroups, quiet } = values
+  const { model, backend, build, dtype, threads, relaxed, ssd, 'norm-groups': normGroups, quiet } = values
   const onProgress = ({ phase, file, loadedBytes, totalBytes }: LoadProgress): void => {
     context.terminal.progress({ label: phase === 'download' ? `downloading ${file}` : 'loading', done: loadedBytes, total: totalBytes, unit: 'bytes' })
   }
-  const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), backend, build, dtype, threads, relaxed, normGroups, ...(!quiet && { onProgress }) })
+  const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), backend, build, dtype, threads, relaxed, ssd, normGroups, ...(!quiet && { onProgress }) })
   context.terminal.clearProgress()
   return mamba
 }

@@ -127,7 +127,7 @@ export interface SelectiveScanOp {
 }
 
 /**
- * The state space of Mamba-2 (Dao & Gu, section 6) as its recurrence, one A for each head:
+ * The state space of Mamba-2 (Dao & Gu, section 6) as its recurrence, one A for each head; a backend may have the matrix form, too, for whoever asks:
  * dt = clamp(softplus(dt + dtBias), dtLimit); h = exp(dt · A) · h + dt · x ⊗ B; out = h · C + D · x.
  * x, out (rows, nHeads · headDim); dt (rows, nHeads); A, D, dtBias (nHeads); B, C (rows, nGroups · dState), head i of nHeads has those of
  * group floor(i · nGroups / nHeads); state (nHeads, headDim, dState). Follows `ssd_minimal` and `selective_state_update` of state-spaces/mamba.

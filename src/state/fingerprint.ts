@@ -3,7 +3,8 @@
  *
  * - the config, as this library reads it (options that override it included);
  * - of every tensor that is used its name, shape, stored type and bytes;
- * - the format in which each runs, and the arithmetic (float64 of the reference, f32, or relaxed f32, which may differ between machines).
+ * - the format in which each runs, and the arithmetic (float64 of the reference, f32, or relaxed f32, which may differ between machines;
+ *   with or without Mamba-2's chunked form).
  *
  * So it is the same in every runtime, for any number of threads, with and without SIMD, and whether the tensors come from one file or from shards,
  * in whatever order or pieces. Another container that stores the same tensors under the same names gives the same one; a conversion that rounds or renames gives

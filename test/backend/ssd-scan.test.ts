@@ -1,49 +1,17 @@
 /** Mamba-2's scan alone against the float64 reference: heads, channels, states, groups and blocks of tokens around its tiles, in both builds. */
 import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../src/backend/backend.ts'
-import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
-import type { Op } from '../../src/program/ops.ts'
 import { BUILDS } from '../support/backends.ts'
 import { createNumbers } from '../support/numbers.ts'
 import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment, segmentsOf } from '../support/op-rig.ts'
+import { addScan, PLAIN, type SsdShape } from '../support/ssd-op.ts'
 
 /** The kernel takes so many tokens at a time: assembly/abi.ts, SSD_BLOCK. */
 const BLOCK = 16
 /** Of the largest value: f32 rounding over some tens of states and steps. */
 const TOLERANCE = 2e-6
 
-interface Form {
-  readonly nHeads: number
-  readonly headDim: number
-  readonly dState: number
-  readonly nGroups: number
-  readonly hasD: boolean
-  readonly hasDtBias: boolean
-  readonly dtLimit: readonly [number, number]
-  /** x, B and C in one buffer, dt in another one, as in a model. */
-  readonly isInset: boolean
-}
-
-function addScan(builder: ProgramBuilder, { nHeads, headDim, dState, nGroups, isInset, ...form }: Form): Op {
-  const [width, groupWidth] = [nHeads * headDim, nGroups * dState]
-  const xBC = builder.buffer('xBC', width + 2 * groupWidth)
-  builder.state('before', [5])
-  const state = builder.state('ssm', [nHeads, headDim, dState])
-  builder.state('after', [3])
-  return {
-    kind: 'ssdScan', dState, dtLimit: form.dtLimit, state,
-    x: isInset ? columns(xBC, 0, width) : builder.buffer('x', width),
-    dt: isInset ? columns(builder.buffer('zdt', 3 + nHeads), 3, nHeads) : builder.buffer('dt', nHeads),
-    A: builder.parameter('A', [nHeads]),
-    B: columns(xBC, width, groupWidth),
-    C: columns(xBC, width + groupWidth, groupWidth),
-    D: form.hasD ? builder.parameter('D', [nHeads]) : null,
-    dtBias: form.hasDtBias ? builder.parameter('dtBias', [nHeads]) : null,
-    out: isInset ? columns(builder.buffer('wide', 3 + width + 5), 3, width) : builder.buffer('out', width)
-  }
-}
-
-async function compareAll(form: Form, batches: readonly (readonly Segment[])[]): Promise<number> {
+async function compareAll(form: SsdShape, batches: readonly (readonly Segment[])[]): Promise<number> {
   const spec: OpSpec = {
     seed: 31 * form.headDim + form.dState, capacity: { maxRows: 3 * BLOCK + 8, maxLogitRows: 3 * BLOCK + 8, nSlots: 4, contextLength: 0 },
     build: (builder) => addScan(builder, form),
@@ -59,8 +27,6 @@ async function compareAll(form: Form, batches: readonly (readonly Segment[])[]):
   }
   return error
 }
-
-const PLAIN: Form = { nHeads: 4, headDim: 8, dState: 16, nGroups: 1, hasD: true, hasDtBias: true, dtLimit: [0, Infinity], isInset: true }
 
 describe.each([1, 2, 3, 4, 5, 7, 8, 9, 12])('%i channels a head', (headDim) => {
   test('states, heads, groups, inputs that may be missing', async () => {

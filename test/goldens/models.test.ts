@@ -1,6 +1,7 @@
 /** The models of test/fixtures against transformers' numbers, block by block and as a whole. */
 import { describe, expect, test } from 'vitest'
 import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import type { EngineOptions } from '../../src/load.ts'
 import { Mamba } from '../../src/mamba.ts'
 import { batchOf, BUILDS, KINDS, openModel } from '../support/backends.ts'
 import { expectSameBits, relativeError, scientific } from '../support/compare.ts'
@@ -60,10 +61,11 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
   const golden = readGolden(`${fixtureModel(goldenName)}/golden.safetensors`)
   const { shape: [nSequences, length], data: tokens } = golden.ints('input_ids')
   const wantedLogits = golden.floats('logits').data
+  const hasSsd = !/^(falcon_)?mamba(?!2)|^jamba/.test(goldenName)
   const isWhole = !LOGITS_ONLY.includes(goldenName)
   const capacity = { maxRows: tokens.length, maxLogitRows: tokens.length, nSlots: nSequences, contextLength: length }
 
-  async function logitsOf(kind: (typeof KINDS)[number]): Promise<Float32Array> {
+  async function logitsOf(kind: (typeof KINDS)[number] | 'chunked'): Promise<Float32Array> {
     const model = await openModel(source)
     const backend = await model.load(kind, capacity)
     const logits = new Float32Array(wantedLogits.length)
@@ -75,6 +77,14 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
     const errors = await Promise.all(KINDS.map(async (kind) => relativeError(await logitsOf(kind), wantedLogits)))
     console.log(`${name}: ${KINDS.map((kind, i) => `${kind} ${scientific(errors[i])}`).join(', ')} of the largest logit`)
     KINDS.forEach((kind, i) => expect(errors[i], kind).toBeLessThanOrEqual(TOLERANCES[kind]))
+  })
+
+  test.runIf(hasSsd)('logits with Mamba-2 by chunks', async () => {
+    const error = relativeError(await logitsOf('chunked'), wantedLogits)
+    console.log(`${name}: chunked ${scientific(error)} of the largest logit`)
+    expect(error).toBeLessThanOrEqual(TOLERANCES.simd)
+    // A chunk and a rest of fewer tokens than it takes: it has run.
+    expect(await logitsOf('chunked')).not.toEqual(await logitsOf('simd'))
   })
 
   test('both builds give the same bits', async () => {
@@ -97,8 +107,12 @@ describe.each(CASES)('$name', ({ name, source, golden: goldenName }) => {
     }
   })
 
-  test.each(isWhole ? (['reference', ...BUILDS] as const) : [])('greedy tokens, %s', async (kind) => {
-    await using mamba = await Mamba.load(source, kind === 'reference' ? { backend: 'reference' } : { backend: 'wasm', build: kind })
+  const engines: readonly [string, EngineOptions][] = [
+    ['reference', { backend: 'reference' }], ...BUILDS.map((build): [string, EngineOptions] => [build, { backend: 'wasm', build }]),
+    ...(hasSsd ? [['chunked', { ssd: 'chunked' }] as [string, EngineOptions]] : [])
+  ]
+  test.each(isWhole ? engines : [])('greedy tokens, %s', async (_, options) => {
+    await using mamba = await Mamba.load(source, options)
     const wanted = Array.from(idsOf(golden.ints('greedy_ids'), 0))
     const { ids, finishReason } = await mamba.complete(idsOf(golden.ints('greedy_prompt'), 0), {
       maxTokens: wanted.length, temperature: 0, ignoreEos: true

@@ -1,15 +1,15 @@
-/** Mamba-2's scan against its sequential definition in float64, and its promise of the same bits for any split of the tokens. */
+/** Mamba-2's scan in both forms against its sequential definition in float64; the recurrence's promise of the same bits for any split of the tokens. */
 import { readdirSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import type { SteppingBackend } from '../../src/backend/backend.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import type { Parameter, SsdScanOp, View } from '../../src/program/ops.ts'
-import { createBackend, KINDS, type Kind, WASM_KINDS } from '../support/backends.ts'
+import { CHUNKED_KINDS, createBackend, KINDS, type Kind, WASM_KINDS } from '../support/backends.ts'
 import { expectSameBits, relativeError, scientific } from '../support/compare.ts'
 import { readGolden, repositoryPath } from '../support/fixtures.ts'
 import { createNumbers } from '../support/numbers.ts'
 
-const TOLERANCES = { reference: 1e-6, scalar: 1e-5, simd: 1e-5 }
+const TOLERANCES = { reference: 1e-6, scalar: 1e-5, simd: 1e-5, chunked: 1e-5 }
 const FOLDER = repositoryPath('test/fixtures/ssd')
 const NAMES = readdirSync(FOLDER).map((file) => file.replace('.safetensors', ''))
 
@@ -83,7 +83,7 @@ describe.each(NAMES)('%s', (name) => {
 
   test('out and the last state', async () => {
     const report: string[] = []
-    for (const kind of KINDS) {
+    for (const kind of [...KINDS, 'chunked'] as const) {
       const got = await run(kind, [length])
       const [outError, stateError] = [relativeError(got.out, out), relativeError(got.lastState, lastState)]
       report.push(`${kind} out ${scientific(outError)} state ${scientific(stateError)}`)
@@ -100,6 +100,23 @@ describe.each(NAMES)('%s', (name) => {
       const got = await run(kind, most === length ? [length] : numbers.parts(length, most))
       expectSameBits(got.out, expected.out, 'out')
       expectSameBits(got.lastState, expected.lastState, 'last state')
+    }
+  })
+
+  test('by chunks: any number of threads gives the same bits', async () => {
+    const [one, ...others] = await Promise.all(CHUNKED_KINDS.map((kind) => run(kind, [length])))
+    for (const other of others) {
+      expectSameBits(other.out, one.out, 'out')
+      expectSameBits(other.lastState, one.lastState, 'last state')
+    }
+  })
+
+  test('by chunks: other splits of the tokens, within the tolerance', async () => {
+    const numbers = createNumbers(18)
+    for (const most of [9, 40, 70]) {
+      const got = await run('chunked', numbers.parts(length, most))
+      expect(relativeError(got.out, out), 'out').toBeLessThanOrEqual(TOLERANCES.chunked)
+      expect(relativeError(got.lastState, lastState), 'last state').toBeLessThanOrEqual(TOLERANCES.chunked)
     }
   })
 })

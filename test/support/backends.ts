@@ -15,15 +15,24 @@ export const BUILDS = ['scalar', 'simd'] as const
 export const KINDS = ['reference', ...BUILDS] as const
 /** More than cores, too: then threads wait for each other at every barrier. */
 export const THREADS = { '2 threads': 2, '3 threads': 3 } as const
+/** Mamba-2 by chunks: rounded otherwise than the rest, which are all the same bits. */
+export const CHUNKED_KINDS = ['chunked', 'chunked, 2 threads', 'chunked, 3 threads'] as const
+const PLAIN_KINDS = { 'chunked': 'simd', 'chunked, 2 threads': '2 threads', 'chunked, 3 threads': '3 threads' } as const
 export const WASM_KINDS = [...BUILDS, '2 threads', '3 threads'] as const
 
-export type Kind = (typeof KINDS)[number] | (typeof WASM_KINDS)[number]
+export type Kind = (typeof KINDS)[number] | (typeof WASM_KINDS)[number] | (typeof CHUNKED_KINDS)[number]
+
+function isChunked(kind: Kind): kind is (typeof CHUNKED_KINDS)[number] {
+  return kind in PLAIN_KINDS
+}
 
 /** `format`: of the matrices, where their sizes allow it and the backend has it. */
 export async function createBackend(kind: Kind, program: Program, capacity: Capacity, format: WeightFormat = 'f32'): Promise<SteppingBackend> {
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'test')
-  const [build, nThreads] = kind === 'scalar' || kind === 'simd' ? [kind, 1] as const : ['simd-threads', THREADS[kind]] as const
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test', formatOf: () => format })
+  const plain = isChunked(kind) ? PLAIN_KINDS[kind] : kind
+  const [build, nThreads] = plain === 'scalar' || plain === 'simd' ? [plain, 1] as const : ['simd-threads', THREADS[plain]] as const
+  const ssd = isChunked(kind) ? 'chunked' : 'recurrent'
+  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test', formatOf: () => format, ssd })
 }
 
 /** A checkpoint's program, and its weights in a new backend of any kind. */

@@ -44,7 +44,7 @@ export interface Snapshot {
 }
 
 /** One thread alone: what another writes meanwhile could not be told from what the op does. */
-type Kind = (typeof KINDS)[number]
+type Kind = (typeof KINDS)[number] | 'chunked'
 
 export interface Rig {
   readonly program: Program
@@ -221,13 +221,14 @@ async function createCore(kind: Kind, program: Program, { capacity, format = 'f3
     const backend = await createBackend(kind, program, capacity)
     return { backend, spoil() {}, guard: (_op, _segments, task) => task() }
   }
-  const module = await platform.wasmModule(kind)
+  const [build, ssd] = kind === 'chunked' ? ['simd', 'chunked'] as const : [kind, 'recurrent'] as const
+  const module = await platform.wasmModule(build)
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
-  const core = { module, build: kind, nThreads: 1, reason: 'test', formatOf }
+  const core = { module, build, nThreads: 1, reason: 'test', formatOf, ssd }
   const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, core))
   const backend = await pending
   const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
-  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1, formatOf })
+  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1, formatOf, ssd })
   return {
     backend,
     spoil() {

@@ -1,7 +1,7 @@
 /** Interprets a program in float64. Slow, readable, and what the other backends are tested against. */
 
 import { elementsOf, type Op, type OpKind, type OpOf, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
+import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import type { Context } from './context.ts'
 import { createReferenceMemory } from './memory.ts'
@@ -39,7 +39,7 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
   const backend: SteppingBackend = {
     program,
     capacity,
-    info: { name: 'reference', build: 'float64', threads: 1, reason, memoryBytes: memory.bytes },
+    info: { name: 'reference', build: 'float64', threads: 1, ssd: ssdOf(program, 'recurrent'), reason, memoryBytes: memory.bytes },
     formatOf: () => 'f32',
     write(parameter, values, first) {
       const target = memory.parameter(parameter)

@@ -189,7 +189,7 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
 
   ssdScan(op, record) {
     const nHeads = op.dt.width
-    record.setCode(abi.CODE_SSD_SCAN, op.out)
+    record.setCode(record.map.ssd === 'chunked' ? abi.CODE_SSD_CHUNKS : abi.CODE_SSD_SCAN, op.out)
     record.setView(abi.SSD_X, op.x)
     record.setView(abi.SSD_DT, op.dt)
     record.setParameter(abi.SSD_A, op.A)

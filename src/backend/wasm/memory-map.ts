@@ -14,12 +14,12 @@
 
 import {
   CONTROL_WORDS, EXPERT_ENTRY_WORDS, EXPERT_PANELS, EXPERT_ROWS, KEY_BLOCK, LANES, OP_WORDS, PANEL_ROWS, QUERY_TILE, ROW_BLOCK, SCAN_BLOCK,
-  SEGMENT_WORDS, SSD_BLOCK
+  SEGMENT_WORDS, SSD_BLOCK, SSD_CHUNK
 } from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
 import { isBlockFormat } from '../../ggml-blocks.ts'
-import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, Parameter, Program, RotaryOp, View } from '../../program/ops.ts'
-import type { Capacity, MemoryBytes } from '../backend.ts'
+import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, Parameter, Program, RotaryOp, SsdScanOp, View } from '../../program/ops.ts'
+import type { Capacity, MemoryBytes, SsdForm } from '../backend.ts'
 import { type KeyValueLayout, keyValueLayouts, tokenBytes } from './key-value.ts'
 import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 import { blockInputsOf } from './panel-blocks.ts'
@@ -41,6 +41,7 @@ export interface MemoryMap {
   readonly state: number
   readonly slotBytes: number
   readonly pages: number
+  readonly ssd: SsdForm
   readonly bytes: MemoryBytes
   /** A table of angles for each way of turning that the program has. */
   readonly rotaries: readonly RotaryTable[]
@@ -65,6 +66,8 @@ export interface MapOptions {
   readonly heapBase: number
   readonly nThreads: number
   readonly formatOf: FormatOf
+  /** 'recurrent' by default. */
+  readonly ssd?: SsdForm | undefined
 }
 
 /** Throws a RangeError when wasm's 4 GiB do not hold it, with the bytes needed and the format of weights that would fit. */
@@ -91,6 +94,7 @@ function adviceOfContext(program: Program, capacity: Capacity, options: MapOptio
 function planMemory(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
   const layouts = packedLayouts(program, options.formatOf)
   const layoutOf = (parameter: Parameter): PackedLayout => known(layouts.get(parameter), parameter.name)
+  const { ssd = 'recurrent' } = options
   let next = options.heapBase
   const allocate = (bytes: number): number => {
     const address = roundUp(next, ALIGN_BYTES)
@@ -110,7 +114,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
     if (op.kind === 'expertLinear') experts.set(op, allocate(4 * EXPERT_ENTRY_WORDS * op.nExperts))
   }
   const ops = allocate(4 * OP_WORDS * program.ops.length)
-  const scratchBytes = roundUp(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf)), ALIGN_BYTES), ALIGN_BYTES)
+  const scratchBytes = roundUp(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf, ssd)), ALIGN_BYTES), ALIGN_BYTES)
   const scratch = allocate(scratchBytes * options.nThreads)
 
   const weightsStart = next
@@ -126,6 +130,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
   allocate(ALIGN_BYTES)
   return {
     control, tokens, segments, logitRows, rotaries, ops, scratch, scratchBytes, state, slotBytes,
+    ssd,
     pages: Math.ceil(next / PAGE_BYTES),
     bytes: {
       weights: stateStart - weightsStart,
@@ -160,12 +165,12 @@ function strideOf({ width }: ActivationBuffer): number {
   return roundUp(width, PANEL_ROWS)
 }
 
-function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout): number {
+function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout, ssd: SsdForm): number {
   switch (op.kind) {
     case 'conv1d': return 4 * (op.weight.shape[2] - 1) * Math.ceil(op.x.width / LANES) * LANES
     // Of short segments up to SCAN_BLOCK tiles at once.
     case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + op.dState)
-    case 'ssdScan': return 4 * (2 * SSD_BLOCK + LANES)
+    case 'ssdScan': return Math.max(4 * (2 * SSD_BLOCK + LANES), ssd === 'chunked' ? ssdChunkBytes(op) : 0)
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': return linearScratchBytes(layoutOf(op.weight), op.x.width)
     case 'expertLinear': {
@@ -185,6 +190,12 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
     case 'route':
     case 'mixExperts': return 0
   }
+}
+
+/** As assembly/ops/ssd-chunks.ts lays it out: five numbers a token, decay and two tiles, scores and mix, x, B and C of a head. */
+function ssdChunkBytes({ x, dt, dState }: SsdScanOp): number {
+  const headDim = x.width / dt.width
+  return 4 * (SSD_CHUNK * (5 + 2 * SSD_CHUNK + headDim + 2 * roundUp(dState, PANEL_ROWS)) + 9 * PANEL_ROWS)
 }
 
 function linearScratchBytes(layout: PackedLayout, nIn: number): number {

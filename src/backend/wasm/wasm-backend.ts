@@ -7,7 +7,7 @@ import type { WasmBuild } from '../../platform/platform.ts'
 import { messageOf } from '../../errors.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
 import { rotaryRow } from '../../program/rotary.ts'
-import { type Batch, type Capacity, forwardInTurns, logitRows, stateElements, type SteppingBackend } from '../backend.ts'
+import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram } from './encode.ts'
 import { readKeyValue, writeKeyValue } from './key-value.ts'
@@ -33,6 +33,8 @@ export interface Core {
   readonly reason: string
   /** The format of each matrix; f32 by default. */
   readonly formatOf?: FormatOf | undefined
+  /** 'recurrent' by default; 'chunked' with SIMD alone. */
+  readonly ssd?: SsdForm | undefined
 }
 
 /** Backends that nobody holds any more end their threads. */
@@ -41,7 +43,7 @@ const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop(
 /** Throws a RangeError for a program beyond 4 GiB, and for one beyond what the host gives, with the bytes that it needs. */
 export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
   const isShared = core.build.startsWith('simd-threads')
-  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32') })
+  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32'), ssd: core.ssd })
   const { weights, state, activations } = map.bytes
   const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
   const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
@@ -122,7 +124,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   const backend: SteppingBackend = {
     program,
     capacity,
-    info: { name: 'wasm', build: core.build, threads: core.nThreads, reason: core.reason, memoryBytes: map.bytes },
+    info: { name: 'wasm', build: core.build, threads: core.nThreads, ssd: ssdOf(program, map.ssd), reason: core.reason, memoryBytes: map.bytes },
     formatOf: (parameter) => formatOfLayout(map.layout(parameter)),
     write(parameter, values, first) {
       const layout = map.layout(parameter)
