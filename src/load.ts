@@ -213,9 +213,10 @@ function chooseBuild(program: Program, { build = 'auto', threads = 'auto', relax
 function chooseThreads(program: Program, isSimd: boolean, threads: number | 'auto'): Omit<Choice, 'build'> {
   const nThreadsOf = (nThreads: number, reason: string): Omit<Choice, 'build'> => ({ nThreads, reason: `${nThreads} ${nThreads > 1 ? 'threads' : 'thread'}: ${reason}` })
   if (threads === 1) return nThreadsOf(1, 'asked for')
-  if (!hostHasSharedMemory()) {
-    if (threads === 'auto') return nThreadsOf(1, 'this host has no shared memory')
-    throw new UnsupportedError({ place: 'threads', expected: '1 on a host without shared memory', got: `${threads}` })
+  const obstacle = platform.threadObstacle() ?? (hostHasSharedMemory() ? undefined : 'this host has no shared memory')
+  if (obstacle !== undefined) {
+    if (threads === 'auto') return nThreadsOf(1, obstacle)
+    throw new UnsupportedError({ place: 'threads', expected: `1, since ${obstacle}`, got: `${threads}` })
   }
   if (threads !== 'auto') return nThreadsOf(threads, 'asked for')
   if (!isSimd) return nThreadsOf(1, 'the scalar build has no more')
