@@ -1,0 +1,34 @@
+/** esbuild, as the tests use it. */
+
+import { basename } from 'node:path'
+import { tool } from './installs.ts'
+
+interface Esbuild {
+  build(options: object): Promise<unknown>
+}
+
+interface PluginBuild {
+  onResolve(options: { readonly filter: RegExp }, resolve: (args: { readonly path: string }) => object): void
+}
+
+/** Compiled modules stay imports, of a file beside the bundle: what wrangler does. */
+const wasmModules = {
+  name: 'wasm modules',
+  setup(build: PluginBuild) {
+    build.onResolve({ filter: /\.wasm\?module$/ }, ({ path }) => ({ path: `./${basename(path, '?module')}`, external: true }))
+  }
+}
+
+export interface BundleOptions {
+  readonly entryPoints: readonly string[]
+  readonly outdir: string
+  readonly entryNames?: string
+  readonly conditions?: readonly string[]
+  readonly splitting?: boolean
+}
+
+/** Bundles files of a project into modules. */
+export async function bundle(folder: string, options: BundleOptions): Promise<void> {
+  const { build } = await tool<Esbuild>('esbuild')
+  await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', plugins: [wasmModules], ...options })
+}
