@@ -3,10 +3,12 @@
  * exit code 1 if one failed. `npm run test:runtimes [NAME…]`: those alone whose names begin so.
  */
 
+import { execFile } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { runBrowser } from './browsers.ts'
+import { promisify } from 'node:util'
+import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
 import { program } from './installs.ts'
 import { runProcess } from './processes.ts'
@@ -14,6 +16,20 @@ import { makeProject } from './project.ts'
 import type { Report } from './suite.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'mamba-wasm-runtimes-'))
+
+const PAGES: readonly BrowserRun[] = [
+  { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: true },
+  { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: false },
+  { browser: 'chromium', bundler: 'esbuild', isIsolated: false, isWorker: false },
+  { browser: 'chromium', bundler: 'vite', isIsolated: true, isWorker: true },
+  { browser: 'chromium', bundler: 'vite', isIsolated: false, isWorker: true },
+  { browser: 'firefox-esr', bundler: 'vite', isIsolated: true, isWorker: true },
+  { browser: 'firefox-esr', bundler: 'esbuild', isIsolated: false, isWorker: false }
+]
+
+function nameOf({ browser, bundler, isIsolated, isWorker }: BrowserRun): string {
+  return `${browser} (${bundler}, ${isIsolated ? 'isolated' : 'not isolated'}, ${isWorker ? 'worker' : 'main thread'})`
+}
 
 const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   'node-20': async () => runProcess(folder, await program('node20', 'node')),
@@ -24,12 +40,7 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   deno: async () => runProcess(folder, await program('deno', 'deno'), ['run', '--allow-read', '--allow-env', '--allow-sys', '--allow-net']),
   bun: async () => runProcess(folder, await program('bun', 'bun'), ['run']),
   workerd: () => runEdge(folder),
-  'chromium, isolated, in a worker': () => runBrowser(folder, { browser: 'chromium', isIsolated: true, isWorker: true }),
-  'chromium, isolated, on the main thread': () => runBrowser(folder, { browser: 'chromium', isIsolated: true, isWorker: false }),
-  'chromium, not isolated, in a worker': () => runBrowser(folder, { browser: 'chromium', isIsolated: false, isWorker: true }),
-  'chromium, not isolated, on the main thread': () => runBrowser(folder, { browser: 'chromium', isIsolated: false, isWorker: false }),
-  'firefox, isolated, in a worker': () => runBrowser(folder, { browser: 'firefox-esr', isIsolated: true, isWorker: true }),
-  'firefox, not isolated, on the main thread': () => runBrowser(folder, { browser: 'firefox-esr', isIsolated: false, isWorker: false })
+  ...Object.fromEntries(PAGES.map((run) => [nameOf(run), () => runBrowser(folder, run)]))
 }
 
 const counts = { ok: 0, failed: 0, skipped: 0 }
@@ -38,28 +49,40 @@ const texts = new Map<string, string[]>()
 function report(runtime: string, { outcomes, text, reason, timesMs }: Report): void {
   const times = Object.entries(timesMs).map(([name, ms]) => `${name} ${ms.toFixed(1)} ms`)
   console.log(`== ${runtime}: ${reason}; ${times.join(', ')}`)
-  for (const { name, verdict, detail } of outcomes) {
-    counts[verdict]++
-    console.log(`${verdict.padEnd(7)} ${runtime}: ${name}: ${detail}`)
-  }
+  for (const { name, verdict, detail } of outcomes) count(verdict, `${runtime}: ${name}: ${detail}`)
   texts.set(text, [...(texts.get(text) ?? []), runtime])
 }
 
+function count(verdict: keyof typeof counts, line: string): void {
+  counts[verdict]++
+  console.log(`${verdict.padEnd(7)} ${line}`)
+}
+
+async function lint(name: string, args: readonly string[]): Promise<void> {
+  try {
+    await promisify(execFile)(await program('tools', name), args)
+    count('ok', `${name} reports nothing`)
+  } catch (error) {
+    // Its findings are on stdout, with exit code 1.
+    count('failed', `${name}: ${error instanceof Error ? error.message : String(error)}\n${(error as { stdout?: string }).stdout ?? ''}`)
+  }
+}
+
 try {
-  await makeProject(folder)
+  const { tarball } = await makeProject(folder)
+  await lint('publint', ['run', '--strict', tarball])
+  await lint('attw', [tarball, '--profile', 'esm-only', '--exclude-entrypoints', './wasm/*.wasm'])
   const wanted = process.argv.slice(2)
   for (const [runtime, runSuite] of Object.entries(RUNTIMES)) {
     if (wanted.length > 0 && !wanted.some((prefix) => runtime.startsWith(prefix))) continue
     try {
       report(runtime, await runSuite())
     } catch (error) {
-      counts.failed++
-      console.log(`failed  ${runtime}: ${error instanceof Error ? error.message : String(error)}`)
+      count('failed', `${runtime}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
-  if (texts.size === 1) counts.ok++
-  else counts.failed++
-  console.log(texts.size === 1 ? `ok      the same text in ${[...texts.values()][0].length} runtimes` : `failed  different texts: ${JSON.stringify([...texts])}`)
+  if (texts.size === 1) count('ok', `the same text in ${[...texts.values()][0].length} runtimes`)
+  else count('failed', `different texts: ${JSON.stringify([...texts])}`)
 } finally {
   await rm(folder, { recursive: true, force: true })
 }

@@ -31,8 +31,14 @@ export async function serveSite(folder: string, { isIsolated }: { readonly isIso
         return
       }
       const bytes = await readFile(join(folder, normalize(pathname))).catch(() => undefined)
-      const headers = { 'content-type': TYPES[extname(pathname)] ?? 'application/octet-stream', ...(isIsolated ? ISOLATION : {}) }
-      response.writeHead(bytes === undefined ? 404 : 200, headers).end(bytes)
+      response.writeHead(bytes === undefined ? 404 : 200, {
+        'content-type': TYPES[extname(pathname)] ?? 'application/octet-stream',
+        'content-length': bytes?.byteLength ?? 0,
+        // As a hub has it: what a download is known by.
+        etag: `"${pathname}"`,
+        ...(isIsolated ? ISOLATION : {})
+      })
+      response.end(bytes)
     })()
   })
   await new Promise<void>((resolve) => {

@@ -35,6 +35,9 @@ export interface Report {
   readonly timesMs: Readonly<Record<string, number>>
 }
 
+/** A check that one kind of runtime has beside the suite's: gives a line of what it found. */
+export type Check = readonly [name: string, task: (library: typeof Library) => Promise<string>]
+
 /** Thrown by a check for what the runtime lacks. */
 class Skip extends Error {}
 
@@ -49,7 +52,7 @@ export async function readInputs(read: (path: string) => Promise<Uint8Array>): P
   return { embedded: await read('inputs/model.gguf'), fixture: files, expected }
 }
 
-export async function runSuite(library: typeof Library, { embedded, fixture, expected }: Inputs, lacks: Lacks = {}): Promise<Report> {
+export async function runSuite(library: typeof Library, { embedded, fixture, expected }: Inputs, lacks: Lacks = {}, more: readonly Check[] = []): Promise<Report> {
   const { Mamba, CheckpointError, UnsupportedError, digest } = library
   const outcomes: Outcome[] = []
   const timesMs: Record<string, number> = {}
@@ -173,6 +176,7 @@ export async function runSuite(library: typeof Library, { embedded, fixture, exp
       await scalar.dispose()
     }
   })
+  for (const [name, task] of more) await check(name, () => task(library))
   const { reason } = mamba.backend
   await mamba.dispose()
   return { outcomes, text, reason, timesMs }
