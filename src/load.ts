@@ -1,7 +1,6 @@
 /** From a source to a backend with its weights: open, check, plan, stream. */
 
 import type { Backend, Capacity } from './backend/backend.ts'
-import { createReferenceBackend } from './backend/reference/reference-backend.ts'
 import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
@@ -179,8 +178,11 @@ function weightFormats(checkpoint: Checkpoint, dtype: WeightDtype): (parameter: 
 
 async function createBackend(program: Program, formatOf: (parameter: Parameter) => WeightFormat, options: EngineOptions): Promise<Backend> {
   const capacity = capacityOf(program, options.maxBatch ?? 4, options.contextLength)
-  // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
-  if (options.backend === 'reference') return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
+  if (options.backend === 'reference') {
+    const { createReferenceBackend } = await import('./backend/reference/reference-backend.ts')
+    // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
+    return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
+  }
   const { build, nThreads, reason } = chooseBuild(program, options)
   return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf })
 }

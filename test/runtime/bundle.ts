@@ -4,8 +4,11 @@ import { basename } from 'node:path'
 import { tool } from './installs.ts'
 
 interface Esbuild {
-  build(options: object): Promise<unknown>
+  build(options: object): Promise<{ readonly metafile: { readonly outputs: Outputs } }>
 }
+
+/** By path from the project's folder: what each file of a bundle imports, at once or on demand. */
+export type Outputs = Readonly<Record<string, { readonly imports: readonly { readonly path: string; readonly kind: string }[] }>>
 
 interface PluginBuild {
   onResolve(options: { readonly filter: RegExp }, resolve: (args: { readonly path: string }) => object): void
@@ -28,7 +31,8 @@ export interface BundleOptions {
 }
 
 /** Bundles files of a project into modules. */
-export async function bundle(folder: string, options: BundleOptions): Promise<void> {
+export async function bundle(folder: string, options: BundleOptions): Promise<Outputs> {
   const { build } = await tool<Esbuild>('esbuild')
-  await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', plugins: [wasmModules], ...options })
+  const { metafile } = await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', plugins: [wasmModules], metafile: true, ...options })
+  return metafile.outputs
 }

@@ -13,6 +13,7 @@ import { runEdge } from './edge.ts'
 import { program } from './installs.ts'
 import { runProcess } from './processes.ts'
 import { makeProject } from './project.ts'
+import { measureSizes } from './sizes.ts'
 import type { Report } from './suite.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'mamba-wasm-runtimes-'))
@@ -72,6 +73,10 @@ try {
   const { tarball } = await makeProject(folder)
   await lint('publint', ['run', '--strict', tarball])
   await lint('attw', [tarball, '--profile', 'esm-only', '--exclude-entrypoints', './wasm/*.wasm'])
+  const { lines, excess } = await measureSizes(folder)
+  for (const line of lines) console.log(`        ${line}`)
+  if (excess.length === 0) count('ok', 'sizes')
+  for (const line of excess) count('failed', line)
   const wanted = process.argv.slice(2)
   for (const [runtime, runSuite] of Object.entries(RUNTIMES)) {
     if (wanted.length > 0 && !wanted.some((prefix) => runtime.startsWith(prefix))) continue
