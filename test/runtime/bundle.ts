@@ -1,6 +1,5 @@
 /** esbuild, as the tests use it. */
 
-import { basename } from 'node:path'
 import { tool } from './installs.ts'
 
 interface Esbuild {
@@ -10,29 +9,16 @@ interface Esbuild {
 /** By path from the project's folder: what each file of a bundle imports, at once or on demand. */
 export type Outputs = Readonly<Record<string, { readonly imports: readonly { readonly path: string; readonly kind: string }[] }>>
 
-interface PluginBuild {
-  onResolve(options: { readonly filter: RegExp }, resolve: (args: { readonly path: string }) => object): void
-}
-
-/** Compiled modules stay imports, of a file beside the bundle: what wrangler does. */
-const wasmModules = {
-  name: 'wasm modules',
-  setup(build: PluginBuild) {
-    build.onResolve({ filter: /\.wasm\?module$/ }, ({ path }) => ({ path: `./${basename(path, '?module')}`, external: true }))
-  }
-}
-
 export interface BundleOptions {
   readonly entryPoints: readonly string[]
   readonly outdir: string
   readonly entryNames?: string
-  readonly conditions?: readonly string[]
   readonly splitting?: boolean
 }
 
 /** Bundles files of a project into modules. */
 export async function bundle(folder: string, options: BundleOptions): Promise<Outputs> {
   const { build } = await tool<Esbuild>('esbuild')
-  const { metafile } = await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', plugins: [wasmModules], metafile: true, ...options })
+  const { metafile } = await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', metafile: true, ...options })
   return metafile.outputs
 }
