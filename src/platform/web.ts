@@ -23,8 +23,8 @@ export const platform: Platform = {
   name: 'web',
   wasmModule: compiledOnce(async (build) => {
     const response = await fetchPackageFile(CORE_URLS[build]())
-    // A server that does not know the type sends another one, which compileStreaming refuses.
-    const isTyped = response.headers.get('content-type')?.split(';')[0].trim() === 'application/wasm'
+    // compileStreaming refuses any other type, parameters included, and not every server knows this one.
+    const isTyped = response.headers.get('content-type')?.toLowerCase() === 'application/wasm'
     return isTyped ? WebAssembly.compileStreaming(response) : WebAssembly.compile(await response.arrayBuffer())
   }),
   get nCores() {
