@@ -86,6 +86,44 @@ describe('what keeps a host from threads', () => {
   })
 })
 
+describe('a worker', () => {
+  /** Answers its task with these events. */
+  function stubWorker(...answers: readonly Event[]): { nTerminated: number } {
+    const seen = { nTerminated: 0 }
+    vi.stubGlobal('Worker', class extends EventTarget {
+      postMessage(): void {
+        for (const answer of answers) queueMicrotask(() => this.dispatchEvent(answer))
+      }
+      terminate(): void {
+        seen.nTerminated++
+      }
+    })
+    return seen
+  }
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true })
+  const task = { module: new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0)), memory, control: 0, thread: 1, failed: 0 }
+
+  test('is ready, and ends', async () => {
+    const seen = stubWorker(new MessageEvent('message', { data: 'ready' }), new MessageEvent('message', { data: 'ended' }))
+    const onEnd = vi.fn()
+    const worker = (await freshPlatform()).startWorker(task, onEnd)
+    await worker.ready
+    await worker.ended()
+    expect(onEnd.mock.calls).toEqual([['one that ended']])
+    expect(seen.nTerminated).toBe(1)
+  })
+
+  test('whose script is not where the bundle expects it rejects', async () => {
+    const seen = stubWorker(new Event('error', { cancelable: true }))
+    const onEnd = vi.fn()
+    const worker = (await freshPlatform()).startWorker(task, onEnd)
+    await expect(worker.ready).rejects.toThrow(/before it was ready/)
+    await worker.ended()
+    expect(onEnd.mock.calls).toEqual([['one that failed: its script could not be loaded']])
+    expect(seen.nTerminated).toBe(1)
+  })
+})
+
 test('yielding lets timers through, and keeps the order of those who wait', async () => {
   const { yieldToEventLoop } = await freshPlatform()
   const order: number[] = []
