@@ -1,7 +1,6 @@
 /** From a source to a backend with its weights: open, check, plan, stream. */
 
 import { type Backend, type BackendInfo, type Capacity, ssdOf, type SsdForm } from './backend/backend.ts'
-import { createReferenceBackend } from './backend/reference/reference-backend.ts'
 import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
@@ -188,8 +187,11 @@ function weightFormats(checkpoint: Checkpoint, dtype: WeightDtype): (parameter: 
 
 async function createBackend(program: Program, formatOf: (parameter: Parameter) => WeightFormat, options: EngineOptions): Promise<Backend> {
   const capacity = capacityOf(program, options.maxBatch ?? 4, options.contextLength)
-  // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
-  if (options.backend === 'reference') return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
+  if (options.backend === 'reference') {
+    const { createReferenceBackend } = await import('./backend/reference/reference-backend.ts')
+    // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
+    return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
+  }
   const { build, nThreads, reason } = chooseBuild(program, options)
   const ssd = chooseSsd(program, build, options.ssd)
   return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf, ssd })
@@ -230,9 +232,10 @@ function chooseSsd(program: Program, build: WasmBuild, ssd: SsdForm = 'recurrent
 function chooseThreads(program: Program, isSimd: boolean, threads: number | 'auto'): Omit<Choice, 'build'> {
   const nThreadsOf = (nThreads: number, reason: string): Omit<Choice, 'build'> => ({ nThreads, reason: `${nThreads} ${nThreads > 1 ? 'threads' : 'thread'}: ${reason}` })
   if (threads === 1) return nThreadsOf(1, 'asked for')
-  if (!hostHasSharedMemory()) {
-    if (threads === 'auto') return nThreadsOf(1, 'this host has no shared memory')
-    throw new UnsupportedError({ place: 'threads', expected: '1 on a host without shared memory', got: `${threads}` })
+  const obstacle = platform.threadObstacle() ?? (hostHasSharedMemory() ? undefined : 'this host has no shared memory')
+  if (obstacle !== undefined) {
+    if (threads === 'auto') return nThreadsOf(1, obstacle)
+    throw new UnsupportedError({ place: 'threads', expected: `1, since ${obstacle}`, got: `${threads}` })
   }
   if (threads !== 'auto') return nThreadsOf(threads, 'asked for')
   if (!isSimd) return nThreadsOf(1, 'the scalar build has no more')

@@ -2,7 +2,6 @@
 
 import type { SteppingBackend } from './backend/backend.ts'
 import { createPace } from './pace.ts'
-import { createReferenceBackend } from './backend/reference/reference-backend.ts'
 import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import { describe, messageOf } from './errors.ts'
 import { ProgramBuilder } from './program/builder.ts'
@@ -168,7 +167,10 @@ function scanProgram(input: SelectiveScanInput, { dInner, dState }: ScanShape) {
 
 async function createScanBackend(program: Program, maxRows: number, kind: ScanShape['kind']): Promise<SteppingBackend> {
   const capacity = { maxRows, maxLogitRows: 0, nSlots: 1, contextLength: 0 }
-  if (kind === 'reference') return createReferenceBackend(program, capacity, 'asked for')
+  if (kind === 'reference') {
+    const { createReferenceBackend } = await import('./backend/reference/reference-backend.ts')
+    return createReferenceBackend(program, capacity, 'asked for')
+  }
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
   return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads: 1, reason: 'asked for' })
 }

@@ -3,7 +3,7 @@
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { checkpointFile, checkpointName, type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
 import { openUrl } from './checkpoint/http-source.ts'
-import { type HubOptions, hubFiles } from './checkpoint/hub.ts'
+import type { HubOptions } from './checkpoint/hub.ts'
 import { describe, messageOf } from './errors.ts'
 import { platform } from '#platform'
 
@@ -44,6 +44,7 @@ async function fromString(source: string, options: SourceOptions): Promise<FileS
   if (local !== undefined) return local
   if (/^[a-z]+:\/\//i.test(source)) return fromUrl(new URL(source), options)
   if (/^(\.{0,2}|~)[/\\]/.test(source)) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(source) }))
+  const { hubFiles } = await import('./checkpoint/hub.ts')
   const { cacheFolder, ...hubOptions } = options
   const cache = cacheFolder === null ? undefined : platform.downloadCache(cacheFolder)
   const [, id, own] = /^(.+\/.+)\/([^/]+)$/.exec(source) ?? []

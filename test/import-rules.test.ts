@@ -104,8 +104,16 @@ test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'
 test('assembly imports only itself', () => expectOnly('assembly'))
 
 test('platform imports what files and workers need', () => {
-  const nodeModules = imports.filter(({ from, to }) => isIn(from, 'src/platform') && to.startsWith('node:')).map(({ to }) => to)
-  expectOnly('src/platform', 'src/checkpoint', 'src/core-imports', '@assemblyscript/loader', ...nodeModules, ...BASE)
+  const nodeFiles = ['src/platform/node', 'src/platform/node-files', 'src/platform/node-worker', 'src/platform/bun']
+  const nodeModules = imports.filter(({ from, to }) => isIn(from, ...nodeFiles) && to.startsWith('node:')).map(({ to }) => to)
+  // The package's own files, as the package has them: dist/wasm and models beside dist/src.
+  const packageFiles = imports.filter(({ from, to }) => isIn(from, 'src/platform/bun', 'src/platform/workerd') && /\.(wasm|gguf)(\?module)?$/.test(to)).map(({ to }) => to)
+  for (const file of nodeFiles) expectOnly(file, 'src/platform', 'src/checkpoint', ...packageFiles, ...nodeModules, ...BASE)
+  for (const file of ['web', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work']) {
+    expectOnly(`src/platform/${file}`, 'src/platform', 'src/checkpoint', 'src/core-imports', ...packageFiles, ...BASE)
+    expect(imports.filter(({ from, to }) => isIn(from, `src/platform/${file}`) && isIn(to, ...nodeFiles))).toEqual([])
+  }
+  expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 8)
 })
 
 test('only platform and the command line import node:*', () => {

@@ -9,7 +9,6 @@ import { ggufModel } from './gguf-model.ts'
 import { readGgufModel } from './gguf-split.ts'
 import { expectObject, expectString, parseJson, type JsonObject } from './json.ts'
 import { readSafetensorsHeader, type TensorEntry } from './safetensors.ts'
-import { readTorchTensors } from './torch.ts'
 
 export interface Checkpoint {
   /** For messages: the file set's name. */
@@ -55,12 +54,15 @@ type TensorReader = (file: ByteSource, signal: AbortSignal | undefined) => Promi
 
 const readSafetensors: TensorReader = async (file, signal) => (await readSafetensorsHeader(file, signal)).tensors
 
+/** Loaded here alone: few checkpoints are still in this form, and its reader is large. */
+const readTorch: TensorReader = async (file, signal) => (await import('./torch.ts')).readTorchTensors(file, signal)
+
 /** The containers, in the order in which they are looked for. A new one is a line here. */
 const CONTAINERS: readonly Container[] = [
   { fileName: 'model.safetensors', hasConfig: false, read: single(readSafetensors) },
   { fileName: 'model.safetensors.index.json', hasConfig: false, read: sharded(readSafetensors) },
-  { fileName: 'pytorch_model.bin', hasConfig: false, read: single(readTorchTensors) },
-  { fileName: 'pytorch_model.bin.index.json', hasConfig: false, read: sharded(readTorchTensors) },
+  { fileName: 'pytorch_model.bin', hasConfig: false, read: single(readTorch) },
+  { fileName: 'pytorch_model.bin.index.json', hasConfig: false, read: sharded(readTorch) },
   { fileName: 'model.gguf', hasConfig: true, read: readGguf }
 ]
 

@@ -7,22 +7,17 @@ import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { checkpointFile } from '../checkpoint/file-set.ts'
+import { compiledOnce } from './compiled-once.ts'
 import { folderCache, folderFiles } from './node-files.ts'
-import type { Platform, WasmBuild, WorkerHandle, WorkerTask } from './platform.ts'
-
-const modules = new Map<WasmBuild, Promise<WebAssembly.Module>>()
+import type { Platform, WorkerHandle, WorkerTask } from './platform.ts'
 
 export const platform: Platform = {
   name: 'node',
-  wasmModule(build) {
-    let module = modules.get(build)
-    if (module === undefined) {
-      module = readFile(packageUrl(`dist/wasm/${build}.wasm`)).then((bytes) => WebAssembly.compile(bytes))
-      modules.set(build, module)
-    }
-    return module
+  wasmModule: compiledOnce(async (build) => WebAssembly.compile(await readFile(packageUrl(`dist/wasm/${build}.wasm`)))),
+  get nCores() {
+    return availableParallelism()
   },
-  nCores: availableParallelism(),
+  threadObstacle: () => undefined,
   startWorker,
   yieldToEventLoop: () => setImmediate(),
   async localFiles(path) {

@@ -24,19 +24,21 @@ export interface WorkerHandle {
 }
 
 export interface Platform {
-  readonly name: 'node' | 'web'
+  readonly name: 'node' | 'web' | 'workerd'
   /** The compiled compute core. Compiled once. */
   wasmModule(build: WasmBuild): Promise<WebAssembly.Module>
   /** Threads that this host runs at once. */
   readonly nCores: number
+  /** Why there can be no thread beside the calling one; undefined where there can. */
+  threadObstacle(): string | undefined
   /** Starts a worker that, once ready, does not keep the process alive. `onEnd` is called once, with the reason, when it ends. */
   startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle
   /** Lets timers, input and abort signals through. */
   yieldToEventLoop(): Promise<void>
   /** The folder at a path, or that of the checkpoint file at a path; undefined where there is neither. */
   localFiles(path: string): Promise<FileSet | undefined>
-  /** Where downloads are kept: in `folder`, or in the user's cache folder. */
-  downloadCache(folder: string | undefined): FileCache
+  /** Where downloads are kept: in the folder (in a browser, the cache) of this name, or in the user's cache folder; undefined where nothing can be kept. */
+  downloadCache(folder: string | undefined): FileCache | undefined
   /** The folder of the embedded model. */
   embeddedModel(): FileSet
 }

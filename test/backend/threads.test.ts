@@ -65,7 +65,7 @@ describe('a worker that dies', () => {
     // A module that asks for a function x.y, which nobody gives it.
     const needy = new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 2, 7, 1, 1, 120, 1, 121, 0, 0))
     breakWorkers((task) => ({ ...task, module: needy }))
-    await expect(Mamba.load(TINY, { threads: 2 })).rejects.toThrow(/"?x"?/)
+    await expect(Mamba.load(TINY, { threads: 2 })).rejects.toMatchObject({ name: 'EngineError', message: expect.stringMatching(/"?x"?/) })
   })
 })
 

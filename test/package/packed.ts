@@ -9,9 +9,9 @@ import { access, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
+import { installPacked } from './pack.ts'
 
 const run = promisify(execFile)
-const root = new URL('../..', import.meta.url)
 const results = { passed: 0, failed: 0 }
 
 async function check(name: string, task: () => Promise<string>): Promise<void> {
@@ -60,15 +60,11 @@ await mamba.dispose()
 
 const folder = await mkdtemp(join(tmpdir(), 'mamba-wasm-packed-'))
 try {
-  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], { cwd: root })
-  const packed: unknown = JSON.parse(stdout)
-  const [{ filename, files }] = (Array.isArray(packed) ? packed : Object.values(packed as object)) as [{ filename: string; files: { path: string }[] }]
-  await writeFile(join(folder, 'package.json'), '{ "private": true, "type": "module" }')
+  const { files } = await installPacked(folder)
   await writeFile(join(folder, 'main.js'), PROGRAM)
-  await run('npm', ['install', '--no-audit', '--no-fund', join(folder, filename)], { cwd: folder })
 
   await check('contents', async () => {
-    const stray = files.filter(({ path }) => /^(test|bench|src|assembly)\//.test(path))
+    const stray = files.filter((path) => /^(test|bench|src|assembly)\//.test(path))
     expectEqual(stray.length, 0)
     return `${files.length} files, no sources`
   })

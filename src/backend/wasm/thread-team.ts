@@ -47,9 +47,10 @@ export async function startThreads(module: WebAssembly.Module, memory: WebAssemb
   }
   try {
     await Promise.all(workers.map(({ ready }) => ready))
-  } catch (error) {
+  } catch (cause) {
     await stop()
-    throw error
+    const got = cause instanceof Error ? cause.message : String(cause)
+    throw failure ?? new EngineError({ place: 'wasm threads', expected: `${nThreads} threads at work`, got }, { cause })
   }
   return {
     check,

@@ -1,0 +1,37 @@
+/**
+ * Edge functions (Cloudflare's workerd, Vercel's edge runtime): wasm comes compiled, by import; no threads, no files, and no address of the package.
+ * Both know `.wasm?module` for a module. Only one build is taken along, since these hosts count the bytes of a bundle, and all of them have SIMD.
+ */
+
+import simd from '../../wasm/simd.wasm?module'
+import { UnsupportedError } from '../errors.ts'
+import type { Platform } from './platform.ts'
+
+const NO_THREADS = 'this host has no threads'
+
+export const platform: Platform = {
+  name: 'workerd',
+  async wasmModule(build) {
+    if (build === 'simd') return simd
+    throw new UnsupportedError({ place: 'build', expected: 'simd, the one that edge functions take along', got: build })
+  },
+  nCores: 1,
+  threadObstacle: () => NO_THREADS,
+  startWorker() {
+    throw new UnsupportedError({ place: 'threads', expected: '1', got: NO_THREADS })
+  },
+  yieldToEventLoop: () => new Promise((resolve) => setTimeout(resolve)),
+  localFiles: async () => undefined,
+  // Files are read by range as needed: a worker's memory is small, and what its caches keep is the platform's choice.
+  downloadCache: () => undefined,
+  embeddedModel: () => ({
+    name: 'models/classics-8m',
+    async open() {
+      throw new UnsupportedError({
+        place: 'the embedded model',
+        expected: 'its bytes or its address as the source, e.g. from a static asset, KV or R2',
+        got: 'none, and edge functions cannot read the files of a package'
+      })
+    }
+  })
+}

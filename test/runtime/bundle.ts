@@ -1,0 +1,24 @@
+/** esbuild, as the tests use it. */
+
+import { tool } from './installs.ts'
+
+interface Esbuild {
+  build(options: object): Promise<{ readonly metafile: { readonly outputs: Outputs } }>
+}
+
+/** By path from the project's folder: what each file of a bundle imports, at once or on demand. */
+export type Outputs = Readonly<Record<string, { readonly imports: readonly { readonly path: string; readonly kind: string }[] }>>
+
+export interface BundleOptions {
+  readonly entryPoints: readonly string[]
+  readonly outdir: string
+  readonly entryNames?: string
+  readonly splitting?: boolean
+}
+
+/** Bundles files of a project into modules. */
+export async function bundle(folder: string, options: BundleOptions): Promise<Outputs> {
+  const { build } = await tool<Esbuild>('esbuild')
+  const { metafile } = await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', metafile: true, ...options })
+  return metafile.outputs
+}
