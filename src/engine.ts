@@ -52,7 +52,9 @@ export interface Engine {
   sequence(snapshot?: Snapshot | null): Sequence
   /** The sequence's state as it is now, held for the caller; null for a fresh one. */
   snapshot(sequence: Sequence): Promise<Snapshot | null>
-  /** RangeError where a sequence of `length` tokens would go beyond the context of a model with attention. */
+  /** Tokens that a sequence may have: the context of a model with attention; Infinity without attention. */
+  readonly maxLength: number
+  /** RangeError where a sequence of `length` tokens would go beyond `maxLength`. */
   checkLength(length: number): void
   /** Gives the sequence's slot and memory back. */
   release(sequence: Sequence): Promise<void>
@@ -138,10 +140,10 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
     residents.add(sequence)
     return sequence.slot
   }
+  const maxLength = backend.program.keyValues.length === 0 ? Infinity : backend.capacity.contextLength
   const checkLength = (length: number): void => {
-    const { contextLength } = backend.capacity
-    if (backend.program.keyValues.length === 0 || length <= contextLength) return
-    throw new RangeError(messageOf({ place: 'contextLength', expected: `at most ${contextLength} tokens in a sequence, as the option contextLength of load allows`, got: `${length}` }))
+    if (length <= maxLength) return
+    throw new RangeError(messageOf({ place: 'contextLength', expected: `at most ${maxLength} tokens in a sequence, as the option contextLength of load allows`, got: `${length}` }))
   }
   const scheduler = createScheduler({ backend, lock, seat })
   const disposedError = (): TypeError => new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
@@ -186,6 +188,7 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
         await copyOut(sequence)
         return sequence.parked && snapshots.hold(sequence.parked)
       }),
+    maxLength,
     checkLength,
     release: (sequence) =>
       lock.run(async () => {

@@ -71,11 +71,12 @@ export class TextState {
   /** The text as a speculator needs it. */
   speculative(): SpeculativeText {
     const { position } = this.#sequence
+    const { maxLength } = this.#context.engine
     return {
       sequence: this.#sequence,
       pending: this.#pending(this.nPending),
-      // Where a checkpoint is due the text is read as usual.
-      mostTokens: (this.#ring?.nextAfter(position) ?? Infinity) - position - 1,
+      // Where a checkpoint is due the text is read as usual; drafts beyond the context are none.
+      mostTokens: Math.min((this.#ring?.nextAfter(position) ?? Infinity) - 1, maxLength) - position,
       adopt: async (sequence) => {
         const before = this.#sequence
         this.#sequence = sequence
