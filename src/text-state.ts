@@ -23,10 +23,13 @@ export interface TextStateContext {
   readonly prefixCache: PrefixCache<Snapshot> | null
 }
 
+/** Tokens read that are kept all the same, to draft from: a constant amount. */
+const KNOWN_TOKENS = 4096
+
 export class TextState {
   readonly #context: TextStateContext
   #sequence: Sequence
-  /** The text's tokens from the furthest point still needed on. Those after the sequence's position are pending. */
+  /** The text's tokens from the furthest point still needed on, and some before it. Those after the sequence's position are pending. */
   #history = new TokenHistory()
   /** Logits of the last token, where they are known and nothing is pending. Never changed: forks share them. */
   #lastLogits: Float32Array | null = null
@@ -138,7 +141,7 @@ export class TextState {
       if (nextStop === this.#ring?.nextAfter(from)) this.#ring.add({ position: nextStop, snapshot: await this.#context.engine.snapshot(this.#sequence) })
       if (worthKeeping.includes(nextStop)) await this.remember()
     }
-    if (this.#context.prefixCache === null || this.#history.start > 0) this.#history.forget(Math.min(this.#sequence.position, this.#ring?.oldest?.position ?? Infinity))
+    if (this.#context.prefixCache === null || this.#history.start > 0) this.#history.forget(Math.min(this.#sequence.position - KNOWN_TOKENS, this.#ring?.oldest?.position ?? Infinity))
   }
 
   /** Puts the state as it is now into the cache. */
