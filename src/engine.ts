@@ -62,6 +62,8 @@ export interface Engine {
   operation<T>(task: () => Promise<T>): Promise<T>
   /** Counts a call in, until the function returned is called, once; throws a BusyError where there are as many as there may be. */
   admit(): () => void
+  /** `task` as a call counted in, within an operation. */
+  counted<T>(task: () => Promise<T>): Promise<T>
   /** `task` as an operation and a call counted in. */
   call<T>(task: () => Promise<T>): Promise<T>
   /**
@@ -168,6 +170,15 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
     }
   }
 
+  const counted = async <T>(task: () => Promise<T>): Promise<T> => {
+    const leave = admit()
+    try {
+      return await task()
+    } finally {
+      leave()
+    }
+  }
+
   const close = async (): Promise<void> => {
     isClosing = true
     if (nOperations > 0) await new Promise<void>((resolve) => (onIdle = resolve))
@@ -200,15 +211,8 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
       }),
     operation,
     admit,
-    call: (task) =>
-      operation(async () => {
-        const leave = admit()
-        try {
-          return await task()
-        } finally {
-          leave()
-        }
-      }),
+    counted,
+    call: (task) => operation(() => counted(task)),
     async run(sequence, ids, logits, options = {}) {
       checkLength(sequence.position + ids.length)
       await scheduler.run(sequence, ids, logits, options)
