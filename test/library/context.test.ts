@@ -57,6 +57,17 @@ describe.each(KINDS)('%j', (kind) => {
     }
   })
 
+  test('a session whose context is full is saved and restored', async () => {
+    await using mamba = await Mamba.load(HYBRID, { ...kind, contextLength: 20 })
+    await using session = mamba.session()
+    await session.append(IDS.slice(0, 15))
+    await session.complete({ maxTokens: 6, ignoreEos: true })
+    expect(session.position).toBe(21)
+    await using restored = await mamba.restore(await session.save())
+    expect(restored.position).toBe(21)
+    await expectBeyond(() => restored.complete({ maxTokens: 1 }), 20, 21)
+  })
+
   test('a stream is refused before its first piece', async () => {
     await using mamba = await Mamba.load(HYBRID, { ...kind, contextLength: 20 })
     await expectBeyond(() => mamba.generate(IDS.slice(0, 15), { maxTokens: 7 }).next(), 20, 21)
