@@ -58,7 +58,7 @@ export class Chat {
   #reading: ChatReading | null = null
   /** Those of the two states, and one that generates. */
   readonly #sessions = new Set<Session>()
-  /** The reply that has begun and not ended. */
+  /** The reply in pieces that has begun and not ended. */
   #current: AsyncGenerator<GenerateChunk, void, undefined> | null = null
   #isDisposed = false
 
@@ -70,7 +70,7 @@ export class Chat {
     const variables = { ...templates.specialTokens, ...structuredClone(templateVariables) }
     const now = new Date()
     this.#compile = async () => compileChatTemplate({ ...template, variables, now })
-    this.#context = context
+    this.#context = { ...context, isOwned: true }
     this.#options = generateOptions
     this.#messages = checkMessages(messages)
   }
@@ -92,16 +92,13 @@ export class Chat {
    * UnsupportedError where the template refuses the messages, CheckpointError where it fails.
    */
   send(message: string | ChatMessage | readonly ChatMessage[], options: GenerateOptions = {}): AsyncGenerator<GenerateChunk, void, undefined> {
-    const added = checkMessages(typeof message === 'string' ? [{ role: 'user', content: message }] : message)
-    const merged = { ...this.#options, ...options }
-    planGeneration(merged, this.#context.text, this.#context.vocabSize)
-    const chunks: AsyncGenerator<GenerateChunk, void, undefined> = this.#send(added, merged, () => (this.#current = chunks))
+    const chunks: AsyncGenerator<GenerateChunk, void, undefined> = this.#send(...this.#checked(message, options), () => (this.#current = chunks))
     return chunks
   }
 
   /** `send`, all in one. */
   async complete(message: string | ChatMessage | readonly ChatMessage[], options: GenerateOptions = {}): Promise<Completion> {
-    const chunks = this.send(message, options)
+    const chunks = this.#send(...this.#checked(message, options))
     return this.#context.engine.operation(async () => collect(chunks))
   }
 
@@ -110,22 +107,31 @@ export class Chat {
     return this.send([])
   }
 
-  /** Gives the memory back; a reply under way ends with its piece. */
+  /** Gives the memory back, after a `complete` under way; a reply in pieces ends with the piece under way. */
   async dispose(): Promise<void> {
     this.#isDisposed = true
     await this.#current?.return()
-    this.#live = null
-    this.#turn = null
-    await this.#dropOthers()
+    await this.#lock.run(async () => {
+      this.#live = null
+      this.#turn = null
+      await this.#dropOthers()
+    })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }
 
-  async *#send(added: readonly ChatMessage[], options: GenerateOptions, onStart: () => void): AsyncGenerator<GenerateChunk, void, undefined> {
+  #checked(message: string | ChatMessage | readonly ChatMessage[], options: GenerateOptions): [added: readonly ChatMessage[], options: GenerateOptions] {
+    const added = checkMessages(typeof message === 'string' ? [{ role: 'user', content: message }] : message)
+    const merged = { ...this.#options, ...options }
+    planGeneration(merged, this.#context.text, this.#context.vocabSize)
+    return [added, merged]
+  }
+
+  async *#send(added: readonly ChatMessage[], options: GenerateOptions, onStart?: () => void): AsyncGenerator<GenerateChunk, void, undefined> {
     const release = await this.#lock.acquire()
-    onStart()
+    onStart?.()
     try {
       if (this.#isDisposed) throw new TypeError(messageOf({ place: 'chat', expected: 'a chat in use', got: 'one that was disposed' }))
       const history = [...this.#messages, ...added]

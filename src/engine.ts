@@ -52,7 +52,9 @@ export interface Engine {
   sequence(snapshot?: Snapshot | null): Sequence
   /** The sequence's state as it is now, held for the caller; null for a fresh one. */
   snapshot(sequence: Sequence): Promise<Snapshot | null>
-  /** RangeError where a sequence of `length` tokens would go beyond the context of a model with attention. */
+  /** Tokens that a sequence may have: the context of a model with attention; Infinity without attention. */
+  readonly maxLength: number
+  /** RangeError where a sequence of `length` tokens would go beyond `maxLength`. */
   checkLength(length: number): void
   /** Gives the sequence's slot and memory back. */
   release(sequence: Sequence): Promise<void>
@@ -60,6 +62,8 @@ export interface Engine {
   operation<T>(task: () => Promise<T>): Promise<T>
   /** Counts a call in, until the function returned is called, once; throws a BusyError where there are as many as there may be. */
   admit(): () => void
+  /** `task` as a call counted in, within an operation. */
+  counted<T>(task: () => Promise<T>): Promise<T>
   /** `task` as an operation and a call counted in. */
   call<T>(task: () => Promise<T>): Promise<T>
   /**
@@ -138,10 +142,10 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
     residents.add(sequence)
     return sequence.slot
   }
+  const maxLength = backend.program.keyValues.length === 0 ? Infinity : backend.capacity.contextLength
   const checkLength = (length: number): void => {
-    const { contextLength } = backend.capacity
-    if (backend.program.keyValues.length === 0 || length <= contextLength) return
-    throw new RangeError(messageOf({ place: 'contextLength', expected: `at most ${contextLength} tokens in a sequence, as the option contextLength of load allows`, got: `${length}` }))
+    if (length <= maxLength) return
+    throw new RangeError(messageOf({ place: 'contextLength', expected: `at most ${maxLength} tokens in a sequence, as the option contextLength of load allows`, got: `${length}` }))
   }
   const scheduler = createScheduler({ backend, lock, seat })
   const disposedError = (): TypeError => new TypeError(messageOf({ place: 'mamba', expected: 'a model in use', got: 'one that was disposed' }))
@@ -166,6 +170,15 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
     }
   }
 
+  const counted = async <T>(task: () => Promise<T>): Promise<T> => {
+    const leave = admit()
+    try {
+      return await task()
+    } finally {
+      leave()
+    }
+  }
+
   const close = async (): Promise<void> => {
     isClosing = true
     if (nOperations > 0) await new Promise<void>((resolve) => (onIdle = resolve))
@@ -186,6 +199,7 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
         await copyOut(sequence)
         return sequence.parked && snapshots.hold(sequence.parked)
       }),
+    maxLength,
     checkLength,
     release: (sequence) =>
       lock.run(async () => {
@@ -197,15 +211,8 @@ export function createEngine(backend: Backend, { maxQueue = DEFAULT_MAX_QUEUE }:
       }),
     operation,
     admit,
-    call: (task) =>
-      operation(async () => {
-        const leave = admit()
-        try {
-          return await task()
-        } finally {
-          leave()
-        }
-      }),
+    counted,
+    call: (task) => operation(() => counted(task)),
     async run(sequence, ids, logits, options = {}) {
       checkLength(sequence.position + ids.length)
       await scheduler.run(sequence, ids, logits, options)

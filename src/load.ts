@@ -59,7 +59,7 @@ export interface EngineOptions extends ConfigOverrides {
   readonly contextLength?: number | undefined
   /**
    * Calls that may wait beside the `maxBatch` that run: one more is refused with a BusyError. Each that has begun may hold a state outside of
-   * the engine's memory (2.7 MB for mamba-130m). Default 1024.
+   * the engine's memory (2.8 MB for mamba-130m). Default 1024.
    */
   readonly maxQueue?: number | undefined
   /**
@@ -157,7 +157,7 @@ function contextLengthOf(config: ModelConfig, { contextLength }: EngineOptions):
 
 const MAX_THREADS = 64
 /** What would not fit wasm's memory is refused by its bytes; this one keeps positions exact in rotary angles. */
-const MAX_CONTEXT = 2 ** 20
+export const MAX_CONTEXT = 2 ** 20
 /** By default: the keys and values of a small hybrid's sequence are some tens of MB then. */
 const DEFAULT_CONTEXT = 4096
 

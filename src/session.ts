@@ -14,6 +14,8 @@ export interface SessionContext extends TextStateContext {
   readonly text: TextModel
   readonly vocabSize: number
   readonly eosTokenIds: readonly number[]
+  /** The sessions' calls are parts of their owner's, which may end when the model takes no new ones. */
+  readonly isOwned?: boolean
   /** Of the model, for saved sessions. */
   readonly fingerprint: Uint8Array
 }
@@ -211,12 +213,13 @@ export class Session {
   }
 
   async #locked<T>(task: () => Promise<T>): Promise<T> {
-    return this.#context.engine.call(() =>
+    const { engine, isOwned } = this.#context
+    const inTurn = (): Promise<T> =>
       this.#lock.run(async () => {
         this.#checkInUse()
         return task()
       })
-    )
+    return isOwned ? engine.counted(inTurn) : engine.call(inTurn)
   }
 
   #checkInUse(): void {

@@ -23,10 +23,13 @@ export interface TextStateContext {
   readonly prefixCache: PrefixCache<Snapshot> | null
 }
 
+/** Tokens read that are kept all the same, to draft from: a constant amount. */
+const KNOWN_TOKENS = 4096
+
 export class TextState {
   readonly #context: TextStateContext
   #sequence: Sequence
-  /** The text's tokens from the furthest point still needed on. Those after the sequence's position are pending. */
+  /** The text's tokens from the furthest point still needed on, and some before it. Those after the sequence's position are pending. */
   #history = new TokenHistory()
   /** Logits of the last token, where they are known and nothing is pending. Never changed: forks share them. */
   #lastLogits: Float32Array | null = null
@@ -71,11 +74,12 @@ export class TextState {
   /** The text as a speculator needs it. */
   speculative(): SpeculativeText {
     const { position } = this.#sequence
+    const { maxLength } = this.#context.engine
     return {
       sequence: this.#sequence,
       pending: this.#pending(this.nPending),
-      // Where a checkpoint is due the text is read as usual.
-      mostTokens: (this.#ring?.nextAfter(position) ?? Infinity) - position - 1,
+      // Where a checkpoint is due the text is read as usual; drafts beyond the context are none.
+      mostTokens: Math.min((this.#ring?.nextAfter(position) ?? Infinity) - 1, maxLength) - position,
       adopt: async (sequence) => {
         const before = this.#sequence
         this.#sequence = sequence
@@ -137,7 +141,7 @@ export class TextState {
       if (nextStop === this.#ring?.nextAfter(from)) this.#ring.add({ position: nextStop, snapshot: await this.#context.engine.snapshot(this.#sequence) })
       if (worthKeeping.includes(nextStop)) await this.remember()
     }
-    if (this.#context.prefixCache === null || this.#history.start > 0) this.#history.forget(Math.min(this.#sequence.position, this.#ring?.oldest?.position ?? Infinity))
+    if (this.#context.prefixCache === null || this.#history.start > 0) this.#history.forget(Math.min(this.#sequence.position - KNOWN_TOKENS, this.#ring?.oldest?.position ?? Infinity))
   }
 
   /** Puts the state as it is now into the cache. */

@@ -9,7 +9,7 @@ import { leastSeconds, limitsOfThreads, type Profile, profile, type ProfileLine,
 import { resolveSource } from '../source.ts'
 import { type Context, defineCommand } from './command.ts'
 import { formatCount, formatRate, formatTable } from './format.ts'
-import { MODEL_OPTIONS, sourceOptions } from './model-options.ts'
+import { engineOptions, MODEL_OPTIONS, sourceOptions } from './model-options.ts'
 import { type OptionTable, UsageError, type Values } from './options.ts'
 import { platform } from '#platform'
 
@@ -44,7 +44,7 @@ export const benchCommand = defineCommand({
     const engine = createEngine(backend)
     try {
       const speeds = await measureSpeeds(context, engine, values)
-      const details = values.profile ? await measureProfiles(backend, context.signal) : null
+      const details = values.profile ? await measureProfiles(engine, context.signal) : null
       const report = { backend: backend.info, ...speeds, profile: details }
       await context.terminal.print(values.json ? `${JSON.stringify(report)}\n` : textOf(backend, speeds, details))
     } finally {
@@ -54,7 +54,7 @@ export const benchCommand = defineCommand({
 })
 
 async function load(context: Context, values: BenchValues, model: string | undefined): Promise<Backend> {
-  const { backend, build, dtype, threads, relaxed, ssd, 'norm-groups': normGroups, quiet, profile: wantsProfile } = values
+  const { backend, build, quiet, profile: wantsProfile } = values
   if (wantsProfile && (backend === 'reference' || build === 'scalar')) {
     throw new UsageError("expected no --backend reference and no --build scalar with --profile: the limits are those of SIMD")
   }
@@ -63,7 +63,7 @@ async function load(context: Context, values: BenchValues, model: string | undef
   }
   const { signal } = context
   const files = await resolveSource(model, { ...sourceOptions(context, values, model), onProgress: (progress) => onProgress({ phase: 'download', ...progress }) })
-  const loaded = await loadFrom(files, { backend, build, dtype, threads, relaxed, ssd, normGroups, signal, onProgress })
+  const loaded = await loadFrom(files, { ...engineOptions(values), signal, onProgress })
   context.terminal.clearProgress()
   return loaded.backend
 }
@@ -118,13 +118,13 @@ interface Details {
   readonly token: Profile
 }
 
-async function measureProfiles(backend: Backend, signal: AbortSignal): Promise<Details> {
+async function measureProfiles({ backend, maxLength }: Engine, signal: AbortSignal): Promise<Details> {
   if (!isStepping(backend)) throw new TypeError(messageOf({ place: backend.info.name, expected: 'a backend that runs op by op', got: 'another' }))
   const isShared = backend.info.threads > 1
   const core = await platform.wasmModule(isShared ? 'simd-threads' : 'simd')
   const limits = createLimitKernels({ core, isShared, workingBytes: backend.info.memoryBytes.weights })
   const batch = (nRows: number): Batch => ({ tokens: randomIds(backend, nRows), segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits: 'last' }] })
-  const chunk = await profile(backend, batch(backend.capacity.maxRows), { limits, signal })
+  const chunk = await profile(backend, batch(Math.min(backend.capacity.maxRows, maxLength)), { limits, signal })
   return { chunk, token: await profile(backend, batch(1), { limits, signal, repeats: 15 }) }
 }
 

@@ -1,6 +1,6 @@
 /** The options that say which model, from where, and what it runs on; and a model loaded by them. */
 
-import { type LoadProgress, WEIGHT_DTYPES } from '../load.ts'
+import { type EngineOptions, type LoadProgress, MAX_CONTEXT, WEIGHT_DTYPES } from '../load.ts'
 import { Mamba } from '../mamba.ts'
 import type { SourceOptions } from '../source.ts'
 import type { Context } from './command.ts'
@@ -20,6 +20,7 @@ export const MODEL_OPTIONS = {
   build: { kind: 'choice', choices: ['auto', 'scalar', 'simd'], fallback: 'auto', help: 'build of the WebAssembly core; all give the same text' },
   dtype: { kind: 'choice', choices: WEIGHT_DTYPES, fallback: 'auto', help: 'format of the large matrices; auto keeps what the file has' },
   threads: { kind: 'integer', value: 'N', min: 1, max: 64, help: 'any number gives the same text (default: by cores and model size)' },
+  'context-length': { kind: 'integer', value: 'N', min: 1, max: MAX_CONTEXT, help: "models with attention: tokens that a text may have (default: the model's own, at most 4096)" },
   relaxed: { kind: 'flag', help: 'fused multiply-and-add: faster, last digits may differ between machines' },
   ssd: { kind: 'choice', choices: ['recurrent', 'chunked'], fallback: 'recurrent', help: "Mamba-2: chunked takes prompts by matrix products; last digits depend on how the text is split" },
   'norm-groups': { kind: 'integer', value: 'N', min: 1, max: 2 ** 20, help: "Mamba-2: parts that the gated norm takes by themselves (default: as the config's form says)" },
@@ -35,13 +36,19 @@ export function sourceOptions(context: Context, values: Values<typeof SOURCE_OPT
   return { revision, host, token, cacheFolder, signal: context.signal }
 }
 
+/** What the model runs on. */
+export function engineOptions(values: Values<Omit<typeof MODEL_OPTIONS, keyof typeof SOURCE_OPTIONS>>): EngineOptions {
+  const { backend, build, dtype, threads, relaxed, ssd, 'context-length': contextLength, 'norm-groups': normGroups } = values
+  return { backend, build, dtype, threads, relaxed, ssd, contextLength, normGroups }
+}
+
 /** Loads the model that the options name, with a bar. */
 export async function loadModel(context: Context, values: Values<typeof MODEL_OPTIONS>): Promise<Mamba> {
-  const { model, backend, build, dtype, threads, relaxed, ssd, 'norm-groups': normGroups, quiet } = values
+  const { model, quiet } = values
   const onProgress = ({ phase, file, loadedBytes, totalBytes }: LoadProgress): void => {
     context.terminal.progress({ label: phase === 'download' ? `downloading ${file}` : 'loading', done: loadedBytes, total: totalBytes, unit: 'bytes' })
   }
-  const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), backend, build, dtype, threads, relaxed, ssd, normGroups, ...(!quiet && { onProgress }) })
+  const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), ...engineOptions(values), ...(!quiet && { onProgress }) })
   context.terminal.clearProgress()
   return mamba
 }

@@ -1,4 +1,4 @@
-/** The tokens of a session's text that it still needs: those to be read, and those behind them as far back as it may go. */
+/** The tokens of a session's text that it still needs: those to be read, and those behind them as far back as it may go or look. */
 
 const FIRST_CAPACITY = 16
 

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { benchCommand } from '../../src/cli/bench-command.ts'
 import { createTerminal, type OutputStream } from '../../src/cli/terminal.ts'
 import type { Profile } from '../../src/profile.ts'
+import { fixtureModel } from '../support/fixtures.ts'
 
 async function run(args: readonly string[], signal = new AbortController().signal): Promise<string> {
   let text = ''
@@ -25,6 +26,13 @@ describe('mamba-wasm bench', () => {
     expect(text.match(/\n {2}selectiveScan +8 /g)).toHaveLength(2)
     expect(text.match(/\n {2}outside linear and scan: [\d.]+ %/g)).toHaveLength(2)
     expect(text.includes('each op ends with a barrier')).toBe(threads > 1)
+  })
+
+  test('within the context of a model with attention', async () => {
+    const args = ['--model', fixtureModel('bamba'), ...SHORT, '--threads', '1', '--profile', '--json']
+    const report: { profile: { chunk: Profile } } = JSON.parse(await run([...args, '--context-length', '23']))
+    expect(report.profile.chunk.nTokens).toBe(23)
+    await expect(run([...args, '--context-length', '22'])).rejects.toThrow('contextLength: expected at most 22 tokens')
   })
 
   test('as JSON', async () => {

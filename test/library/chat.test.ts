@@ -197,6 +197,22 @@ describe('replies that do not end', () => {
     await chat.dispose()
     await expect(chat.complete('x')).rejects.toThrow(new TypeError('chat: expected a chat in use, got one that was disposed'))
   })
+
+  test('a reply all in one that has begun comes, whether its chat or its model is disposed', async () => {
+    const model = await load()
+    const { ids } = await model.chat([], SIX).complete('hello')
+    const chat = model.chat([], SIX)
+    const first = chat.complete('hello')
+    // Its turn has come.
+    await new Promise((resolve) => setTimeout(resolve))
+    await chat.dispose()
+    expect((await first).ids).toEqual(ids)
+    const second = model.chat([], SIX).complete('hello')
+    await model.dispose()
+    expect((await second).ids).toEqual(ids)
+    await expect(model.chat([], SIX).complete('hello')).rejects.toThrow(new TypeError('mamba: expected a model in use, got one that was disposed'))
+    await expect(model.chat([], SIX).send('hello').next()).rejects.toThrow(new TypeError('mamba: expected a model in use, got one that was disposed'))
+  })
 })
 
 describe('what ends a reply', () => {

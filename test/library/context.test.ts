@@ -48,6 +48,26 @@ describe.each(KINDS)('%j', (kind) => {
     expect((await other.complete(IDS.slice(0, 15), { maxTokens: 6, ignoreEos: true, temperature: 0 })).ids).toEqual(ids)
   })
 
+  test('drafts end with the context', async () => {
+    await using mamba = await Mamba.load(HYBRID, { ...kind, contextLength: 8 })
+    for (const prompt of [[1, 2, 1, 2, 1, 2], [1, 2, 1, 2, 1, 2, 1], [1, 2, 1, 2, 1, 2, 1, 2]]) {
+      const options = { maxTokens: 9 - prompt.length, ignoreEos: true, temperature: 0 }
+      const { ids } = await mamba.complete(prompt, options)
+      expect((await mamba.complete(prompt, { ...options, speculation: { minMatch: 1 } })).ids).toEqual(ids)
+    }
+  })
+
+  test('a session whose context is full is saved and restored', async () => {
+    await using mamba = await Mamba.load(HYBRID, { ...kind, contextLength: 20 })
+    await using session = mamba.session()
+    await session.append(IDS.slice(0, 15))
+    await session.complete({ maxTokens: 6, ignoreEos: true })
+    expect(session.position).toBe(21)
+    await using restored = await mamba.restore(await session.save())
+    expect(restored.position).toBe(21)
+    await expectBeyond(() => restored.complete({ maxTokens: 1 }), 20, 21)
+  })
+
   test('a stream is refused before its first piece', async () => {
     await using mamba = await Mamba.load(HYBRID, { ...kind, contextLength: 20 })
     await expectBeyond(() => mamba.generate(IDS.slice(0, 15), { maxTokens: 7 }).next(), 20, 21)

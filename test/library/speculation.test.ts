@@ -100,6 +100,14 @@ test('forwards are saved where the text repeats itself', async () => {
   expect(speculation?.draftedTokens).toBeGreaterThanOrEqual(speculation?.acceptedTokens ?? NaN)
 })
 
+test('what a session or a fork of it has read is drafted from', async () => {
+  const options = { maxTokens: 20, temperature: 0, ignoreEos: true, speculation: 'prompt-lookup' } as const
+  await using session = mamba.session()
+  await session.append(`${LOOP}the cat sat`)
+  await using fork = session.fork()
+  for (const text of [session, fork]) expect((await text.complete(options)).speculation?.acceptedTokens).toBeGreaterThan(0)
+})
+
 test('an abort at any moment leaves the text as it came, and nothing behind', async () => {
   const reason = new Error('enough')
   const options = { maxTokens: 40, temperature: 0, ignoreEos: true }
