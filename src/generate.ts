@@ -125,7 +125,7 @@ export async function* generateTokens(source: TokenSource, text: TextModel, plan
   let tail = ''
   while (completionTokens < maxTokens) {
     options.signal?.throwIfAborted()
-    const logits = await source.nextLogits(options)
+    const logits = await source.nextLogits(completionTokens === 0 ? options : { signal: options.signal })
     if (completionTokens === 0) promptEndMs = performance.now()
     const id = sampler.sample(logits)
     source.push(id)

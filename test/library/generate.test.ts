@@ -46,6 +46,12 @@ describe('pieces', () => {
     }
   })
 
+  test('onProgress tells of the prompt, not of the tokens after it', async () => {
+    const doneTokens: number[] = []
+    await chunksOf(PROMPT, { maxTokens: 5, ignoreEos: true, onProgress: (progress) => doneTokens.push(progress.doneTokens) })
+    expect(doneTokens).toEqual([PROMPT.length])
+  })
+
   test('come as they are made', async () => {
     const chunks = await chunksOf(PROMPT, { maxTokens: 20, temperature: 0 })
     expect(chunks.length).toBeGreaterThan(15)
