@@ -8,7 +8,7 @@ import { createStopMatcher } from './stop-strings.ts'
 import type { TextModel } from './text.ts'
 
 export interface GenerateOptions extends SamplerOptions {
-  /** Tokens at most. Default 256. */
+  /** Tokens at most. Default 256, or as many as the context of a model with attention still has room for. */
   readonly maxTokens?: number | undefined
   /** Ends before the first of these strings; it is not part of the text. */
   readonly stop?: string | readonly string[] | undefined

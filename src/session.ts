@@ -182,7 +182,9 @@ export class Session {
       }
       const { engine, text, vocabSize, eosTokenIds } = this.#context
       // The last token is given out, not read.
-      engine.checkLength(this.position + Math.max(0, plan.maxTokens - 1))
+      const room = Math.max(1, engine.maxLength - this.position + 1)
+      const limited = plan.options.maxTokens === undefined ? { ...plan, maxTokens: Math.min(plan.maxTokens, room) } : plan
+      engine.checkLength(this.position + Math.max(0, limited.maxTokens - 1))
       plan.sampler.observe(this.#state.seenIds())
       const logits = new Float32Array(vocabSize)
       const onLogits = (values: Float32Array): void => logits.set(values)
@@ -198,7 +200,7 @@ export class Session {
         this.#state.add(Int32Array.of(id))
         speculator?.push(id)
       }
-      yield* generateTokens({ eosTokenIds, nPending: this.#state.nPending, nextLogits, push, speculationUsage: () => speculator?.usage ?? null }, text, plan)
+      yield* generateTokens({ eosTokenIds, nPending: this.#state.nPending, nextLogits, push, speculationUsage: () => speculator?.usage ?? null }, text, limited)
     } catch (error) {
       isSound = false
       throw error

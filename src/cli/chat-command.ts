@@ -108,8 +108,9 @@ async function printReply(
       finish = chunk.finish
     }
   } catch (error) {
-    // A reply that was stopped is none that failed; where the program is, its own end sees to it.
-    if (!stop.aborted) throw error
+    // A reply that was stopped is none that failed; where the program is, its own end sees to it. At the end of a context /reset helps.
+    if (error instanceof RangeError && !stop.aborted) terminal.note(`${error.message}; /reset begins anew`)
+    else if (!stop.aborted) throw error
   }
   terminal.clearProgress()
   terminal.endLine()

@@ -42,6 +42,9 @@ describe.each(KINDS)('%j', (kind) => {
     // The last token is given out, not read: six more would fit.
     await expectBeyond(() => session.complete({ maxTokens: 7, ignoreEos: true }), 20, 21)
     expect(session.position).toBe(15)
+    // By default it ends where the context does.
+    const short = session.fork()
+    expect((await short.complete({ ignoreEos: true, temperature: 0 })).ids.length).toBe(6)
     const { ids } = await session.complete({ maxTokens: 6, ignoreEos: true, temperature: 0 })
     expect(ids.length).toBe(6)
     await using other = await Mamba.load(HYBRID, { ...kind })
