@@ -3,9 +3,11 @@
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { stripTypeScriptTypes } from 'node:module'
 import { join } from 'node:path'
+import { Mamba } from '../../src/index.ts'
 import { installPacked, type PackedPackage } from '../package/pack.ts'
 import { expectedDigests } from '../support/digests.ts'
 import { repositoryPath } from '../support/fixtures.ts'
+import { saveSession } from './suite.ts'
 
 const FIXTURE = 'test/fixtures/models/mamba'
 const FIXTURE_FILES = ['config.json', 'generation_config.json', 'model.safetensors']
@@ -16,7 +18,9 @@ export async function makeProject(folder: string): Promise<PackedPackage> {
   await mkdir(join(folder, 'inputs', 'fixture'), { recursive: true })
   await copyFile(repositoryPath('models/classics-8m/model.gguf'), join(folder, 'inputs', 'model.gguf'))
   for (const name of FIXTURE_FILES) await copyFile(repositoryPath(`${FIXTURE}/${name}`), join(folder, 'inputs', 'fixture', name))
-  const expected = { embedded: expectedDigest(null, 'auto'), fixture: expectedDigest(FIXTURE, 'f32') }
+  const { session, continuation } = await saveSession({ Mamba }, await readFile(join(folder, 'inputs', 'model.gguf')))
+  await writeFile(join(folder, 'inputs', 'session.bin'), session)
+  const expected = { embedded: expectedDigest(null, 'auto'), fixture: expectedDigest(FIXTURE, 'f32'), continuation }
   await writeFile(join(folder, 'inputs', 'inputs.json'), JSON.stringify({ fixture: FIXTURE_FILES, expected }))
   const suite = await readFile(new URL('suite.ts', import.meta.url), 'utf8')
   await writeFile(join(folder, 'suite.js'), stripTypeScriptTypes(suite))
