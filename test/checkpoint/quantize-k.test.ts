@@ -2,6 +2,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { ENCODERS } from '../../src/checkpoint/quantize.ts'
+import { COVERAGE_COST } from '../support/coverage.ts'
 import { createNumbers } from '../support/numbers.ts'
 import { decodeBlocks } from '../support/weights.ts'
 
@@ -116,6 +117,6 @@ describe.each(TYPES)('%s', (type) => {
       bestMs = Math.min(bestMs, performance.now() - start)
     }
     console.log(`${type}: ${(values.length / bestMs / 1000).toFixed(1)} M/s`)
-    expect(values.length / (bestMs / 1000)).toBeGreaterThan(process.env['COVERAGE'] === undefined ? 1.5e6 : 1e5)
+    expect(values.length / (bestMs / 1000)).toBeGreaterThan(1.5e6 / COVERAGE_COST)
   })
 })

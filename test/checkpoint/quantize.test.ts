@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { BLOCK_DECODERS } from '../../src/checkpoint/gguf-blocks.ts'
 import { F16_VALUES, f16Bits } from '../../src/half.ts'
 import { ENCODERS, type EncodedType } from '../../src/checkpoint/quantize.ts'
+import { COVERAGE_COST } from '../support/coverage.ts'
 
 const { fround } = Math
 
@@ -234,9 +235,6 @@ test('a slice of a larger array, in a larger buffer', () => {
     expect(out).toEqual(Uint8Array.of(0, 0, 0, 0, ...whole.subarray(third, 2 * third), 0, 0, 0, 0))
   }
 })
-
-/** Counting coverage slows the loops down. */
-const COVERAGE_COST = process.env['COVERAGE'] === undefined ? 1 : 20
 
 test('at speed: a tenth of what a quiet machine does will do', () => {
   const values = Float32Array.from({ length: 2 ** 22 }, (_, i) => Math.sin(i))
