@@ -7,7 +7,7 @@ import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { checkTensors, loadParameters } from './checkpoint/load-parameters.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
-import { buildModel, type ConfigOverrides, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
+import { buildModel, type ConfigOverrides, loadArchitecture, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { createFingerprinter } from './state/fingerprint.ts'
@@ -83,8 +83,9 @@ export interface LoadedModel {
 
 /** Throws a CheckpointError, an UnsupportedError, a RangeError for a model beyond 4 GiB, or the signal's reason. */
 export async function loadModel(checkpoint: Checkpoint, options: EngineOptions): Promise<LoadedModel> {
-  const config = overrideConfig(readModelConfig(checkpoint.config, checkpoint.configPlace), options)
-  const model = buildModel(config, (name) => checkpoint.tensors.has(name))
+  const architecture = await loadArchitecture(checkpoint.config, checkpoint.configPlace)
+  const config = overrideConfig(architecture, readModelConfig(architecture, checkpoint.config, checkpoint.configPlace), options)
+  const model = buildModel(architecture, config, (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)
   const formatOf = weightFormats(checkpoint, options.dtype ?? 'auto')

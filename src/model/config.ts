@@ -172,6 +172,11 @@ export function readCommonConfig(reader: ConfigReader, defaults: CommonDefaults)
   }
 }
 
+/** Whether a config is in the form of the original repository, mamba_ssm, not in transformers'. */
+export function isOriginal(reader: ConfigReader): boolean {
+  return !reader.has('model_type') && reader.has('d_model')
+}
+
 /** Reads the keys that all configs of the original repository share: `MambaConfig` of mamba_ssm. */
 export function readOriginalCommonConfig(reader: ConfigReader): Omit<CommonConfig, 'modelType'> {
   reader.only('rms_norm', true)

@@ -11,7 +11,7 @@ import type { EncodedType } from '../../src/checkpoint/quantize.ts'
 import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { exp } from '../../src/elementary.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
-import { readModelConfig } from '../../src/model/architectures.ts'
+import { readModelConfig } from '../support/architectures.ts'
 import { modelSet } from './helpers.ts'
 
 const u32 = (value: number): GgufValue => ({ type: 'uint32', value })
