@@ -1,7 +1,6 @@
 /** From a source to a backend with its weights: open, check, plan, stream. */
 
 import { type Backend, type BackendInfo, type Capacity, ssdOf, type SsdForm } from './backend/backend.ts'
-import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { checkTensors, loadParameters } from './checkpoint/load-parameters.ts'
@@ -195,6 +194,7 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
   }
   const { build, nThreads, reason } = chooseBuild(program, options)
   const ssd = chooseSsd(program, build, options.ssd)
+  const { createWasmBackend } = await import('./backend/wasm/wasm-backend.ts')
   return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf, ssd })
 }
 

@@ -2,7 +2,6 @@
 
 import type { SteppingBackend } from './backend/backend.ts'
 import { createPace } from './pace.ts'
-import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import { describe, messageOf } from './errors.ts'
 import { ProgramBuilder } from './program/builder.ts'
 import { elementsOf, type Parameter, type Program, type ScanInput, type View } from './program/ops.ts'
@@ -172,6 +171,7 @@ async function createScanBackend(program: Program, maxRows: number, kind: ScanSh
     return createReferenceBackend(program, capacity, 'asked for')
   }
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
+  const { createWasmBackend } = await import('./backend/wasm/wasm-backend.ts')
   return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads: 1, reason: 'asked for' })
 }
 

@@ -1,7 +1,8 @@
 /** What an architecture is made of: the file of each exports one, and architectures.ts has the table of them. */
 
 import type { View } from '../program/ops.ts'
-import type { CommonConfig, ConfigReader } from './config.ts'
+import type { CommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
 import type { Scope } from './scope.ts'
 
 export interface Architecture<C extends CommonConfig> {

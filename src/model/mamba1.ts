@@ -11,7 +11,8 @@
 import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
 import { type Architecture, BACKBONE } from './architecture.ts'
-import { type CommonConfig, type ConfigReader, isOriginal, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type CommonConfig, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type ConfigReader, isOriginal } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, type Target } from './scope.ts'
 
 export interface Mamba1Config extends CommonConfig, Mamba1MixerConfig {

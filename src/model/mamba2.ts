@@ -12,7 +12,8 @@ import { CheckpointError, describe, messageOf } from '../errors.ts'
 import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
 import { type Architecture, BACKBONE } from './architecture.ts'
-import { agree, type CommonConfig, type ConfigReader, isOriginal, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { agree, type CommonConfig, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type ConfigReader, isOriginal } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, scaled, scaleInPlace, type Target } from './scope.ts'
 
 export interface Mamba2Config extends CommonConfig, Mamba2MixerConfig {

@@ -1,4 +1,4 @@
-/** Node (Deno and Bun have the same modules): files, the wasm modules. With node-files.ts the only importer of node:*. */
+/** Node (Deno and Bun have the same modules): files, the wasm modules. With node-files.ts and node-cache.ts the only importer of node:*. */
 
 import { readFile, stat } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { checkpointFile } from '../checkpoint/file-set.ts'
 import { compiledOnce } from './compiled-once.ts'
-import { folderCache, folderFiles } from './node-files.ts'
+import { folderFiles } from './node-files.ts'
 import type { Platform, WorkerHandle, WorkerTask } from './platform.ts'
 
 export const platform: Platform = {
@@ -26,7 +26,7 @@ export const platform: Platform = {
     if (stats.isDirectory()) return folderFiles(path)
     return checkpointFile(folderFiles(dirname(path)), basename(path))
   },
-  downloadCache: (folder) => folderCache(folder),
+  downloadCache: async (folder) => (await import('./node-cache.ts')).folderCache(folder),
   embeddedModel: () => folderFiles(fileURLToPath(packageUrl('models/classics-8m')))
 }
 

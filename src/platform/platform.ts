@@ -38,7 +38,7 @@ export interface Platform {
   /** The folder at a path, or that of the checkpoint file at a path; undefined where there is neither. */
   localFiles(path: string): Promise<FileSet | undefined>
   /** Where downloads are kept: in the folder (in a browser, the cache) of this name, or in the user's cache folder; undefined where nothing can be kept. */
-  downloadCache(folder: string | undefined): FileCache | undefined
+  downloadCache(folder: string | undefined): Promise<FileCache | undefined>
   /** The folder of the embedded model. */
   embeddedModel(): FileSet
 }

@@ -23,7 +23,7 @@ export const platform: Platform = {
   yieldToEventLoop: () => new Promise((resolve) => setTimeout(resolve)),
   localFiles: async () => undefined,
   // Files are read by range as needed: a worker's memory is small, and what its caches keep is the platform's choice.
-  downloadCache: () => undefined,
+  downloadCache: async () => undefined,
   embeddedModel: () => ({
     name: 'models/classics-8m',
     async open() {

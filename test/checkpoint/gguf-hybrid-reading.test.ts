@@ -16,7 +16,7 @@ type Changes = Readonly<Record<string, GgufValue | undefined>>
 
 const original = (name: string) => converted(filesOf(fixtureModel(name)))
 const changed = async (name: string, changes: Changes) => withKeys(await original(name), changes)
-const configOf = async (file: Uint8Array) => readModelConfig(ggufModel(await readGgufHeader(bytesSource(file, 'm.gguf'))).config)
+const configOf = async (file: Uint8Array) => readModelConfig((await ggufModel(await readGgufHeader(bytesSource(file, 'm.gguf')))).config)
 
 describe('the same in other words', () => {
   test.each<[string, string, Changes]>([

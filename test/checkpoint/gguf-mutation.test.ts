@@ -29,7 +29,7 @@ const setBytes = (at: number, bytes: ArrayLike<number>, inHeader: boolean): Dama
 async function outcomeOf(file: Uint8Array): Promise<'read' | 'refused'> {
   try {
     const header = await read(file)
-    const { config, tensors } = ggufModel(header)
+    const { config, tensors } = await ggufModel(header)
     const names = new Set(tensors.map(({ name }) => name))
     buildModel(readModelConfig(config), (name) => names.has(name))
     readGgufTokenizer(createMetadataReader(header))
