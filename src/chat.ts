@@ -1,7 +1,7 @@
 /** Conversations: the face of them. What is behind it (conversation.ts) is loaded at the first message. */
 
 import type { ChatMessage, ChatTemplateOptions } from './chat-template.ts'
-import type { Conversation } from './conversation.ts'
+import type { ChatReading, Conversation } from './conversation.ts'
 import { describe, messageOf } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
 import type { SessionContext } from './session.ts'
@@ -13,15 +13,6 @@ export interface ChatOptions extends GenerateOptions {
   readonly chatTemplate?: string | undefined
   /** Further variables of the template, such as `enable_thinking` or `tools`. */
   readonly templateVariables?: Readonly<Record<string, unknown>> | undefined
-}
-
-/** How the last prompt came into the state. */
-export interface ChatReading {
-  /** Tokens of the prompt that the state had already. */
-  readonly keptTokens: number
-  /** Tokens of the prompt that had to be read. */
-  readonly readTokens: number
-  readonly reason: string
 }
 
 /** Calls run in the order in which they were made. */

@@ -8,11 +8,19 @@
  */
 
 import { type ChatMessage, compileChatTemplate, type ChatTemplateOptions, type RenderChat } from './chat-template.ts'
-import type { ChatReading } from './chat.ts'
 import { messageOf } from './errors.ts'
 import { type Finish, type GenerateChunk, type GenerateOptions, perSecond } from './generate.ts'
 import { createLock } from './lock.ts'
 import { Session, type SessionContext } from './session.ts'
+
+/** How the last prompt came into the state. */
+export interface ChatReading {
+  /** Tokens of the prompt that the state had already. */
+  readonly keptTokens: number
+  /** Tokens of the prompt that had to be read. */
+  readonly readTokens: number
+  readonly reason: string
+}
 
 /** A session and all tokens of its text. */
 interface State {

@@ -2,7 +2,8 @@
 
 export { Mamba, type LoadOptions, type PrefixCacheOptions } from './mamba.ts'
 export { Session, type AppendOptions, type ForwardOptions, type SessionOptions } from './session.ts'
-export { Chat, type ChatOptions, type ChatReading } from './chat.ts'
+export { Chat, type ChatOptions } from './chat.ts'
+export type { ChatReading } from './conversation.ts'
 export type { ChatMessage } from './chat-template.ts'
 export { digest, type DigestOptions } from './digest.ts'
 export { StateStore, type StateStorage, type StateStoreOptions, type StoredSession, type StoreOptions } from './state-store.ts'

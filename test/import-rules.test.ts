@@ -97,7 +97,8 @@ test('turns know of batches, their scheduler of backends, and neither of session
 })
 test('the store of states imports no storage', () => expectOnly('src/state-store', 'src/lock', 'src/mamba', 'src/session', 'src/state', ...BASE))
 test('speculation knows of sequences, not of sessions', () => {
-  expectOnly('src/speculation', 'src/engine', 'src/prompt-lookup', ...BASE)
+  expectOnly('src/speculation', 'src/engine', 'src/prompt-lookup', 'src/speculation-options', ...BASE)
+  expectOnly('src/speculation-options', ...BASE)
   expectOnly('src/prompt-lookup')
 })
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
