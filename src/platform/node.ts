@@ -1,4 +1,7 @@
-/** Node (Deno and Bun have the same modules): files, the wasm modules. With node-files.ts and node-cache.ts the only importer of node:*. */
+/**
+ * Node (Deno and Bun have the same modules): files, the wasm modules. With node-files.ts and node-cache.ts the only importer of node:*.
+ * Deno also runs it from a web address, as JSR's packages are: the package's own files then come from there.
+ */
 
 import { readFile, stat } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
@@ -6,18 +9,19 @@ import { basename, dirname } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { checkpointFile } from '../checkpoint/file-set.ts'
+import { checkpointFile, urlFiles } from '../checkpoint/file-set.ts'
+import { UnsupportedError } from '../errors.ts'
 import { compiledOnce } from './compiled-once.ts'
 import { folderFiles } from './node-files.ts'
 import type { Platform, WorkerHandle, WorkerTask } from './platform.ts'
 
 export const platform: Platform = {
   name: 'node',
-  wasmModule: compiledOnce(async (build) => WebAssembly.compile(await readFile(packageUrl(`dist/wasm/${build}.wasm`)))),
+  wasmModule: compiledOnce(async (build) => WebAssembly.compile(await packageBytes(packageUrl(`dist/wasm/${build}.wasm`)))),
   get nCores() {
     return availableParallelism()
   },
-  threadObstacle: () => undefined,
+  threadObstacle: () => (isOnDisk ? undefined : 'a worker’s script must be on a disk, and this package is at a web address'),
   startWorker,
   yieldToEventLoop: () => setImmediate(),
   async localFiles(path) {
@@ -27,7 +31,16 @@ export const platform: Platform = {
     return checkpointFile(folderFiles(dirname(path)), basename(path))
   },
   downloadCache: async (folder) => (await import('./node-cache.ts')).folderCache(folder),
-  embeddedModel: () => folderFiles(fileURLToPath(packageUrl('models/classics-8m')))
+  embeddedModel: () => (isOnDisk ? folderFiles(fileURLToPath(packageUrl('models/classics-8m'))) : urlFiles(packageUrl('models/classics-8m')))
+}
+
+const isOnDisk = import.meta.url.startsWith('file:')
+
+async function packageBytes(url: URL): Promise<BufferSource> {
+  if (isOnDisk) return readFile(url)
+  const response = await fetch(url)
+  if (response.ok) return response.arrayBuffer()
+  throw new UnsupportedError({ place: url.href, expected: 'a file of this package', got: `status ${response.status}` })
 }
 
 function startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle {

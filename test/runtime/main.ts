@@ -11,6 +11,7 @@ import { promisify } from 'node:util'
 import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
 import { program } from './installs.ts'
+import { runFromWeb } from './jsr.ts'
 import { runCompiled, runProcess } from './processes.ts'
 import { makeProject } from './project.ts'
 import { measureSizes } from './sizes.ts'
@@ -39,6 +40,7 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   'node-24': async () => runProcess(folder, process.execPath),
   'node-26': async () => runProcess(folder, await program('node26', 'node')),
   deno: async () => runProcess(folder, await program('deno', 'deno'), ['run', '--allow-read', '--allow-env', '--allow-sys', '--allow-net']),
+  'deno, as from JSR': () => runFromWeb(folder),
   bun: async () => runProcess(folder, await program('bun', 'bun'), ['run']),
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
