@@ -25,6 +25,8 @@ const PAGES: readonly BrowserRun[] = [
   { browser: 'chromium', bundler: 'esbuild', isIsolated: false, isWorker: false },
   { browser: 'chromium', bundler: 'vite', isIsolated: true, isWorker: true },
   { browser: 'chromium', bundler: 'vite', isIsolated: false, isWorker: true },
+  { browser: 'chromium', bundler: 'rolldown', isIsolated: true, isWorker: true },
+  { browser: 'chromium', bundler: 'webpack', isIsolated: true, isWorker: true },
   { browser: 'firefox-esr', bundler: 'vite', isIsolated: true, isWorker: true },
   { browser: 'firefox-esr', bundler: 'esbuild', isIsolated: false, isWorker: false }
 ]
