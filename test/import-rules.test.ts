@@ -105,7 +105,7 @@ test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'
 test('assembly imports only itself', () => expectOnly('assembly'))
 
 test('platform imports what files and workers need', () => {
-  const nodeFiles = ['src/platform/node', 'src/platform/node-files', 'src/platform/node-cache', 'src/platform/node-worker', 'src/platform/bun']
+  const nodeFiles = ['src/platform/node', 'src/platform/node-files', 'src/platform/node-cache', 'src/platform/node-threads', 'src/platform/node-worker', 'src/platform/bun']
   const nodeModules = imports.filter(({ from, to }) => isIn(from, ...nodeFiles) && to.startsWith('node:')).map(({ to }) => to)
   // The package's own files, as the package has them: dist/wasm and models beside dist/src.
   const packageFiles = imports.filter(({ from, to }) => isIn(from, 'src/platform/bun', 'src/platform/workerd') && /\.(wasm|gguf)(\?module)?$/.test(to)).map(({ to }) => to)

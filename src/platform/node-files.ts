@@ -1,11 +1,13 @@
 /**
  * Files and folders on a disk, by node:fs (Node, Deno and Bun have it).
  */
-import { open, stat, type FileHandle } from 'node:fs/promises'
+import { open, readFile, stat, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { checkRange, type ByteSource, type FileSet } from '../checkpoint/byte-source.ts'
 import { checkFileName } from '../checkpoint/file-set.ts'
 import { CheckpointError } from '../errors.ts'
+
+export { readFile, stat }
 
 /** The file at `path`, open until closed. Throws a CheckpointError where there is none, or it cannot be read. */
 export async function fileSource(path: string): Promise<ByteSource> {

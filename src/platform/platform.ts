@@ -32,7 +32,7 @@ export interface Platform {
   /** Why there can be no thread beside the calling one; undefined where there can. */
   threadObstacle(): string | undefined
   /** Starts a worker that, once ready, does not keep the process alive. `onEnd` is called once, with the reason, when it ends. */
-  startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle
+  startWorker(task: WorkerTask, onEnd: (reason: string) => void): Promise<WorkerHandle>
   /** Lets timers, input and abort signals through. */
   yieldToEventLoop(): Promise<void>
   /** The folder at a path, or that of the checkpoint file at a path; undefined where there is neither. */

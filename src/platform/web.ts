@@ -72,7 +72,7 @@ function threadObstacle(): string | undefined {
   }
 }
 
-function startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle {
+async function startWorker(task: WorkerTask, onEnd: (reason: string) => void): Promise<WorkerHandle> {
   const worker = new Worker(new URL('./web-worker.js', import.meta.url), { type: 'module' })
   const ended = new Promise<void>((resolve) => {
     const end = (reason: string): void => {

@@ -17,7 +17,7 @@ export const platform: Platform = {
   },
   nCores: 1,
   threadObstacle: () => NO_THREADS,
-  startWorker() {
+  async startWorker() {
     throw new UnsupportedError({ place: 'threads', expected: '1', got: NO_THREADS })
   },
   yieldToEventLoop: () => new Promise((resolve) => setTimeout(resolve)),
