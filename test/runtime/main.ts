@@ -15,6 +15,7 @@ import { runFromWeb } from './jsr.ts'
 import { runCompiled, runProcess } from './processes.ts'
 import { makeProject } from './project.ts'
 import { measureSizes } from './sizes.ts'
+import { measureStartup } from './startup.ts'
 import type { Report } from './suite.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'mamba-wasm-runtimes-'))
@@ -82,6 +83,10 @@ try {
   for (const line of lines) console.log(`        ${line}`)
   if (excess.length === 0) count('ok', 'sizes')
   for (const line of excess) count('failed', line)
+  const startup = await measureStartup(folder)
+  console.log(`        ${startup.line}`)
+  if (startup.excess.length === 0) count('ok', 'startup')
+  for (const line of startup.excess) count('failed', line)
   const wanted = process.argv.slice(2)
   for (const [runtime, runSuite] of Object.entries(RUNTIMES)) {
     if (wanted.length > 0 && !wanted.some((prefix) => runtime.startsWith(prefix))) continue

@@ -1,0 +1,59 @@
+/**
+ * What comes before the first token, in fresh processes of Node on the packed package: its import, the embedded model's load, the token itself. Of
+ * several processes the fastest counts, since others may be at work on the machine; and the limits, which are for a machine at rest, grow with the
+ * time of the processor that Node's own start takes.
+ */
+
+import { execFile } from 'node:child_process'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+const LIMITS_MS = { import: 30, load: 150, 'first token': 50 } as const
+type Phase = keyof typeof LIMITS_MS
+const PHASES = Object.keys(LIMITS_MS) as readonly Phase[]
+
+/** Processor time of Node's own start at rest, on the machine that the limits are for. */
+const REST_START_MS = 36
+const N_PROCESSES = 11
+
+type Run = Readonly<Record<Phase | 'start', number>>
+
+const SCRIPT = `
+const { user, system } = process.cpuUsage()
+const times = { start: (user + system) / 1000 }
+let lastMs = performance.now()
+const took = (phase) => {
+  const nowMs = performance.now()
+  times[phase] = nowMs - lastMs
+  lastMs = nowMs
+}
+const { Mamba } = await import('mamba-wasm')
+took('import')
+const mamba = await Mamba.load()
+took('load')
+const chunks = mamba.generate('The', { maxTokens: 1, seed: 1 })
+await chunks.next()
+took('first token')
+await chunks.return()
+await mamba.dispose()
+console.log(JSON.stringify(times))
+`
+
+/** A line for all phases, and one for each that took longer than it may. */
+export async function measureStartup(folder: string): Promise<{ readonly line: string; readonly excess: readonly string[] }> {
+  await writeFile(join(folder, 'startup.js'), SCRIPT)
+  const runs: Run[] = []
+  for (let i = 0; i < N_PROCESSES; i++) runs.push(JSON.parse((await promisify(execFile)(process.execPath, ['startup.js'], { cwd: folder, timeout: 60_000 })).stdout) as Run)
+  const best = (phase: keyof Run): number => Math.min(...runs.map((run) => run[phase]))
+  const slowdown = Math.max(1, best('start') / REST_START_MS)
+  const line = PHASES.map((phase) => `${phase} ${best(phase).toFixed(1)} ms (median ${medianOf(runs.map((run) => run[phase])).toFixed(1)})`).join(', ')
+  const excess = PHASES.filter((phase) => best(phase) > slowdown * LIMITS_MS[phase]).map(
+    (phase) => `${phase}: ${best(phase).toFixed(1)} ms, expected at most ${LIMITS_MS[phase]}, times ${slowdown.toFixed(2)} on a machine as busy as this`
+  )
+  return { line: `${line}; Node's own start ${best('start').toFixed(1)} ms of processor time`, excess }
+}
+
+function medianOf(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
+}
