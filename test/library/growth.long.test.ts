@@ -9,7 +9,7 @@ import { fixtureModel, repositoryPath } from '../support/fixtures.ts'
  * done, since code is compiled and tables are made before that, and at the end.
  */
 const SCRIPT = `
-const [index, source, work] = process.argv.slice(1)
+const [index, source, work, atOnce] = process.argv.slice(1)
 const { Mamba } = await import(index)
 const mamba = await Mamba.load(source === '' ? undefined : source, { threads: 1 })
 const settled = async () => {
@@ -49,9 +49,8 @@ const works = {
       // Some are left before their end, as a client does that goes away.
       if (i % 10 === 0) for await (const _ of mamba.generate([5, 6], { ...options, maxTokens: 50, seed: i })) break
     }
-    // Ten at once: states that wait for a turn are parked in memory that is used again.
     const requests = async (first, end) => {
-      for (let i = first; i < end; i += 10) await Promise.all(Array.from({ length: 10 }, (_, j) => request(i + j)))
+      for (let i = first; i < end; i += Number(atOnce)) await Promise.all(Array.from({ length: Number(atOnce) }, (_, j) => request(i + j)))
     }
     await requests(0, 100)
     const before = await settled()
@@ -68,19 +67,25 @@ type Memory = Readonly<Record<'heapUsed' | 'external' | 'arrayBuffers', number>>
 /** A leak of a few hundred bytes a request would show; what V8 keeps of its own accord is less. */
 const MAX_GROWTH_BYTES = 500_000
 
-const CASES: readonly (readonly [model: string, work: 'tokens' | 'requests', source: string, count: number])[] = [
-  ['the embedded model', 'tokens', '', 10_000],
-  ['the embedded model', 'requests', '', 1000],
-  ['a hybrid', 'requests', fixtureModel('zamba2'), 1000]
+/** Of many at once states wait for a turn, as many as it happens; their memory is kept for the next, up to this (src/state/snapshot.ts). */
+const MAX_PARKED_BYTES = 2 ** 25
+
+const CASES: readonly (readonly [work: 'tokens' | 'requests', model: string, source: string, count: number, atOnce: number])[] = [
+  ['tokens', 'the embedded model', '', 10_000, 1],
+  ['requests', 'the embedded model', '', 1000, 1],
+  ['requests', 'the embedded model', '', 1000, 10],
+  ['requests', 'a hybrid', fixtureModel('zamba2'), 1000, 10]
 ]
 
-test.each(CASES)('%s: no memory grows over its %s', { timeout: 600_000 }, (_, work, source, count) => {
+test.each(CASES)('no memory grows over %s of %s (case %#)', { timeout: 600_000 }, (work, _, source, count, atOnce) => {
   const index = pathToFileURL(repositoryPath('src/index.ts')).href
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['--expose-gc', '--conditions=source', '--input-type=module', '-e', SCRIPT, index, source, work], { encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--expose-gc', '--conditions=source', '--input-type=module', '-e', SCRIPT, index, source, work, `${atOnce}`], { encoding: 'utf8' })
   expect([status, stderr]).toEqual([0, ''])
   const measured = JSON.parse(stdout) as { readonly before: Memory; readonly after: Memory; readonly count: number }
   expect(measured.count).toBe(count)
   const growth = Object.fromEntries(Object.entries(measured.after).map(([kind, bytes]) => [kind, bytes - measured.before[kind as keyof Memory]]))
   console.log(`${work}: ${JSON.stringify(growth)} bytes more, beside ${JSON.stringify(measured.before)}`)
-  for (const bytes of Object.values(growth)) expect(bytes).toBeLessThan(MAX_GROWTH_BYTES)
+  const { heapUsed, ...besideHeap } = growth
+  expect(heapUsed).toBeLessThan(MAX_GROWTH_BYTES)
+  for (const bytes of Object.values(besideHeap)) expect(bytes).toBeLessThan(atOnce === 1 ? MAX_GROWTH_BYTES : MAX_PARKED_BYTES)
 })
