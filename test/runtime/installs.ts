@@ -1,6 +1,7 @@
 /** The runtimes that npm has, each in a folder of its own (their programs' names collide), and the tools that the others need. */
 
 import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -43,11 +44,12 @@ function installed(install: Install): Promise<string> {
 }
 
 async function makeInstall(install: Install): Promise<string> {
-  const place = join(folder, install)
   const dependencies = INSTALLS[install]
   // npm 12 runs the install scripts of these alone.
   const allowScripts = Object.fromEntries([...Object.keys(dependencies), 'workerd'].map((name) => [name, true]))
   const wanted = JSON.stringify({ private: true, dependencies, allowScripts })
+  // By its contents: a run of another version of this list, at the same time, has folders of its own.
+  const place = join(folder, `${install}-${createHash('sha256').update(wanted).digest('hex').slice(0, 8)}`)
   const done = join(place, 'done.json')
   if ((await readFile(done, 'utf8').catch(() => '')) === wanted) return place
   await mkdir(place, { recursive: true })
