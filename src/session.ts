@@ -20,13 +20,16 @@ export interface SessionContext extends TextStateContext {
   readonly fingerprint: Uint8Array
 }
 
+/** Of `mamba.session` and `mamba.restore`. */
 export interface SessionOptions {
   /** States to go back to (`rewind`). By default there are none: each costs as much memory as the session. */
   readonly checkpoints?: CheckpointOptions | undefined
 }
 
+/** Of `append`: a signal, and who hears of the progress. */
 export type AppendOptions = ReadOptions
 
+/** Of a session's `forward`. */
 export interface ForwardOptions extends AppendOptions {
   /** Logits of every token, not of the last alone. Default false. */
   readonly allLogits?: boolean | undefined
@@ -148,6 +151,7 @@ export class Session {
     })
   }
 
+  /** `dispose`, at the end of an `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }

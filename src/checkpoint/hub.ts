@@ -14,20 +14,25 @@ import { TransientError, bodyChunks, checkStatus, request, withRetries, type Htt
 import { contentLength, contentRange, openUrl } from './http-source.ts'
 import { isJsonObject, parseJson } from './json.ts'
 
+/** How far the download of a file has come. */
 export interface HubProgress {
   readonly file: string
   readonly loadedBytes: number
   readonly totalBytes: number
 }
 
-export interface HubOptions extends HttpOptions {
+/** From which hub, and what of it. */
+export interface DownloadOptions extends HttpOptions {
   /** Default: https://huggingface.co */
   readonly host?: URL | string | undefined
   /** A branch, a tag or a commit. Default: main. */
   readonly revision?: string | undefined
+  readonly onProgress?: ((progress: HubProgress) => void) | undefined
+}
+
+export interface HubOptions extends DownloadOptions {
   /** Where downloads are kept. Default: nowhere; files are then read by range as they are needed. */
   readonly cache?: FileCache | undefined
-  readonly onProgress?: ((progress: HubProgress) => void) | undefined
 }
 
 /** One file of a hub. */
