@@ -65,9 +65,9 @@ export default {
     const store = new StateStore(storageOf(env.CONVERSATIONS), { ttlSeconds: 86_400 })
     if (request.method === 'DELETE') return new Response(null, { status: (await store.delete(name)) ? 204 : 404 })
     if (request.method !== 'POST') return refused(405, 'expected POST or DELETE', { allow: 'POST, DELETE' })
-    if (Number(request.headers.get('content-length')) > 4 * MAX_PROMPT) return refused(413, `expected at most ${MAX_PROMPT} characters`)
     const prompt = await request.text()
-    if (prompt === '' || prompt.length > MAX_PROMPT) return refused(400, `expected a text of 1 to ${MAX_PROMPT} characters`)
+    if (prompt === '') return refused(400, 'expected a text')
+    if (prompt.length > MAX_PROMPT) return refused(413, `expected at most ${MAX_PROMPT} characters`)
     const seed = Number(searchParams.get('seed') ?? crypto.getRandomValues(new Uint32Array(1))[0])
     if (!Number.isInteger(seed) || seed < 0) return refused(400, 'expected seed to be an integer')
 
