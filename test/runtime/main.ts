@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
+import { EXAMPLES } from './examples.ts'
 import { program } from './installs.ts'
 import { runFromWeb } from './jsr.ts'
 import { runCompiled, runProcess } from './processes.ts'
@@ -88,15 +89,25 @@ try {
   if (startup.excess.length === 0) count('ok', 'startup')
   for (const line of startup.excess) count('failed', line)
   const wanted = process.argv.slice(2)
+  const isWanted = (name: string): boolean => wanted.length === 0 || wanted.some((prefix) => name.startsWith(prefix))
+  for (const [name, runExample] of Object.entries(EXAMPLES)) {
+    if (!isWanted(name)) continue
+    try {
+      count('ok', `${name}: ${await runExample(folder)}`)
+    } catch (error) {
+      count('failed', `${name}: ${error instanceof Error ? error.message : String(error)}`)
+    }
+  }
   for (const [runtime, runSuite] of Object.entries(RUNTIMES)) {
-    if (wanted.length > 0 && !wanted.some((prefix) => runtime.startsWith(prefix))) continue
+    if (!isWanted(runtime)) continue
     try {
       report(runtime, await runSuite())
     } catch (error) {
       count('failed', `${runtime}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
-  if (texts.size === 1) count('ok', `the same text in ${[...texts.values()][0].length} runtimes`)
+  if (texts.size === 0 && wanted.length > 0) console.log('        no runtime was asked for')
+  else if (texts.size === 1) count('ok', `the same text in ${[...texts.values()][0].length} runtimes`)
   else count('failed', `different texts: ${JSON.stringify([...texts])}`)
 } finally {
   await rm(folder, { recursive: true, force: true })
