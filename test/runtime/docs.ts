@@ -4,13 +4,15 @@
  */
 
 import { execFile } from 'node:child_process'
-import { readdir, readFile, rm } from 'node:fs/promises'
-import { basename } from 'node:path'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { repositoryPath } from '../support/fixtures.ts'
 import { program } from './installs.ts'
 
-const ENTRIES = ['src/index.ts', 'src/models/classics-8m.ts']
+/** Files below src, and what users import them by. */
+const ENTRIES: Readonly<Record<string, string>> = { 'index.ts': 'mamba-wasm', 'models/classics-8m.ts': 'mamba-wasm/models/classics-8m' }
+const SOURCES = Object.keys(ENTRIES).map((entry) => `src/${entry}`)
 
 interface Documented {
   readonly jsDoc?: { readonly doc?: string }
@@ -32,14 +34,23 @@ export async function makeDocs(folder: string): Promise<string> {
   const { nodes } = JSON.parse(await denoDoc(['--json'])) as Reference
   const symbols = Object.values(nodes).flatMap((module) => module.symbols)
   const names = await publicNames()
-  const pages = new Set((await readdir(folder, { recursive: true })).map((path) => basename(path)))
+  const paths = (await readdir(folder, { recursive: true })).filter((path) => path.endsWith('.html'))
+  const pages = new Set(paths.map((path) => basename(path)))
+  for (const path of paths) await nameByImport(join(folder, path))
   const faults = [
     ...names.filter((name) => !pages.has(`${name}.html`)).map((name) => `${name}: no page`),
     ...symbols.flatMap(({ name, declarations }) => declarations.flatMap((declaration) => undocumented(name, declaration))),
     ...(await privateReferences())
   ]
-  if (faults.length > 0) throw new Error(`the API reference: ${faults.join('; ')}`)
-  return `the API reference: ${symbols.length} public names`
+  if (faults.length > 0) throw new Error(faults.join('; '))
+  return `${symbols.length} public names`
+}
+
+/** deno knows the files' names alone. */
+async function nameByImport(page: string): Promise<void> {
+  const html = await readFile(page, 'utf8')
+  const named = Object.entries(ENTRIES).reduce((text, [entry, specifier]) => text.replaceAll(` from &quot;${entry}&quot;`, ` from &quot;${specifier}&quot;`), html)
+  if (named !== html) await writeFile(page, named)
 }
 
 function undocumented(name: string, declaration: Declaration): readonly string[] {
@@ -50,7 +61,7 @@ function undocumented(name: string, declaration: Declaration): readonly string[]
 
 /** By the sources themselves, not by what deno makes of them. */
 async function publicNames(): Promise<readonly string[]> {
-  const sources = await Promise.all(ENTRIES.map((entry) => readFile(repositoryPath(entry), 'utf8')))
+  const sources = await Promise.all(SOURCES.map((path) => readFile(repositoryPath(path), 'utf8')))
   return sources.flatMap((source) => {
     const listed = Array.from(source.matchAll(/^export (?:type )?\{([^}]*)\}/gm), ([, list]) => list.split(',').map((name) => name.trim().replace(/^type /, ''))).flat()
     const declared = Array.from(source.matchAll(/^export (?:async )?(?:function|const|class|interface|type) (\w+)/gm), ([, name]) => name)
@@ -66,7 +77,7 @@ async function privateReferences(): Promise<readonly string[]> {
 
 /** jsr.json tells deno what `#platform` is. */
 async function denoDoc(options: readonly string[]): Promise<string> {
-  const args = ['doc', '--config', 'jsr.json', '--no-lock', ...options, ...ENTRIES]
+  const args = ['doc', '--config', 'jsr.json', '--no-lock', ...options, ...SOURCES]
   const { stdout } = await promisify(execFile)(await program('deno', 'deno'), args, { cwd: repositoryPath('.'), env: { ...process.env, NO_COLOR: '1' }, maxBuffer: 1e8 })
   return stdout
 }
