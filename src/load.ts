@@ -197,8 +197,8 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
   }
   const { build, nThreads, reason } = chooseBuild(program, options)
   const ssd = chooseSsd(program, build, options.ssd)
-  const { createWasmBackend } = await import('./backend/wasm/wasm-backend.ts')
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf, ssd })
+  const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
+  return createWasmBackend(program, capacity, { module, build, nThreads, reason, formatOf, ssd })
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */

@@ -172,8 +172,8 @@ async function createScanBackend(program: Program, maxRows: number, kind: ScanSh
     return createReferenceBackend(program, capacity, 'asked for')
   }
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
-  const { createWasmBackend } = await import('./backend/wasm/wasm-backend.ts')
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads: 1, reason: 'asked for' })
+  const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
+  return createWasmBackend(program, capacity, { module, build, nThreads: 1, reason: 'asked for' })
 }
 
 interface Place {

@@ -6,7 +6,7 @@ import { columns, ProgramBuilder } from '../program/builder.ts'
 import type { Program } from '../program/ops.ts'
 import type { Architecture } from './architecture.ts'
 import type { BambaConfig } from './bamba.ts'
-import { createConfigReader, isOriginal } from './config-reader.ts'
+import { type ConfigReader, createConfigReader, isOriginal } from './config-reader.ts'
 import type { FalconH1Config } from './falcon-h1.ts'
 import type { GraniteConfig } from './granite.ts'
 import type { JambaConfig } from './jamba.ts'
@@ -43,17 +43,24 @@ export const ARCHITECTURES: Readonly<Record<ModelType, () => Promise<ModelArchit
   zamba2: async () => (await import('./zamba2.ts')).zamba2
 }
 
+type Types = ReadonlyMap<string, ModelType>
+
+const MODEL_TYPES: Types = new Map(Object.keys(ARCHITECTURES).map((type) => [type, type as ModelType]))
 /** ssm_cfg.layer of the original repository's configs. */
-const ORIGINAL_TYPES: Readonly<Record<string, ModelType>> = { Mamba1: 'mamba', Mamba2: 'mamba2' }
+const ORIGINAL_TYPES: Types = new Map([['Mamba1', 'mamba'], ['Mamba2', 'mamba2']])
 
 /** What a config.json asks for. Throws a CheckpointError or an UnsupportedError that names the key. */
 export function modelTypeOf(config: JsonObject, place = 'config.json'): ModelType {
   const reader = createConfigReader(config, place)
-  const types = Object.fromEntries(Object.keys(ARCHITECTURES).map((type) => [type, type as ModelType]))
-  const [from, key, known] = isOriginal(reader) ? [reader.nested('ssm_cfg'), 'layer', ORIGINAL_TYPES] as const : [reader, 'model_type', types] as const
-  const name = from.text(key, isOriginal(reader) ? 'Mamba1' : '')
-  if (Object.hasOwn(known, name)) return known[name]
-  throw new UnsupportedError({ place: `${from.place}: ${key}`, expected: `one of ${Object.keys(known).join(', ')}`, got: from.has(key) ? describe(name) : 'nothing' })
+  if (isOriginal(reader)) return chosenType(reader.nested('ssm_cfg'), ORIGINAL_TYPES, { key: 'layer', fallback: 'Mamba1' })
+  return chosenType(reader, MODEL_TYPES, { key: 'model_type' })
+}
+
+function chosenType(reader: ConfigReader, types: Types, { key, fallback = '' }: { readonly key: string; readonly fallback?: string }): ModelType {
+  const name = reader.text(key, fallback)
+  const type = types.get(name)
+  if (type !== undefined) return type
+  throw new UnsupportedError({ place: `${reader.place}: ${key}`, expected: `one of ${[...types.keys()].join(', ')}`, got: reader.has(key) ? describe(name) : 'nothing' })
 }
 
 /** Throws as `modelTypeOf`. */
