@@ -189,8 +189,12 @@ export class Session {
       }
       const { engine, text, vocabSize, eosTokenIds } = this.#context
       // The last token is given out, not read.
-      const room = Math.max(1, engine.maxLength - this.position + 1)
-      const limited = plan.options.maxTokens === undefined ? { ...plan, maxTokens: Math.min(plan.maxTokens, room) } : plan
+      const room = engine.maxLength - this.position + 1
+      if (plan.options.maxTokens !== undefined && plan.maxTokens > room) {
+        const expected = `at most ${room} after ${this.position} tokens, as the option contextLength of load allows (${engine.maxLength})`
+        throw new RangeError(messageOf({ place: 'maxTokens', expected, got: `${plan.maxTokens}` }))
+      }
+      const limited = { ...plan, maxTokens: Math.min(plan.maxTokens, Math.max(1, room)) }
       engine.checkLength(this.position + Math.max(0, limited.maxTokens - 1))
       plan.sampler.observe(this.#state.seenIds())
       const logits = new Float32Array(vocabSize)
