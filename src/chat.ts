@@ -75,6 +75,7 @@ export class Chat {
     await (await this.#loading)?.dispose()
   }
 
+  /** `dispose`, at the end of an `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }

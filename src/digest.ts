@@ -8,6 +8,7 @@ import type { Mamba } from './mamba.ts'
 import { createRandom } from './random.ts'
 import { createHasher, type Hasher, hexOf } from './state/hash.ts'
 
+/** How the prompts are read, which must not count. */
 export interface DigestOptions {
   /** Tokens read at a time; by default as the engine likes. */
   readonly chunk?: number | undefined

@@ -11,7 +11,8 @@ export interface ErrorParts {
   readonly got: string
 }
 
-class PlacedError extends Error implements ErrorParts {
+/** What the package's own errors have in common. */
+export class PlacedError extends Error implements ErrorParts {
   readonly place: string
   readonly expected: string
   readonly got: string

@@ -3,10 +3,12 @@
 import { describe, messageOf, UnsupportedError } from './errors.ts'
 import type { Sampler, SamplerOptions } from './sampler.ts'
 import { createSampler, validateSamplerOptions } from './sampler.ts'
+import type { ReadProgress } from './scheduler.ts'
 import { checkSpeculation, type SpeculationOptions, type SpeculationUsage } from './speculation-options.ts'
 import { createStopMatcher } from './stop-strings.ts'
 import type { TextModel } from './text.ts'
 
+/** Of `generate` and `complete`: how much is written, and how each token is chosen. */
 export interface GenerateOptions extends SamplerOptions {
   /** Tokens at most. Default 256, or as many as the context of a model with attention still has room for. */
   readonly maxTokens?: number | undefined
@@ -22,16 +24,20 @@ export interface GenerateOptions extends SamplerOptions {
   /** Throws its reason, at the latest after the chunk of the prompt under way. */
   readonly signal?: AbortSignal | undefined
   /** Called while the prompt is read. */
-  readonly onProgress?: ((progress: { readonly doneTokens: number; readonly totalTokens: number }) => void) | undefined
+  readonly onProgress?: ((progress: ReadProgress) => void) | undefined
 }
 
+/** Why a completion ended: `maxTokens` were there, or an end-of-text token, or a stop string. */
 export type FinishReason = 'length' | 'eos' | 'stop'
 
+/** Tokens of one call. */
 export interface Usage {
+  /** Read by this call; of a session's text what it had not read yet. */
   readonly promptTokens: number
   readonly completionTokens: number
 }
 
+/** By the clock, waiting for others included. */
 export interface Timings {
   /** Reading the prompt, up to the first logits. */
   readonly promptMs: number
@@ -41,6 +47,7 @@ export interface Timings {
   readonly generatedTokensPerSecond: number
 }
 
+/** How a completion ended. */
 export interface Finish {
   readonly reason: FinishReason
   /** The stop string that was found. */
@@ -65,6 +72,7 @@ export interface GenerateChunk {
   readonly finish: Finish | null
 }
 
+/** A completion that has ended; `text` and `ids` are without the prompt. */
 export interface Completion extends Omit<Finish, 'reason'> {
   readonly text: string
   readonly ids: readonly number[]

@@ -14,6 +14,7 @@ import { opCost, type Parameter, type Program, type RowSpace } from './program/o
 import { hostHasRelaxedSimd, hostHasSharedMemory, hostHasSimd } from './host.ts'
 import { platform } from '#platform'
 
+/** How far a load has come. */
 export interface LoadProgress {
   /** 'download' for files that come from a hub first, then 'weights' as they go to their places. */
   readonly phase: 'download' | 'weights'
@@ -23,10 +24,12 @@ export interface LoadProgress {
   readonly totalBytes: number
 }
 
-export const WEIGHT_DTYPES = ['auto', 'f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const
+/** What weights can be rounded to while loading; 'auto' leaves them as the file has them. */
+export type WeightDtype = 'auto' | 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0'
 
-export type WeightDtype = (typeof WEIGHT_DTYPES)[number]
+export const WEIGHT_DTYPES = ['auto', 'f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const satisfies readonly WeightDtype[]
 
+/** What runs a model, and in how much memory. */
 export interface EngineOptions extends ConfigOverrides {
   /**
    * Format of the large matrices in memory. 'auto' keeps what the file has; another one rounds to it while loading.

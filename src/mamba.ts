@@ -17,11 +17,13 @@ import { type ModelSource, resolveSource, type SourceOptions } from './source.ts
 import { createTextModel, type Prompt, type TextModel } from './text.ts'
 import type { ChatTemplates } from './tokenizer/chat-template-choice.ts'
 
+/** How much the prefix cache may keep. */
 export interface PrefixCacheOptions {
   /** Of the states kept. */
   readonly maxBytes: number
 }
 
+/** Of `Mamba.load`: where the files come from, and what runs them. All of it may be left out. */
 export type LoadOptions = EngineOptions & Omit<SourceOptions, 'onProgress' | 'signal'> & {
   /** Keeps states of texts that were read, so that a text that begins like one of them starts there. The tokens are the same. By default nothing is kept. */
   readonly prefixCache?: PrefixCacheOptions | undefined
@@ -187,6 +189,7 @@ export class Mamba {
     this.#context.prefixCache?.clear()
   }
 
+  /** `dispose`, at the end of an `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }

@@ -26,13 +26,16 @@ export interface SamplerOptions {
   readonly seed?: number | undefined
 }
 
-type NumberOption = Exclude<keyof SamplerOptions, 'seed'>
+/** The options that are numbers with a default. */
+export type SamplerNumber = Exclude<keyof SamplerOptions, 'seed'>
 
 /** Options after validation: all there but the seed, which may be left to chance. */
-export type ResolvedSamplerOptions = { readonly [K in NumberOption]: number } & { readonly seed: number | undefined }
+export type ResolvedSamplerOptions = { readonly [K in SamplerNumber]: number } & { readonly seed: number | undefined }
 
-export const SAMPLER_DEFAULTS: { readonly [K in NumberOption]: number } = { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repetitionPenalty: 1 }
+/** What an option is where it is missing. */
+export const SAMPLER_DEFAULTS: { readonly [K in SamplerNumber]: number } = { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repetitionPenalty: 1 }
 
+/** Chooses tokens, one after the other, by its own random numbers; see `createSampler`. */
 export interface Sampler {
   /** The seed in use: the one given or the one drawn. */
   readonly seed: number
@@ -49,10 +52,11 @@ export interface Sampler {
   logProbability(): number
   /** The random generator's state, and the way back to it. */
   state(): RandomState
+  /** Goes on as the generator of that state would. RangeError or TypeError for what is none. */
   restore(state: RandomState): void
 }
 
-const OPTION_RULES: { readonly [K in NumberOption]: { readonly expected: string, readonly holds: (value: number) => boolean } } = {
+const OPTION_RULES: { readonly [K in SamplerNumber]: { readonly expected: string, readonly holds: (value: number) => boolean } } = {
   temperature: { expected: 'a number, 0 or more', holds: value => value >= 0 && value < Infinity },
   topK: { expected: 'an integer, 0 or more', holds: value => Number.isSafeInteger(value) && value >= 0 },
   topP: { expected: 'a number from 0 to 1', holds: value => value >= 0 && value <= 1 },
@@ -79,8 +83,8 @@ export function validateSamplerOptions(options: SamplerOptions = {}): ResolvedSa
   }
 }
 
-function numberOption(options: SamplerOptions, place: NumberOption): number {
-  const { [place]: value = SAMPLER_DEFAULTS[place] }: { [K in NumberOption]?: unknown } = options
+function numberOption(options: SamplerOptions, place: SamplerNumber): number {
+  const { [place]: value = SAMPLER_DEFAULTS[place] }: { [K in SamplerNumber]?: unknown } = options
   const { expected, holds } = OPTION_RULES[place]
   if (typeof value !== 'number') throw new TypeError(messageOf({ place, expected, got: describe(value) }))
   if (!holds(value)) throw new RangeError(messageOf({ place, expected, got: describe(value) }))

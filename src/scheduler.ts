@@ -10,9 +10,15 @@ import { opCost } from './program/ops.ts'
 import { joinParts, shareRows, takeSeats } from './turn.ts'
 import { platform } from '#platform'
 
+/** How much of a text has been read. */
+export interface ReadProgress {
+  readonly doneTokens: number
+  readonly totalTokens: number
+}
+
 export interface RunOptions {
   readonly signal?: AbortSignal | undefined
-  readonly onProgress?: ((progress: { readonly doneTokens: number; readonly totalTokens: number }) => void) | undefined
+  readonly onProgress?: ((progress: ReadProgress) => void) | undefined
   /** Takes the logits (nRows, vocabSize) of tokens [firstToken, firstToken + nRows); to be read before it returns. */
   readonly onLogits?: ((logits: Float32Array, firstToken: number) => void) | undefined
 }

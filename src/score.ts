@@ -1,16 +1,19 @@
 /** How well a model predicts a text: log probabilities, perplexity, bits per byte. */
 
 import { exp, log } from './elementary.ts'
-import type { Engine, RunOptions } from './engine.ts'
+import type { Engine } from './engine.ts'
 import { describe, messageOf } from './errors.ts'
+import type { ReadProgress } from './scheduler.ts'
 
+/** Of `score`. */
 export interface ScoreOptions {
   /** Tokens read from a fresh state at a time; by default one continuous state. */
   readonly window?: number | undefined
   readonly signal?: AbortSignal | undefined
-  readonly onProgress?: RunOptions['onProgress']
+  readonly onProgress?: ((progress: ReadProgress) => void) | undefined
 }
 
+/** How well a text was predicted. */
 export interface Score {
   /** Natural logs, of the second token to the last: the first has nothing before it. */
   readonly logProbabilities: Float64Array
@@ -18,6 +21,7 @@ export interface Score {
   readonly perplexity: number
   /** Bits of all predicted tokens over the bytes of their text; null for ids of a model without a tokenizer. */
   readonly bitsPerByte: number | null
+  /** Of the whole text, the first one too. */
   readonly nTokens: number
   readonly elapsedMs: number
 }

@@ -40,6 +40,7 @@ export interface SelectiveScanInput {
   readonly signal?: AbortSignal | undefined
 }
 
+/** What was scanned, and the state to go on from. */
 export interface SelectiveScanOutput {
   /** In the layout of x. */
   readonly y: Tensor

@@ -20,13 +20,16 @@ export interface SessionContext extends TextStateContext {
   readonly fingerprint: Uint8Array
 }
 
+/** Of `mamba.session` and `mamba.restore`. */
 export interface SessionOptions {
   /** States to go back to (`rewind`). By default there are none: each costs as much memory as the session. */
   readonly checkpoints?: CheckpointOptions | undefined
 }
 
+/** Of `append`: a signal, and who hears of the progress. */
 export type AppendOptions = ReadOptions
 
+/** Of a session's `forward`. */
 export interface ForwardOptions extends AppendOptions {
   /** Logits of every token, not of the last alone. Default false. */
   readonly allLogits?: boolean | undefined
@@ -148,6 +151,7 @@ export class Session {
     })
   }
 
+  /** `dispose`, at the end of an `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }
@@ -185,8 +189,12 @@ export class Session {
       }
       const { engine, text, vocabSize, eosTokenIds } = this.#context
       // The last token is given out, not read.
-      const room = Math.max(1, engine.maxLength - this.position + 1)
-      const limited = plan.options.maxTokens === undefined ? { ...plan, maxTokens: Math.min(plan.maxTokens, room) } : plan
+      const room = engine.maxLength - this.position + 1
+      if (plan.options.maxTokens !== undefined && plan.maxTokens > room) {
+        const expected = `at most ${room} after ${this.position} tokens, as the option contextLength of load allows (${engine.maxLength})`
+        throw new RangeError(messageOf({ place: 'maxTokens', expected, got: `${plan.maxTokens}` }))
+      }
+      const limited = { ...plan, maxTokens: Math.min(plan.maxTokens, Math.max(1, room)) }
       engine.checkLength(this.position + Math.max(0, limited.maxTokens - 1))
       plan.sampler.observe(this.#state.seenIds())
       const logits = new Float32Array(vocabSize)

@@ -2,7 +2,7 @@
 
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { checkpointFile, checkpointName, type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
-import type { HubOptions } from './checkpoint/hub.ts'
+import type { DownloadOptions } from './checkpoint/hub.ts'
 import { describe, messageOf } from './errors.ts'
 import { platform } from '#platform'
 
@@ -17,7 +17,8 @@ import { platform } from '#platform'
  */
 export type ModelSource = string | URL | Uint8Array | ArrayBuffer | Blob | FileSet | Readonly<Record<string, FileLike>>
 
-export type SourceOptions = Omit<HubOptions, 'cache'> & {
+/** How files come from a hub or an address. */
+export interface SourceOptions extends DownloadOptions {
   /** Folder for downloads by hub id; by default the user's cache folder. null keeps nothing: files are read by range as needed. */
   readonly cacheFolder?: string | null | undefined
 }

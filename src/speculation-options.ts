@@ -5,6 +5,7 @@ import { describe, messageOf } from './errors.ts'
 /** Tokens in a draft by default. */
 export const MAX_DRAFT = 3
 
+/** How much is drafted, and when. */
 export interface SpeculationOptions {
   /**
    * Tokens in a draft at most, 1 to 15. Default 3: with the token before them four rows, as many as the kernels take at a time. On mamba-130m four rows
@@ -15,6 +16,7 @@ export interface SpeculationOptions {
   readonly minMatch?: number | undefined
 }
 
+/** Drafted tokens of one call, and those of them that the model chose, too. */
 export interface SpeculationUsage {
   readonly draftedTokens: number
   readonly acceptedTokens: number

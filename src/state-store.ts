@@ -24,12 +24,17 @@ import { seal, type SealKind, unseal } from './state/seal.ts'
 
 /** What a store needs of a storage: of `unstorage`'s `Storage`, or of your own. Values are bytes; null is none. */
 export interface StateStorage {
+  /** The bytes of a key, as a Uint8Array or an ArrayBuffer; null or undefined where there are none. */
   getItemRaw(key: string): Promise<unknown>
+  /** Puts them in place of what is there. `ttl` in seconds: after that the storage may drop them. */
   setItemRaw(key: string, value: Uint8Array, options?: { readonly ttl?: number }): Promise<unknown>
+  /** No error where there are none. */
   removeItem(key: string): Promise<unknown>
+  /** Those that begin with `base`. */
   getKeys(base?: string): Promise<readonly string[]>
 }
 
+/** Of a store. */
 export interface StateStoreOptions {
   /** Before every key, so that others may use the storage too: letters, digits, `-` and `_`. Default `mamba`. */
   readonly prefix?: string | undefined
@@ -37,6 +42,7 @@ export interface StateStoreOptions {
   readonly ttlSeconds?: number | undefined
 }
 
+/** Of one `save`. */
 export interface StoreOptions extends SaveOptions {
   /** As the store's. */
   readonly ttlSeconds?: number | undefined
@@ -48,6 +54,7 @@ export interface StoreOptions extends SaveOptions {
   readonly ifRevision?: number | undefined
 }
 
+/** What `load` found. */
 export interface StoredSession {
   readonly session: Session
   /** Counts the saves of this key. */
@@ -68,6 +75,7 @@ const KEY_AT = 20
 /** File names have 255 bytes. */
 const MAX_NAME = 200
 
+/** Saved sessions under keys in a storage, each with its revision. A key may have any characters, 1 to 200 bytes of them; else it is a RangeError. */
 export class StateStore {
   readonly #storage: StateStorage
   readonly #prefix: string

@@ -5,6 +5,7 @@
 
 import type { Engine, RunOptions, Sequence } from './engine.ts'
 import { describe, messageOf } from './errors.ts'
+import type { ReadProgress } from './scheduler.ts'
 import { type CheckpointOptions, CheckpointRing } from './state/checkpoint-ring.ts'
 import type { SpeculativeText } from './speculation.ts'
 import type { PrefixCache } from './state/prefix-cache.ts'
@@ -12,9 +13,10 @@ import type { SavedSession } from './state/saved-session.ts'
 import type { Snapshot } from './state/snapshot.ts'
 import { TokenHistory } from './state/token-history.ts'
 
+/** Of calls that read a text. */
 export interface ReadOptions {
   readonly signal?: AbortSignal | undefined
-  readonly onProgress?: RunOptions['onProgress']
+  readonly onProgress?: ((progress: ReadProgress) => void) | undefined
 }
 
 /** What all texts of a model share. */

@@ -39,6 +39,7 @@ export interface BackendInfo {
   readonly memoryBytes: MemoryBytes
 }
 
+/** Taken when the model is loaded; it does not grow. */
 export interface MemoryBytes {
   readonly weights: number
   /** Of all resident sequences, keys and values of the whole context included. */

@@ -14,6 +14,7 @@ export interface ByteSource {
    * Callers ask for less than 2 GiB at once. A source that would allocate memory for them may use the start of `memory` instead, which is large enough.
    */
   read(start: number, end: number, signal?: AbortSignal, memory?: Uint8Array): Promise<Uint8Array>
+  /** Gives back what it holds, e.g. a file handle. */
   close(): Promise<void>
 }
 

@@ -5,6 +5,7 @@
 import { CheckpointError, UnsupportedError, describe, messageOf } from '../errors.ts'
 import { publicName } from './http-address.ts'
 
+/** How requests are made. */
 export interface HttpOptions {
   readonly signal?: AbortSignal | undefined
   /** Sent as `Authorization: Bearer …` to the first origin alone. */

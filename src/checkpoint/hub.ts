@@ -14,20 +14,25 @@ import { TransientError, bodyChunks, checkStatus, request, withRetries, type Htt
 import { contentLength, contentRange, openUrl } from './http-source.ts'
 import { isJsonObject, parseJson } from './json.ts'
 
+/** How far the download of a file has come. */
 export interface HubProgress {
   readonly file: string
   readonly loadedBytes: number
   readonly totalBytes: number
 }
 
-export interface HubOptions extends HttpOptions {
+/** From which hub, and what of it. */
+export interface DownloadOptions extends HttpOptions {
   /** Default: https://huggingface.co */
   readonly host?: URL | string | undefined
   /** A branch, a tag or a commit. Default: main. */
   readonly revision?: string | undefined
+  readonly onProgress?: ((progress: HubProgress) => void) | undefined
+}
+
+export interface HubOptions extends DownloadOptions {
   /** Where downloads are kept. Default: nowhere; files are then read by range as they are needed. */
   readonly cache?: FileCache | undefined
-  readonly onProgress?: ((progress: HubProgress) => void) | undefined
 }
 
 /** One file of a hub. */
@@ -51,7 +56,8 @@ interface Revision {
 
 /**
  * The files of `id` (`owner/name`, or `name`) on a hub. With a cache, `open` resolves when the file is complete on this machine: at once
- * when the server still has the same revision, or cannot be reached and the cache has one.
+ * when the server still has the same revision, or cannot be reached and the cache has one; and what the server had not, when it was last
+ * asked, is not there when it cannot be reached.
  * The files throw CheckpointErrors for what cannot be had; this throws a TypeError or RangeError for arguments of no use.
  */
 export function hubFiles(id: string, options: HubOptions = {}): FileSet {
@@ -90,12 +96,17 @@ async function openCached(file: HubFile, cache: FileCache, options: HubOptions):
   try {
     current = await lookUp(file, options)
   } catch (error) {
-    const source = kept !== undefined && error instanceof TransientError ? await openKept(file, kept, cache) : undefined
+    if (kept === undefined || !(error instanceof TransientError)) throw error
+    if (kept === 'absent') return undefined
+    const source = await openKept(file, kept, cache)
     if (source === undefined) throw error
     reportProgress(file, source.byteLength, source.byteLength, options)
     return source
   }
-  if (current === undefined) return undefined
+  if (current === undefined) {
+    if (kept !== 'absent') await writeRecord(file, 'absent', cache)
+    return undefined
+  }
   let source = await openKept(file, current, cache)
   if (source === undefined) {
     await download(file, current, { cache, options })
@@ -105,7 +116,7 @@ async function openCached(file: HubFile, cache: FileCache, options: HubOptions):
   } else {
     reportProgress(file, source.byteLength, source.byteLength, options)
   }
-  if (kept?.tag !== current.tag || kept.byteLength !== current.byteLength) await writeRecord(file, current, cache)
+  if (kept === undefined || kept === 'absent' || kept.tag !== current.tag || kept.byteLength !== current.byteLength) await writeRecord(file, current, cache)
   return source
 }
 
@@ -213,22 +224,26 @@ async function bytesKey(file: HubFile, { tag }: Revision): Promise<string> {
   return `${file.key}/${Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('')}`
 }
 
-/** The revision that the cache has. A record that cannot be read counts as none: the server is asked again. */
-async function readRecord(file: HubFile, cache: FileCache): Promise<Revision | undefined> {
+/**
+ * What the server had when it last answered: a revision, or no such file. Most models lack some of the files that are asked for, and without a
+ * server they would not load if that were forgotten. A record that cannot be read counts as none: the server is asked again.
+ */
+async function readRecord(file: HubFile, cache: FileCache): Promise<Revision | 'absent' | undefined> {
   const text = await cache.readRecord(`${file.key}/record.json`)
   if (text === undefined) return undefined
   try {
     const record = parseJson(text, file.name)
     if (!isJsonObject(record)) return undefined
-    const { tag, isStrong, byteLength } = record
+    const { isAbsent, tag, isStrong, byteLength } = record
+    if (isAbsent === true) return 'absent'
     return typeof tag === 'string' && typeof isStrong === 'boolean' && typeof byteLength === 'number' ? { tag, isStrong, byteLength } : undefined
   } catch {
     return undefined
   }
 }
 
-async function writeRecord(file: HubFile, revision: Revision, cache: FileCache): Promise<void> {
-  await cache.writeRecord(`${file.key}/record.json`, JSON.stringify(revision))
+async function writeRecord(file: HubFile, found: Revision | 'absent', cache: FileCache): Promise<void> {
+  await cache.writeRecord(`${file.key}/record.json`, JSON.stringify(found === 'absent' ? { isAbsent: true } : found))
 }
 
 /** The hub's own rule for names. It leaves no way to another path or host, and none to name two ids alike in the cache. */

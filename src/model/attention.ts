@@ -12,6 +12,7 @@ import { sameBySeveral } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
 import { addAdapter, type Scope, type Target } from './scope.ts'
 
+/** Of an attention layer. */
 export interface AttentionConfig {
   readonly nHeads: number
   /** Heads of keys and values, each for nHeads / nKvHeads heads of queries. */
@@ -25,6 +26,7 @@ export interface AttentionConfig {
   readonly useBias: boolean
 }
 
+/** Rotary positions. */
 export interface RotaryConfig {
   /** Columns of a head that are turned. */
   readonly rotaryDim: number

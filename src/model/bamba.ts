@@ -9,6 +9,7 @@ import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readLimits, readNo
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
+/** Bamba: Mamba-2 layers, attention in some of them. */
 export interface BambaConfig extends CommonConfig {
   readonly modelType: 'bamba'
   readonly mamba: Mamba2MixerConfig

@@ -14,6 +14,7 @@ import { addMamba2Mixer, type Mamba2MixerConfig, type Mamba2Multipliers, readNor
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope, scaled } from './scope.ts'
 
+/** Falcon-H1: Mamba-2 and attention side by side in every layer. */
 export interface FalconH1Config extends CommonConfig {
   readonly modelType: 'falcon_h1'
   readonly mamba: Mamba2MixerConfig

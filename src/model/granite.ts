@@ -12,6 +12,7 @@ import { addMlp, type MlpConfig } from './mlp.ts'
 import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
+/** Granite 4: Mamba-2 or attention, then an MLP with or without experts. */
 export interface GraniteConfig extends CommonConfig {
   readonly modelType: 'granitemoehybrid'
   readonly mamba: Mamba2MixerConfig

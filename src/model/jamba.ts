@@ -12,6 +12,7 @@ import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
+/** Jamba: Mamba-1 or attention, then an MLP or experts. */
 export interface JambaConfig extends CommonConfig {
   readonly modelType: 'jamba'
   readonly mamba: Mamba1MixerConfig

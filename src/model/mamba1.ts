@@ -15,10 +15,12 @@ import { type CommonConfig, pureDefaults, readCommonConfig, readOriginalCommonCo
 import { type ConfigReader, isOriginal } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, type Target } from './scope.ts'
 
+/** Mamba-1, and Falcon-Mamba with its norms on dt, B and C. */
 export interface Mamba1Config extends CommonConfig, Mamba1MixerConfig {
   readonly modelType: 'mamba' | 'falcon_mamba'
 }
 
+/** Of a Mamba-1 layer. */
 export interface Mamba1MixerConfig {
   readonly dInner: number
   readonly dState: number

@@ -16,10 +16,12 @@ import { agree, type CommonConfig, pureDefaults, readCommonConfig, readOriginalC
 import { type ConfigReader, isOriginal } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, scaled, scaleInPlace, type Target } from './scope.ts'
 
+/** Mamba-2. */
 export interface Mamba2Config extends CommonConfig, Mamba2MixerConfig {
   readonly modelType: 'mamba2'
 }
 
+/** Of a Mamba-2 layer. */
 export interface Mamba2MixerConfig {
   /** nHeads · headDim */
   readonly dInner: number

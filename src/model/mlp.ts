@@ -9,6 +9,7 @@ import { columns } from '../program/builder.ts'
 import type { ActivationFunction, View } from '../program/ops.ts'
 import { addAdapter, type Scope, scaleInPlace, type Target } from './scope.ts'
 
+/** Of a feed-forward block. */
 export interface MlpConfig {
   /** Width between the projections. */
   readonly dHidden: number

@@ -5,10 +5,11 @@
 
 import { CheckpointError, describe } from '../errors.ts'
 import { columns } from '../program/builder.ts'
-import type { Parameter, RouteOp, View } from '../program/ops.ts'
+import type { Parameter, View } from '../program/ops.ts'
 import type { ConfigReader } from './config-reader.ts'
 import type { Scope, Target } from './scope.ts'
 
+/** Of a block of experts. */
 export interface ExpertsConfig {
   readonly nExperts: number
   /** Experts of a token. */
@@ -16,7 +17,7 @@ export interface ExpertsConfig {
   /** Width of an expert between its projections. */
   readonly dHidden: number
   /** Which experts' weights sum to 1: those of the chosen ones, or all. */
-  readonly softmaxOver: RouteOp['softmaxOver']
+  readonly softmaxOver: 'chosen' | 'all'
 }
 
 /** `num_experts_per_tok`, which is at most the number of experts that `key` says. */

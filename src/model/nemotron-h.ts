@@ -9,6 +9,7 @@ import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits,
 import { addMlp, type MlpConfig, PLAIN_NAMES } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
+/** Nemotron-H: each layer is Mamba-2, attention or an MLP. */
 export interface NemotronHConfig extends CommonConfig {
   readonly modelType: 'nemotron_h'
   readonly mamba: Mamba2MixerConfig

@@ -19,6 +19,7 @@ import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits,
 import { addMlp, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
+/** Zamba2: Mamba-2 layers, and attention blocks that they share. */
 export interface Zamba2Config extends CommonConfig {
   readonly modelType: 'zamba2'
   readonly mamba: Mamba2MixerConfig

@@ -28,6 +28,7 @@ import { HASH_BYTES, hexOf } from './hash.ts'
 import { sameBytes, seal, SEAL_BODY_AT, type SealKind, unseal } from './seal.ts'
 import { decodeState, encodedStateBytes, encodeState, STATE_PRECISIONS, type StatePrecision } from './state-codec.ts'
 
+/** Of `session.save`. */
 export interface SaveOptions {
   /** How the state is stored; default 'f32', which is exact. The README has what the others cost. */
   readonly precision?: StatePrecision | undefined

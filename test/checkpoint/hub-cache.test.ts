@@ -1,14 +1,16 @@
 /** Downloads from a hub: cut, resumed, changed in between, aborted, at the same time, and without a server. */
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import type { HubProgress } from '../../src/checkpoint/hub.ts'
+import { Mamba } from '../../src/index.ts'
 import { defaultCacheFolder } from '../../src/platform/node-cache.ts'
+import { repositoryPath } from '../support/fixtures.ts'
 import { utf8 } from './helpers.ts'
-import { CONFIG, ID, WEIGHTS, answering, asked, bytesOf, contents, failTimes, filesOfSize, folder, hub, partNames, server } from './hub-fixture.ts'
+import { CONFIG, ID, TOKENIZER, WEIGHTS, answering, asked, bytesOf, contents, failTimes, filesOfSize, folder, hub, partNames, server } from './hub-fixture.ts'
 import { storeTag } from './hub-server.ts'
 
 /** Leaves a part of the weights in the cache, about half of them, and says where and how long it is. */
@@ -179,6 +181,41 @@ describe('without a server', () => {
     expect((await contents(source)).equals(bytesOf(1))).toBe(true)
     expect(progress).toEqual([{ file: 'model.safetensors', loadedBytes: 3_000_000, totalBytes: 3_000_000 }])
     await expect(hub().open('config.json')).rejects.toMatchObject({ name: 'CheckpointError', place: `${ID}/config.json`, expected: 'the whole file from its server' })
+  })
+
+  test('a file that the server had not is known not to be there', async () => {
+    expect(await hub().open('tokenizer.json')).toBeUndefined()
+    failTimes(1, { status: 503 })
+    expect(await hub({ retries: 0 }).open('tokenizer.json')).toBeUndefined()
+    // The server's word counts again as soon as there is one, in either direction.
+    server.files.set(TOKENIZER, { bytes: utf8('{}'), etag: '"1"' })
+    expect(String(await contents(await hub().open('tokenizer.json')))).toBe('{}')
+    failTimes(1, { status: 503 })
+    expect(String(await contents(await hub({ retries: 0 }).open('tokenizer.json')))).toBe('{}')
+    server.files.delete(TOKENIZER)
+    expect(await hub().open('tokenizer.json')).toBeUndefined()
+    await server.close()
+    expect(await hub({ retries: 0 }).open('tokenizer.json')).toBeUndefined()
+  })
+
+  test('a repository that is not there leaves no word about its files', async () => {
+    server.failures.push({ status: 404, headers: { 'x-error-code': 'RepoNotFound' } })
+    await expect(hub().open('config.json')).rejects.toMatchObject({ name: 'CheckpointError' })
+    failTimes(1, { status: 503 })
+    await expect(hub({ retries: 0 }).open('config.json')).rejects.toMatchObject({ name: 'CheckpointError', expected: 'the whole file from its server' })
+  })
+
+  test('a model without a tokenizer loads again', async () => {
+    for (const name of ['config.json', 'model.safetensors']) {
+      server.files.set(`${ID}/resolve/main/${name}`, { bytes: readFileSync(repositoryPath(`test/fixtures/models/mamba/${name}`)), etag: '"1"' })
+    }
+    const load = async (): Promise<Float32Array> => {
+      await using mamba = await Mamba.load(ID, { host: server.host, cacheFolder: folder, threads: 1 })
+      return mamba.forward([1, 2, 3])
+    }
+    const logits = await load()
+    await server.close()
+    expect(await load()).toEqual(logits)
   })
 
   test('a file in the cache that was cut is not served', async () => {

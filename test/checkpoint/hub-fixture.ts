@@ -13,6 +13,7 @@ import { startHub, type TestHub } from './hub-server.ts'
 export const ID = 'state-spaces/tiny'
 export const WEIGHTS = `${ID}/resolve/main/model.safetensors`
 export const CONFIG = `${ID}/resolve/main/config.json`
+export const TOKENIZER = `${ID}/resolve/main/tokenizer.json`
 
 export let folder: string
 export let server: TestHub

@@ -21,6 +21,12 @@ async function expectBeyond(call: () => unknown, limit: number, got: number): Pr
   expect(String(error)).toMatch(new RegExp(`contextLength.*at most ${limit} tokens.*got ${got}`))
 }
 
+async function expectTooMany(call: () => unknown, most: number, got: number): Promise<void> {
+  const error = await reasonOf(call)
+  expect(error).toBeInstanceOf(RangeError)
+  expect(String(error)).toMatch(new RegExp(`maxTokens: expected at most ${most} .*contextLength.*got ${got}$`))
+}
+
 describe.each(KINDS)('%j', (kind) => {
   test('a prompt may fill the context, and not go beyond', async () => {
     await using mamba = await Mamba.load(HYBRID, { ...kind, contextLength: 20 })
@@ -40,7 +46,7 @@ describe.each(KINDS)('%j', (kind) => {
     await expectBeyond(() => session.append(IDS.slice(15, 21), { defer: true }), 20, 21)
     await expectBeyond(() => session.forward(IDS.slice(15, 21)), 20, 21)
     // The last token is given out, not read: six more would fit.
-    await expectBeyond(() => session.complete({ maxTokens: 7, ignoreEos: true }), 20, 21)
+    await expectTooMany(() => session.complete({ maxTokens: 7, ignoreEos: true }), 6, 7)
     expect(session.position).toBe(15)
     // By default it ends where the context does.
     const short = session.fork()
@@ -68,12 +74,13 @@ describe.each(KINDS)('%j', (kind) => {
     expect(session.position).toBe(21)
     await using restored = await mamba.restore(await session.save())
     expect(restored.position).toBe(21)
-    await expectBeyond(() => restored.complete({ maxTokens: 1 }), 20, 21)
+    await expectTooMany(() => restored.complete({ maxTokens: 1 }), 0, 1)
+    await expectBeyond(() => restored.complete(), 20, 21)
   })
 
   test('a stream is refused before its first piece', async () => {
     await using mamba = await Mamba.load(HYBRID, { ...kind, contextLength: 20 })
-    await expectBeyond(() => mamba.generate(IDS.slice(0, 15), { maxTokens: 7 }).next(), 20, 21)
+    await expectTooMany(() => mamba.generate(IDS.slice(0, 15), { maxTokens: 7 }).next(), 6, 7)
   })
 })
 

@@ -27,11 +27,13 @@ export default {
 }
 `
 
+export interface Worker {
+  dispatchFetch(url: string, init?: { readonly method?: string; readonly body?: string }): Promise<Response>
+  dispose(): Promise<void>
+}
+
 interface Miniflare {
-  readonly Miniflare: new (options: object) => {
-    dispatchFetch(url: string): Promise<globalThis.Response>
-    dispose(): Promise<void>
-  }
+  readonly Miniflare: new (options: object) => Worker
   readonly Response: new (body: Uint8Array | null, init?: ResponseInit) => object
 }
 
@@ -39,31 +41,43 @@ interface Miniflare {
 export async function bundleWorker(folder: string, main: string): Promise<string> {
   const outdir = join(folder, `${basename(main, '.js')}-bundle`)
   await writeFile(join(folder, 'wrangler.json'), JSON.stringify({ name: 'suite', main, compatibility_date: COMPATIBILITY_DATE }))
-  const env = { ...process.env, WRANGLER_SEND_METRICS: 'false' }
-  await promisify(execFile)(await program('tools', 'wrangler'), ['deploy', '--dry-run', '--minify', '--outdir', outdir], { cwd: folder, env, timeout: 60_000 })
+  await dryRun(folder, 'wrangler.json', outdir)
   return outdir
 }
 
-export async function runEdge(folder: string): Promise<Report> {
+/** What wrangler would upload of the worker in `folder`, as its configuration there says; by itself it might find one in a folder above. */
+export async function dryRun(folder: string, config: string, outdir: string): Promise<void> {
+  const env = { ...process.env, WRANGLER_SEND_METRICS: 'false' }
+  await promisify(execFile)(await program('tools', 'wrangler'), ['deploy', '--dry-run', '--config', config, '--minify', '--outdir', outdir], { cwd: folder, env, timeout: 60_000 })
+}
+
+/** Starts workerd on a bundle; `serveFile` gives the bytes at a path to the binding of that name. */
+export async function startWorker(outdir: string, main: string, { binding, serveFile, ...options }: {
+  readonly binding: string
+  readonly serveFile: (path: string) => Promise<Uint8Array>
+  readonly kvNamespaces?: readonly string[]
+}): Promise<Worker> {
   const { Miniflare, Response } = await tool<Miniflare>('miniflare')
-  await writeFile(join(folder, 'worker.js'), WORKER)
-  const outdir = await bundleWorker(folder, 'worker.js')
   const wasmFiles = (await readdir(outdir)).filter((name) => name.endsWith('.wasm'))
-  const miniflare = new Miniflare({
+  return new Miniflare({
+    ...options,
     compatibilityDate: COMPATIBILITY_DATE,
     modules: [
-      { type: 'ESModule', path: 'worker.js', contents: await readFile(join(outdir, 'worker.js'), 'utf8') },
+      { type: 'ESModule', path: main, contents: await readFile(join(outdir, main), 'utf8') },
       ...(await Promise.all(wasmFiles.map(async (path) => ({ type: 'CompiledWasm', path, contents: await readFile(join(outdir, path)) }))))
     ],
-    serviceBindings: {
-      FILES: async (request: Request) => new Response(await readFile(join(folder, new URL(request.url).pathname)))
-    }
+    serviceBindings: { [binding]: async (request: Request) => new Response(await serveFile(new URL(request.url).pathname)) }
   })
+}
+
+export async function runEdge(folder: string): Promise<Report> {
+  await writeFile(join(folder, 'worker.js'), WORKER)
+  const worker = await startWorker(await bundleWorker(folder, 'worker.js'), 'worker.js', { binding: 'FILES', serveFile: (path) => readFile(join(folder, path)) })
   try {
-    const response = await miniflare.dispatchFetch('http://worker/')
+    const response = await worker.dispatchFetch('http://worker/')
     if (!response.ok) throw new Error(await response.text())
     return (await response.json()) as Report
   } finally {
-    await miniflare.dispose()
+    await worker.dispose()
   }
 }

@@ -10,6 +10,8 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
+import { makeDocs } from './docs.ts'
+import { EXAMPLES } from './examples.ts'
 import { program } from './installs.ts'
 import { runFromWeb } from './jsr.ts'
 import { runCompiled, runProcess } from './processes.ts'
@@ -65,6 +67,14 @@ function count(verdict: keyof typeof counts, line: string): void {
   console.log(`${verdict.padEnd(7)} ${line}`)
 }
 
+async function check(name: string, task: () => Promise<string>): Promise<void> {
+  try {
+    count('ok', `${name}: ${await task()}`)
+  } catch (error) {
+    count('failed', `${name}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
 async function lint(name: string, args: readonly string[]): Promise<void> {
   try {
     await promisify(execFile)(await program('tools', name), args)
@@ -79,6 +89,7 @@ try {
   const { tarball } = await makeProject(folder)
   await lint('publint', ['run', '--strict', tarball])
   await lint('attw', [tarball, '--profile', 'esm-only', '--exclude-entrypoints', './wasm/*.wasm'])
+  await check('the API reference', () => makeDocs(join(folder, 'docs')))
   const { lines, excess } = await measureSizes(folder)
   for (const line of lines) console.log(`        ${line}`)
   if (excess.length === 0) count('ok', 'sizes')
@@ -88,15 +99,20 @@ try {
   if (startup.excess.length === 0) count('ok', 'startup')
   for (const line of startup.excess) count('failed', line)
   const wanted = process.argv.slice(2)
+  const isWanted = (name: string): boolean => wanted.length === 0 || wanted.some((prefix) => name.startsWith(prefix))
+  for (const [name, runExample] of Object.entries(EXAMPLES)) {
+    if (isWanted(name)) await check(name, () => runExample(folder))
+  }
   for (const [runtime, runSuite] of Object.entries(RUNTIMES)) {
-    if (wanted.length > 0 && !wanted.some((prefix) => runtime.startsWith(prefix))) continue
+    if (!isWanted(runtime)) continue
     try {
       report(runtime, await runSuite())
     } catch (error) {
       count('failed', `${runtime}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
-  if (texts.size === 1) count('ok', `the same text in ${[...texts.values()][0].length} runtimes`)
+  if (texts.size === 0 && wanted.length > 0) console.log('        no runtime was asked for')
+  else if (texts.size === 1) count('ok', `the same text in ${[...texts.values()][0].length} runtimes`)
   else count('failed', `different texts: ${JSON.stringify([...texts])}`)
 } finally {
   await rm(folder, { recursive: true, force: true })

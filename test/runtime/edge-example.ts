@@ -1,0 +1,132 @@
+/** examples/edge as wrangler bundles it, in workerd: what it answers, what it weighs, how long a cold start takes, and what memory it needs. */
+
+import { copyFile, mkdir, readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { Mamba, type Session } from '../../src/index.ts'
+import { repositoryPath } from '../support/fixtures.ts'
+import { dryRun, startWorker, type Worker } from './edge.ts'
+
+const OPTIONS = { maxTokens: 200, seed: 7 }
+/** Of the platform, for an isolate. */
+const MEMORY_LIMIT_MB = 128
+const BUNDLE_LIMIT_BYTES = 150_000
+const COLD_STARTS = 5
+
+/** `folder`: a copy of the example within a project that has the package. */
+export async function runEdgeExample(folder: string): Promise<string> {
+  // As its wrangler.jsonc says.
+  await mkdir(join(folder, 'assets'))
+  await copyFile(repositoryPath('models/classics-8m/model.gguf'), join(folder, 'assets', 'model.gguf'))
+  const outdir = join(folder, 'bundle')
+  await dryRun(folder, 'wrangler.jsonc', outdir)
+  const gzipBytes = await compressedBytes(outdir)
+  expectAtMost('bytes of the bundle in gzip', gzipBytes, BUNDLE_LIMIT_BYTES)
+  const start = (): Promise<Worker> =>
+    startWorker(outdir, 'worker.js', { binding: 'ASSETS', kvNamespaces: ['CONVERSATIONS'], serveFile: (path) => readFile(join(folder, 'assets', path)) })
+  const worker = await start()
+  try {
+    await checkAnswers(worker)
+  } finally {
+    await worker.dispose()
+  }
+  const colds: Cold[] = []
+  for (let i = 0; i < COLD_STARTS; i++) colds.push(await coldStart(start))
+  const ms = medianOf(colds.map((cold) => cold.firstTokenMs))
+  const mb = medianOf(colds.map((cold) => cold.memoryMb))
+  expectAtMost('MB at the peak', mb, MEMORY_LIMIT_MB)
+  return `bundle ${gzipBytes} bytes in gzip; cold start to the first token ${ms.toFixed(0)} ms, memory at its peak ${mb.toFixed(0)} MB beyond a worker that has loaded nothing (medians of ${COLD_STARTS})`
+}
+
+/** Two turns of a conversation are those of one unbroken session; what is not for it is refused. */
+async function checkAnswers(worker: Worker): Promise<void> {
+  await using mamba = await Mamba.load()
+  const session = mamba.session()
+  for (const prompt of ['The captain looked at the', ' “No,” said Alice,']) {
+    const response = await post(worker, `/first?seed=${OPTIONS.seed}`, prompt)
+    expectSame('a turn', await response.text(), await turnOf(session, prompt))
+  }
+  expectSame('another conversation', await (await post(worker, `/second?seed=${OPTIONS.seed}`, 'Once')).text(), await turnOf(mamba.session(), 'Once'))
+  // Of whoever goes away in the middle the turn counts as a whole, where it was made before that was noticed, or not at all.
+  const whole = session.fork()
+  await turnOf(whole, ' And then')
+  const reader = (await post(worker, `/first?seed=${OPTIONS.seed}`, ' And then')).body?.getReader()
+  await reader?.read()
+  await reader?.cancel()
+  const next = await (await post(worker, `/first?seed=${OPTIONS.seed}`, ' But then')).text()
+  const wholeNext = await turnOf(whole, ' But then')
+  expectSame('after a turn that was left', next, next === wholeNext ? wholeNext : await turnOf(session, ' But then'))
+  const statuses = {
+    'a path of two names': (await post(worker, '/a/b', 'Once')).status, 'no text': (await post(worker, '/a', '')).status,
+    'too long a text': (await post(worker, '/a', 'x'.repeat(50_000))).status, 'another seed': (await post(worker, '/a?seed=x', 'Once')).status,
+    'another method': (await worker.dispatchFetch('http://edge/a', { method: 'PUT', body: 'Once' })).status,
+    'forgotten': (await worker.dispatchFetch('http://edge/first', { method: 'DELETE' })).status,
+    'forgotten twice': (await worker.dispatchFetch('http://edge/first', { method: 'DELETE' })).status
+  }
+  expectSame('statuses', JSON.stringify(Object.values(statuses)), JSON.stringify([400, 400, 413, 400, 405, 204, 404]))
+  expectSame('forgotten', await (await post(worker, `/first?seed=${OPTIONS.seed}`, 'Once')).text(), await turnOf(mamba.session(), 'Once'))
+}
+
+function post(worker: Worker, path: string, body: string): Promise<Response> {
+  return worker.dispatchFetch(`http://edge${path}`, { method: 'POST', body })
+}
+
+async function turnOf(session: Session, prompt: string): Promise<string> {
+  await session.append(prompt)
+  return (await session.complete(OPTIONS)).text
+}
+
+interface Cold {
+  readonly firstTokenMs: number
+  readonly memoryMb: number
+}
+
+/** From a request to an isolate that has loaded nothing to the first piece of its answer; memory of the process by its end, beyond what it had before. */
+async function coldStart(start: () => Promise<Worker>): Promise<Cold> {
+  const before = new Set(await workerdProcesses())
+  const worker = await start()
+  try {
+    // The isolate is there, the model is not.
+    await (await worker.dispatchFetch('http://edge/', { method: 'POST', body: 'x' })).text()
+    const [pid] = (await workerdProcesses()).filter((id) => !before.has(id))
+    const restingMb = await memoryMb(pid, 'VmRSS')
+    const startMs = performance.now()
+    const response = await post(worker, '/cold?seed=1', 'The captain looked at the')
+    let firstTokenMs = NaN
+    for await (const _ of response.body ?? []) if (Number.isNaN(firstTokenMs)) firstTokenMs = performance.now() - startMs
+    return { firstTokenMs, memoryMb: (await memoryMb(pid, 'VmHWM')) - restingMb }
+  } finally {
+    await worker.dispose()
+  }
+}
+
+/** Linux's own tables. */
+async function workerdProcesses(): Promise<string[]> {
+  const ids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const names = await Promise.all(ids.map((id) => readFile(`/proc/${id}/comm`, 'utf8').catch(() => '')))
+  return ids.filter((_, i) => names[i].trim() === 'workerd')
+}
+
+async function memoryMb(pid: string, field: 'VmRSS' | 'VmHWM'): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8')
+  return Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) / 1000
+}
+
+async function compressedBytes(outdir: string): Promise<number> {
+  const names = (await readdir(outdir)).filter((name) => /\.(js|wasm)$/.test(name))
+  const files = await Promise.all(names.map((name) => readFile(join(outdir, name))))
+  return files.reduce((sum, bytes) => sum + gzipSync(bytes, { level: 9 }).byteLength, 0)
+}
+
+function medianOf(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]
+}
+
+/** NaN is too much. */
+function expectAtMost(place: string, actual: number, most: number): void {
+  if (!(actual <= most)) throw new Error(`${place}: expected at most ${most}, got ${actual}`)
+}
+
+export function expectSame(place: string, actual: string, expected: string): void {
+  if (actual !== expected) throw new Error(`${place}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(actual)}`)
+}
