@@ -22,6 +22,8 @@ export interface LoadProgress {
   readonly file: string | null
   readonly loadedBytes: number
   readonly totalBytes: number
+  /** Why the file could not be kept in the cache of downloads: it is read from its server as needed. */
+  readonly notKept?: string
 }
 
 export const WEIGHT_DTYPES = ['auto', 'f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const

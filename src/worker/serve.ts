@@ -130,6 +130,6 @@ function propertiesOf(object: object): Told {
   if (object instanceof Session) return { position: object.position }
   if (object instanceof Chat) return { messages: object.messages, reading: object.reading }
   if (!(object instanceof Mamba)) return {}
-  const { config, backend, fingerprint, hasTokenizer } = object
-  return { config, backend, fingerprint, hasTokenizer }
+  const { config, backend, fingerprint, hasTokenizer, notKept } = object
+  return { config, backend, fingerprint, hasTokenizer, notKept }
 }

@@ -9,7 +9,7 @@ import type { Prompt } from '../text.ts'
 import type { Connection, Invocation, Target } from './connection.ts'
 
 /** Told with the answers, so that they can be read at once. */
-type ToldProperty = 'config' | 'backend' | 'fingerprint' | 'hasTokenizer' | 'position' | 'messages' | 'reading'
+type ToldProperty = 'config' | 'backend' | 'fingerprint' | 'hasTokenizer' | 'notKept' | 'position' | 'messages' | 'reading'
 
 /**
  * A type as a worker has it. What the object itself answers at once is a promise here, so that `await mamba.tokenize(text)` and `await mamba.stats` fit
@@ -60,7 +60,7 @@ function callsOn<T>(connection: Connection, target: Target): Calls<T> {
 }
 
 export function standInForMamba(connection: Connection, target: Target): WorkerMamba {
-  const told = target.told as Pick<Mamba, 'config' | 'backend' | 'fingerprint' | 'hasTokenizer'>
+  const told = target.told as Pick<Mamba, 'config' | 'backend' | 'fingerprint' | 'hasTokenizer' | 'notKept'>
   const { call, pieces, invocation } = callsOn<Mamba>(connection, target)
   let disposed: Promise<void> | undefined
   const dispose = async (): Promise<void> => {
@@ -82,6 +82,9 @@ export function standInForMamba(connection: Connection, target: Target): WorkerM
     },
     get hasTokenizer() {
       return told.hasTokenizer
+    },
+    get notKept() {
+      return told.notKept
     },
     get stats() {
       return call<Mamba['stats']>('stats')

@@ -39,7 +39,7 @@ async function onBoth<T>(task: (mamba: AnyMamba) => Promise<T>): Promise<T> {
 }
 
 test('facts', async () => {
-  await onBoth(async ({ config, fingerprint, hasTokenizer, backend }) => ({ config, fingerprint, hasTokenizer, backend }))
+  await onBoth(async ({ config, fingerprint, hasTokenizer, backend, notKept }) => ({ config, fingerprint, hasTokenizer, backend, notKept }))
   await onBoth(async (mamba) => mamba.prefixCache)
   const { failure, ...stats } = await mamba.stats
   expect(failure).toBeNull()
