@@ -74,7 +74,7 @@ addEventListener('message', async ({ data }) => {
 })
 `
 
-interface Vite {
+export interface Vite {
   build(options: object): Promise<unknown>
 }
 
