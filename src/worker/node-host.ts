@@ -1,6 +1,7 @@
 /** An engine in a worker of Node, Deno and Bun. */
 
 import { Worker } from 'node:worker_threads'
+import { UnsupportedError } from '../errors.ts'
 import type { StartEngine } from './host.ts'
 
 /** What Node adds to ports. */
@@ -10,6 +11,9 @@ interface Refable {
 }
 
 export const startEngine: StartEngine = (onEnd) => {
+  if (/\$bunfs|~BUN/.test(import.meta.url)) {
+    throw new UnsupportedError({ place: 'worker', expected: 'a program with its scripts beside it', got: 'one made by bun build --compile' })
+  }
   const { port1: port, port2 } = new MessageChannel()
   const isSource = import.meta.url.endsWith('.ts')
   const worker = new Worker(new URL(isSource ? 'node-engine.ts' : 'node-engine.js', import.meta.url), {

@@ -42,8 +42,9 @@ const keptDownloads = async ({ Mamba }) => {
 }
 export async function run(lacks) {
   const startMs = performance.now()
-  const library = await import('mamba-wasm')
+  const core = await import('mamba-wasm')
   const importMs = performance.now() - startMs
+  const library = { ...core, ...(await import('mamba-wasm/worker')) }
   const read = async (path) => new Uint8Array(await (await fetch(new URL('/' + path, location.origin))).arrayBuffer())
   const { timesMs, ...report } = await runSuite(library, await readInputs(read), lacks, [['downloads kept in the Cache API', keptDownloads]])
   return { ...report, timesMs: { import: importMs, ...timesMs } }
@@ -99,11 +100,11 @@ async function buildSite(folder: string, site: string, bundler: Bundler): Promis
 const html = (script: string): string => `<!doctype html><title>suite</title><script type="module" src="${script}"></script>`
 
 /**
- * esbuild leaves addresses as they are: the bundle stands to the package's files as the package's own code does, and the core's worker is an entry of
- * its own.
+ * esbuild leaves addresses as they are: the bundle stands to the package's files as the package's own code does, and the core's worker and the
+ * engine's are entries of their own.
  */
 async function buildWithEsbuild(folder: string, site: string): Promise<void> {
-  const entryPoints = ['page.js', 'app-worker.js', 'node_modules/mamba-wasm/dist/src/platform/web-worker.js']
+  const entryPoints = ['page.js', 'app-worker.js', 'node_modules/mamba-wasm/dist/src/platform/web-worker.js', 'node_modules/mamba-wasm/dist/src/worker/web-engine.js']
   await mkdir(site)
   await bundle(folder, { entryPoints, entryNames: '[name]', outdir: join(site, 'dist', 'src', 'platform'), splitting: true })
   for (const part of ['dist/wasm', 'models']) await cp(join(folder, 'node_modules', 'mamba-wasm', part), join(site, part), { recursive: true })
