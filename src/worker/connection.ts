@@ -3,7 +3,7 @@
 import { EngineError } from '../errors.ts'
 import type { StartEngine } from './host.ts'
 import { type CallOptions, detach, type OpenCall, openCall, sendable } from './open-call.ts'
-import { type FromEngine, type Told, type ToEngine } from './protocol.ts'
+import { buffersOf, type Call, type FromEngine, type Told, type ToEngine } from './protocol.ts'
 
 /** An object in the worker. */
 export interface Target {
@@ -57,8 +57,8 @@ export function openConnection(startEngine: StartEngine): Connection {
     for (const call of open.values()) call.reject(failure)
   }
   const host = startEngine((got) => fail(new EngineError({ place: 'worker', expected: 'an engine at work', got })))
-  const send = (message: ToEngine): void => {
-    if (failure === null) host.port.postMessage(message)
+  const send = (message: ToEngine, transfer: ArrayBuffer[] = []): void => {
+    if (failure === null) host.port.postMessage(message, transfer)
   }
   host.port.addEventListener('message', ({ data }: MessageEvent<FromEngine>) => open.get(data.id)?.receive(data))
   host.port.addEventListener('messageerror', () => fail(new EngineError({ place: 'worker', expected: 'messages that can be read', got: 'another' })))
@@ -71,13 +71,13 @@ export function openConnection(startEngine: StartEngine): Connection {
   const begin = ({ target, method, args, made, signal, onProgress, onPiece }: Beginning): { readonly id: number; readonly ended: Promise<unknown> } => {
     if (failure !== null) throw failure
     const id = nCalls++
-    sendable(method, () =>
-      send({
-        kind: 'call', id, handle: target.handle, place: target.place, method, args, makes: made?.handle ?? null,
-        signal: signal === undefined ? 'none' : signal.aborted ? 'aborted' : 'given',
-        hasProgress: onProgress !== undefined,
-        answers: onPiece === undefined ? 'value' : 'pieces'
-      }))
+    const message: Call = {
+      kind: 'call', id, handle: target.handle, place: target.place, method, args, makes: made?.handle ?? null,
+      signal: signal === undefined ? 'none' : signal.aborted ? 'aborted' : 'given',
+      hasProgress: onProgress !== undefined,
+      answers: onPiece === undefined ? 'value' : 'pieces'
+    }
+    sendable(method, () => send(message, args.flatMap(buffersOf)))
     const call = openCall({ told: (made ?? target).told, signal, onProgress, onPiece, abort: () => send({ kind: 'abort', id }), onEnd: () => open.delete(id) })
     open.set(id, call)
     return { id, ended: call.ended }

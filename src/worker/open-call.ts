@@ -1,7 +1,7 @@
 /** A call under way, as the page sees it: its signal, its progress, its answer. */
 
 import { UnsupportedError } from '../errors.ts'
-import { type FromEngine, isPlain, pack, type Told, unpack } from './protocol.ts'
+import { type FromEngine, isPlain, packCopy, type Told, unpack } from './protocol.ts'
 
 /** What a call takes over. */
 export interface CallOptions {
@@ -13,9 +13,9 @@ export interface CallOptions {
 /** Takes `signal` and `onProgress` out of the options, the last argument: they stay on this side. */
 export function detach(args: readonly unknown[]): CallOptions {
   const last = args.at(-1)
-  if (!isPlain(last)) return { args: args.map(pack), signal: undefined, onProgress: undefined }
+  if (!isPlain(last)) return { args: args.map(packCopy), signal: undefined, onProgress: undefined }
   const { signal, onProgress, ...options } = last as { signal?: AbortSignal; onProgress?: (progress: unknown) => void }
-  return { args: [...args.slice(0, -1), options].map(pack), signal, onProgress }
+  return { args: [...args.slice(0, -1), options].map(packCopy), signal, onProgress }
 }
 
 /** What `task` returns; an UnsupportedError where something in a call's arguments does not go over a port. */

@@ -77,10 +77,15 @@ export function unpack(value: unknown): unknown {
   return isPackedError(value) ? unpackError(value) : mapShallow(value, (part) => (isPackedError(part) ? unpackError(part) : part))
 }
 
-/** Memory that goes over instead of being copied: of arrays in the value and in its properties, which are the receiver's own. */
+/** `pack`, with bytes and ids as copies of the very part that is meant: a port alone would take along all the memory that they lie in. */
+export function packCopy(value: unknown): unknown {
+  return mapShallow(value, (part) => (ArrayBuffer.isView(part) && !(part instanceof DataView) ? Uint8Array.prototype.slice.call(part) : packOne(part)))
+}
+
+/** Memory that goes over instead of being copied: of arrays in the value and in its properties, which are nobody else's. */
 export function buffersOf(value: unknown): ArrayBuffer[] {
   const parts = isPlain(value) ? Object.values(value) : [value]
-  return parts.flatMap((part) => (ArrayBuffer.isView(part) && part.buffer instanceof ArrayBuffer ? [part.buffer] : []))
+  return [...new Set(parts.flatMap((part) => (ArrayBuffer.isView(part) && part.buffer instanceof ArrayBuffer ? [part.buffer] : [])))]
 }
 
 function packOne(value: unknown): unknown {

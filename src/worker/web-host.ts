@@ -10,6 +10,7 @@ export const startEngine: StartEngine = (onEnd) => {
   worker.addEventListener('error', (event) => {
     // Reported by `onEnd`, not to the page as well.
     event.preventDefault()
+    worker.terminate()
     onEnd(`a worker that failed: ${event.message || 'its script could not be loaded'}`)
   })
   worker.postMessage(port2, [port2])

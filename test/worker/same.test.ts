@@ -96,6 +96,18 @@ describe('a session', () => {
     expect((await session.complete(OPTIONS)).text).toBe((await restored.complete(OPTIONS)).text)
   })
 
+  test('a part of the caller’s memory goes over, and stays the caller’s', async () => {
+    await using session = mamba.session()
+    await session.append(PROMPT)
+    const bytes = await session.save()
+    for (const memory of [new Uint8Array(bytes.length + 100), new Uint8Array(new SharedArrayBuffer(bytes.length + 100))]) {
+      memory.set(bytes, 7)
+      await using restored = await mamba.restore(memory.subarray(7, 7 + bytes.length))
+      expect(await restored.save()).toEqual(bytes)
+      expect(memory.slice(7, 7 + bytes.length)).toEqual(bytes)
+    }
+  })
+
   test('logits go on from its text', async () => {
     await using session = mamba.session()
     await session.append(PROMPT)
