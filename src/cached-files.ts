@@ -28,7 +28,7 @@ export async function listCachedFiles(options: CachedFilesOptions = {}): Promise
 
 /** Returns those that were deleted: all, or those of a model: `deleteCachedFiles({ model: 'owner/name' })`. Models in use that read from them may fail. */
 export async function deleteCachedFiles(options: CachedFilesOptions = {}): Promise<CachedFile[]> {
-  const cache = platform.downloadCache(options.cacheFolder)
+  const cache = await platform.downloadCache(options.cacheFolder)
   const found = await find(options)
   for (const { keys } of found) for (const key of keys) await cache?.remove(key)
   return found.map(({ file }) => file)
@@ -36,7 +36,7 @@ export async function deleteCachedFiles(options: CachedFilesOptions = {}): Promi
 
 async function find({ cacheFolder, ...wanted }: CachedFilesOptions): Promise<readonly Found[]> {
   const byFolder = new Map<string, Found>()
-  for (const { key, byteLength } of (await platform.downloadCache(cacheFolder)?.list()) ?? []) {
+  for (const { key, byteLength } of (await (await platform.downloadCache(cacheFolder))?.list()) ?? []) {
     const parsed = parseKey(key)
     if (parsed === undefined || !isWanted(parsed.name, wanted)) continue
     const folder = folderKey(parsed.name)

@@ -76,7 +76,8 @@ interface JinjaNode {
 
 /** Reads the template. CheckpointError where it is no Jinja. The engine is loaded here alone. */
 export async function compileChatTemplate({ source, place, variables, now }: ChatTemplateOptions): Promise<RenderChat> {
-  const { Environment, Interpreter, Template }: Jinja = await import('@huggingface/jinja')
+  // Deno finds those declarations, and they do not know of an interpreter's environment as narrow as this.
+  const { Environment, Interpreter, Template } = (await import('@huggingface/jinja')) as unknown as Jinja
 
   class BudgetedInterpreter extends Interpreter {
     #spent = 0

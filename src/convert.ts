@@ -7,7 +7,7 @@ import { checkTensors } from './checkpoint/load-parameters.ts'
 import { openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import type { EncodedType } from './checkpoint/quantize.ts'
 import { readGenerationEos, readTokenizerFiles } from './load-tokenizer.ts'
-import { buildModel, type ConfigOverrides, overrideConfig, readModelConfig } from './model/architectures.ts'
+import { buildModel, type ConfigOverrides, loadArchitecture, overrideConfig, readModelConfig } from './model/architectures.ts'
 import { writeGgufTokenizer } from './tokenizer/gguf-tokenizer-writer.ts'
 
 export interface ConvertProgress {
@@ -36,8 +36,9 @@ export interface ConvertOptions extends ConfigOverrides {
 export async function convertToGguf(files: FileSet, { type, name, sink, signal, onTensor, onProgress, ...overrides }: ConvertOptions): Promise<number> {
   const checkpoint = await openCheckpoint(files, { signal })
   try {
-    const config = overrideConfig(readModelConfig(checkpoint.config, checkpoint.configPlace), overrides)
-    const { program, copies } = buildModel(config, (tensor) => checkpoint.tensors.has(tensor))
+    const architecture = await loadArchitecture(checkpoint.config, checkpoint.configPlace)
+    const config = overrideConfig(architecture, readModelConfig(architecture, checkpoint.config, checkpoint.configPlace), overrides)
+    const { program, copies } = buildModel(architecture, config, (tensor) => checkpoint.tensors.has(tensor))
     checkTensors(checkpoint, { parameters: program.parameters, copies })
     const found = await readTokenizerFiles(files, checkpoint.metadata, signal)
     const generationEos = await readGenerationEos(files, checkpoint.metadata, signal)

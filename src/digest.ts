@@ -7,7 +7,6 @@
 import type { Mamba } from './mamba.ts'
 import { createRandom } from './random.ts'
 import { createHasher, type Hasher, hexOf } from './state/hash.ts'
-import { sessionPart } from './state/saved-session.ts'
 
 export interface DigestOptions {
   /** Tokens read at a time; by default as the engine likes. */
@@ -46,6 +45,7 @@ async function digestPrompt(mamba: Mamba, ids: Int32Array, chunk: number, signal
     for (let first = 0; first < ids.length; first += chunk) {
       add(hasher, await session.forward(ids.subarray(first, first + chunk), { allLogits: true, signal }))
     }
+    const { sessionPart } = await import('./state/saved-session.ts')
     hasher.update(sessionPart(await session.save()))
     const completion = await session.complete({ ...COMPLETION, signal })
     add(hasher, Int32Array.from(completion.ids))

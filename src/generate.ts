@@ -3,7 +3,7 @@
 import { describe, messageOf, UnsupportedError } from './errors.ts'
 import type { Sampler, SamplerOptions } from './sampler.ts'
 import { createSampler, validateSamplerOptions } from './sampler.ts'
-import { checkSpeculation, type SpeculationOptions, type SpeculationUsage } from './speculation.ts'
+import { checkSpeculation, type SpeculationOptions, type SpeculationUsage } from './speculation-options.ts'
 import { createStopMatcher } from './stop-strings.ts'
 import type { TextModel } from './text.ts'
 

@@ -3,7 +3,7 @@
  * minimum, such that weight = scale · integer + minimum, as `dequantize_row_*` of ggml-quants.c have it. Readers of files make float32 of
  * that, backends their own layouts.
  */
-import { F16_VALUES } from './half.ts'
+import { f16Values } from './half.ts'
 
 export type BlockFormat = 'q8_0' | 'q4_0' | 'q4_1' | 'q5_0' | 'q5_1' | 'q4_k' | 'q5_k' | 'q6_k'
 
@@ -38,7 +38,7 @@ export function createBlockParts({ blockElements, groupElements }: BlockType): B
 }
 
 function halfAt(bytes: Uint8Array, at: number): number {
-  return F16_VALUES[bytes[at] | (bytes[at + 1] << 8)]
+  return f16Values()[bytes[at] | (bytes[at + 1] << 8)]
 }
 
 /** 16 bytes at `at`: weight j in the low half of byte j, weight j + 16 in its high half. */

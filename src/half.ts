@@ -2,8 +2,13 @@
  * Half floats (IEEE 754 binary16): sign, 5 bits of exponent, 10 of fraction.
  */
 
-/** The value of every half, by its bits: a lookup of 256 KiB is faster than arithmetic, and plainly exact. */
-export const F16_VALUES: Float32Array = new Float32Array(2 ** 16).map((_, bits) => halfValue(bits))
+let values: Float32Array | undefined
+
+/** The value of every half, by its bits: a lookup of 256 KiB is faster than arithmetic, and plainly exact. Made when first asked for: it takes some 2 ms. */
+export function f16Values(): Float32Array {
+  values ??= new Float32Array(2 ** 16).map((_, bits) => halfValue(bits))
+  return values
+}
 
 function halfValue(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1

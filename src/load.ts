@@ -1,13 +1,12 @@
 /** From a source to a backend with its weights: open, check, plan, stream. */
 
 import { type Backend, type BackendInfo, type Capacity, ssdOf, type SsdForm } from './backend/backend.ts'
-import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { checkTensors, loadParameters } from './checkpoint/load-parameters.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
-import { buildModel, type ConfigOverrides, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
+import { buildModel, type ConfigOverrides, loadArchitecture, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { createFingerprinter } from './state/fingerprint.ts'
@@ -85,8 +84,9 @@ export interface LoadedModel {
 
 /** Throws a CheckpointError, an UnsupportedError, a RangeError for a model beyond 4 GiB, or the signal's reason. */
 export async function loadModel(checkpoint: Checkpoint, options: EngineOptions): Promise<LoadedModel> {
-  const config = overrideConfig(readModelConfig(checkpoint.config, checkpoint.configPlace), options)
-  const model = buildModel(config, (name) => checkpoint.tensors.has(name))
+  const architecture = await loadArchitecture(checkpoint.config, checkpoint.configPlace)
+  const config = overrideConfig(architecture, readModelConfig(architecture, checkpoint.config, checkpoint.configPlace), options)
+  const model = buildModel(architecture, config, (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)
   const formatOf = weightFormats(checkpoint, options.dtype ?? 'auto')
@@ -196,7 +196,8 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
   }
   const { build, nThreads, reason } = chooseBuild(program, options)
   const ssd = chooseSsd(program, build, options.ssd)
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason, formatOf, ssd })
+  const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
+  return createWasmBackend(program, capacity, { module, build, nThreads, reason, formatOf, ssd })
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */

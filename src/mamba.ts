@@ -6,18 +6,16 @@ import type { ChatMessage } from './chat-template.ts'
 import { createEngine, type Engine, type EngineStats } from './engine.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
-import { loadTokenizer, readGenerationEos } from './load-tokenizer.ts'
 import { checkEngineOptions, type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
-import { type Score, type ScoreOptions, scoreTokens } from './score.ts'
+import type { Score, ScoreOptions } from './score.ts'
 import { type ForwardOptions, Session, type SessionContext, type SessionOptions } from './session.ts'
-import { createPrefixCache, type PrefixCacheMetrics } from './state/prefix-cache.ts'
+import type { PrefixCache, PrefixCacheMetrics } from './state/prefix-cache.ts'
 import { hexOf } from './state/hash.ts'
-import { decodeSession } from './state/saved-session.ts'
 import type { Snapshot } from './state/snapshot.ts'
 import { type ModelSource, resolveSource, type SourceOptions } from './source.ts'
 import { createTextModel, type Prompt, type TextModel } from './text.ts'
-import type { ChatTemplates } from './tokenizer/chat-templates.ts'
+import type { ChatTemplates } from './tokenizer/chat-template-choice.ts'
 
 export interface PrefixCacheOptions {
   /** Of the states kept. */
@@ -69,10 +67,11 @@ export class Mamba {
     })
     const { config, backend, metadata, fingerprint } = await loadFrom(files, options)
     try {
+      const { loadTokenizer, readGenerationEos } = await import('./load-tokenizer.ts')
       const loaded = await loadTokenizer(files, metadata, options.signal)
       const generationEos = await readGenerationEos(files, metadata, options.signal)
       const engine = createEngine(backend, options)
-      const prefixCache = options.prefixCache ? createPrefixCache<Snapshot>({ ...options.prefixCache, letGo: (snapshot) => engine.snapshots.release(snapshot) }) : null
+      const prefixCache = options.prefixCache ? await prefixCacheFor(engine, options.prefixCache) : null
       const { vocabSize } = config
       const eosTokenIds = [...new Set([...config.eosTokenIds, ...generationEos])]
       const text = createTextModel(loaded?.tokenizer ?? null, vocabSize, files.name)
@@ -138,7 +137,7 @@ export class Mamba {
     const ids = this.#text.toIds(prompt, true)
     // Nothing predicts the first token.
     const nBytes = this.#text.tokenizer?.byteLength(ids.subarray(1)) ?? null
-    return this.#engine.call(() => scoreTokens(this.#engine, ids, nBytes, options))
+    return this.#engine.call(async () => (await import('./score.ts')).scoreTokens(this.#engine, ids, nBytes, options))
   }
 
   /**
@@ -167,6 +166,7 @@ export class Mamba {
    */
   async restore(bytes: Uint8Array, options: SessionOptions = {}): Promise<Session> {
     return this.#engine.operation(async () => {
+      const { decodeSession } = await import('./state/saved-session.ts')
       const saved = decodeSession(bytes, this.#context, (position) => stateElements(this.#engine.backend.program, position))
       // The last token of a generation may stand behind a full context: it is given out, not read.
       this.#engine.checkLength(saved.position + Math.max(0, saved.pending.length - 1))
@@ -207,6 +207,11 @@ export class Mamba {
       await session.dispose()
     }
   }
+}
+
+async function prefixCacheFor({ snapshots }: Engine, options: PrefixCacheOptions): Promise<PrefixCache<Snapshot>> {
+  const { createPrefixCache } = await import('./state/prefix-cache.ts')
+  return createPrefixCache<Snapshot>({ ...options, letGo: (snapshot) => snapshots.release(snapshot) })
 }
 
 function checkPrefixCache(options: PrefixCacheOptions | undefined): void {

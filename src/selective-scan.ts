@@ -2,7 +2,6 @@
 
 import type { SteppingBackend } from './backend/backend.ts'
 import { createPace } from './pace.ts'
-import { createWasmBackend } from './backend/wasm/wasm-backend.ts'
 import { describe, messageOf } from './errors.ts'
 import { ProgramBuilder } from './program/builder.ts'
 import { elementsOf, type Parameter, type Program, type ScanInput, type View } from './program/ops.ts'
@@ -172,7 +171,8 @@ async function createScanBackend(program: Program, maxRows: number, kind: ScanSh
     return createReferenceBackend(program, capacity, 'asked for')
   }
   const build = kind === 'auto' ? (hostHasSimd() ? 'simd' : 'scalar') : kind
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads: 1, reason: 'asked for' })
+  const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
+  return createWasmBackend(program, capacity, { module, build, nThreads: 1, reason: 'asked for' })
 }
 
 interface Place {

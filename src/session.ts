@@ -4,8 +4,8 @@ import { messageOf } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, generateTokens, type GenerationPlan, planGeneration } from './generate.ts'
 import { createLock } from './lock.ts'
 import { checkCheckpointOptions, type CheckpointOptions } from './state/checkpoint-ring.ts'
-import { encodeSession, type SavedSession, type SaveOptions } from './state/saved-session.ts'
-import { createSpeculator, type Speculator } from './speculation.ts'
+import type { SavedSession, SaveOptions } from './state/saved-session.ts'
+import type { Speculator } from './speculation.ts'
 import { TextState, type ReadOptions, type TextStateContext } from './text-state.ts'
 import type { Prompt, TextModel } from './text.ts'
 
@@ -127,7 +127,10 @@ export class Session {
    * RangeError where a value of the state is beyond the range of halves.
    */
   async save(options: SaveOptions = {}): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#locked(() => this.#state.saved((session) => encodeSession(session, this.#context, options)))
+    return this.#locked(async () => {
+      const { encodeSession } = await import('./state/saved-session.ts')
+      return this.#state.saved((session) => encodeSession(session, this.#context, options))
+    })
   }
 
   /** A session with the same text, checkpoints and all, at once; the two are independent from here on. */
@@ -188,7 +191,7 @@ export class Session {
       plan.sampler.observe(this.#state.seenIds())
       const logits = new Float32Array(vocabSize)
       const onLogits = (values: Float32Array): void => logits.set(values)
-      speculator = plan.speculation && createSpeculator(engine, this.#state.knownIds(), plan.speculation)
+      speculator = plan.speculation && (await import('./speculation.ts')).createSpeculator(engine, this.#state.knownIds(), plan.speculation)
       const nextLogits = async (options: AppendOptions): Promise<Float32Array> => {
         if (this.#state.nPending === 0 && this.#state.lastLogits !== null) return this.#state.lastLogits
         const speculated = await speculator?.nextLogits(this.#state.speculative(), options)

@@ -2,7 +2,6 @@
 
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { checkpointFile, checkpointName, type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
-import { openUrl } from './checkpoint/http-source.ts'
 import type { HubOptions } from './checkpoint/hub.ts'
 import { describe, messageOf } from './errors.ts'
 import { platform } from '#platform'
@@ -46,7 +45,7 @@ async function fromString(source: string, options: SourceOptions): Promise<FileS
   if (/^(\.{0,2}|~)[/\\]/.test(source)) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(source) }))
   const { hubFiles } = await import('./checkpoint/hub.ts')
   const { cacheFolder, ...hubOptions } = options
-  const cache = cacheFolder === null ? undefined : platform.downloadCache(cacheFolder)
+  const cache = cacheFolder === null ? undefined : await platform.downloadCache(cacheFolder)
   const [, id, own] = /^(.+\/.+)\/([^/]+)$/.exec(source) ?? []
   if (id === undefined || checkpointName(own) === undefined) return hubFiles(source, { ...hubOptions, cache })
   return checkpointFile(hubFiles(id, { ...hubOptions, cache }), own)
@@ -61,6 +60,7 @@ async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
   }
   const own = url.pathname.slice(url.pathname.lastIndexOf('/') + 1)
   if (checkpointName(own) === undefined) return urlFiles(url, options)
+  const { openUrl } = await import('./checkpoint/http-source.ts')
   const beside = urlFiles(new URL('.', url), options)
   // The file by its whole address: a signed one has a query.
   const named: FileSet = { name: beside.name, open: (fileName, signal) => (fileName === own ? openUrl(url, { ...options, signal }) : beside.open(fileName, signal)) }

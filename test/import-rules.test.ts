@@ -97,14 +97,15 @@ test('turns know of batches, their scheduler of backends, and neither of session
 })
 test('the store of states imports no storage', () => expectOnly('src/state-store', 'src/lock', 'src/mamba', 'src/session', 'src/state', ...BASE))
 test('speculation knows of sequences, not of sessions', () => {
-  expectOnly('src/speculation', 'src/engine', 'src/prompt-lookup', ...BASE)
+  expectOnly('src/speculation', 'src/engine', 'src/prompt-lookup', 'src/speculation-options', ...BASE)
+  expectOnly('src/speculation-options', ...BASE)
   expectOnly('src/prompt-lookup')
 })
 test('pace imports the platform alone', () => expectOnly('src/pace', '#platform'))
 test('assembly imports only itself', () => expectOnly('assembly'))
 
 test('platform imports what files and workers need', () => {
-  const nodeFiles = ['src/platform/node', 'src/platform/node-files', 'src/platform/node-worker', 'src/platform/bun']
+  const nodeFiles = ['src/platform/node', 'src/platform/node-files', 'src/platform/node-cache', 'src/platform/node-threads', 'src/platform/node-worker', 'src/platform/bun']
   const nodeModules = imports.filter(({ from, to }) => isIn(from, ...nodeFiles) && to.startsWith('node:')).map(({ to }) => to)
   // The package's own files, as the package has them: dist/wasm and models beside dist/src.
   const packageFiles = imports.filter(({ from, to }) => isIn(from, 'src/platform/bun', 'src/platform/workerd') && /\.(wasm|gguf)(\?module)?$/.test(to)).map(({ to }) => to)

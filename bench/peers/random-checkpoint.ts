@@ -2,7 +2,7 @@
 
 import { type TensorData, writeSafetensors } from '../../src/checkpoint/safetensors.ts'
 import type { JsonObject } from '../../src/checkpoint/json.ts'
-import { buildModel, readModelConfig } from '../../src/model/architectures.ts'
+import { buildModel, readModelConfig } from '../../test/support/architectures.ts'
 import { elementsOf, type Parameter } from '../../src/program/ops.ts'
 import { createNumbers } from '../numbers.ts'
 

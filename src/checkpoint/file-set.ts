@@ -3,8 +3,8 @@
  */
 import { describe, messageOf } from '../errors.ts'
 import { blobSource, bytesSource, type ByteSource, type FileSet } from './byte-source.ts'
-import { parseHttpUrl, publicName, type HttpOptions } from './http.ts'
-import { httpSource, openUrl } from './http-source.ts'
+import type { HttpOptions } from './http.ts'
+import { parseHttpUrl, publicName } from './http-address.ts'
 
 /** What stands for a file: its bytes, its address (http or https), or a source of one's own. */
 export type FileLike = Uint8Array | ArrayBuffer | Blob | URL | string | ByteSource
@@ -47,6 +47,7 @@ export function urlFiles(baseUrl: URL | string, options: HttpOptions = {}): File
     name: publicName(base),
     async open(fileName, signal) {
       checkFileName(fileName, publicName(base))
+      const { openUrl } = await import('./http-source.ts')
       return openUrl(new URL(encodeURIComponent(fileName), base), { ...options, signal })
     }
   }
@@ -94,6 +95,6 @@ function checkFileLike(fileName: string, file: FileLike): void {
 async function openFileLike(fileName: string, file: FileLike, options: HttpOptions): Promise<ByteSource> {
   if (file instanceof Uint8Array || file instanceof ArrayBuffer) return bytesSource(file, fileName)
   if (file instanceof Blob) return blobSource(file, fileName)
-  if (file instanceof URL || typeof file === 'string') return httpSource(file, options)
+  if (file instanceof URL || typeof file === 'string') return (await import('./http-source.ts')).httpSource(file, options)
   return file
 }

@@ -1,13 +1,12 @@
 /** A GGUF file as a checkpoint: a config in transformers' form, and tensors by the names and with the shapes of transformers' checkpoints. */
 import { CheckpointError, UnsupportedError, describe } from '../errors.ts'
-import { readFalconH1 } from './gguf-architectures/falcon-h1.ts'
-import { readGranite } from './gguf-architectures/granite.ts'
-import { readJamba } from './gguf-architectures/jamba.ts'
+import type { ByteSource } from './byte-source.ts'
 import type { ArchitectureReading, GgufFile } from './gguf-architectures/keys.ts'
-import { readMamba, readPureMamba2 } from './gguf-architectures/mamba.ts'
-import { readNemotronH } from './gguf-architectures/nemotron-h.ts'
+import { readMamba } from './gguf-architectures/mamba.ts'
 import { type HeadRows, pairOrder, type Row, type TensorNames } from './gguf-architectures/rows.ts'
-import { createMetadataReader } from './gguf-metadata.ts'
+import { createMetadataReader, type MetadataReader } from './gguf-metadata.ts'
+import { readGgufHeader } from './gguf-reader.ts'
+import type { GgufFiles } from './gguf-split.ts'
 import type { GgufHeader } from './gguf-types.ts'
 import type { JsonObject, JsonValue } from './json.ts'
 import type { TensorEntry } from './safetensors.ts'
@@ -18,27 +17,42 @@ export interface GgufModel {
   readonly tensors: readonly TensorEntry[]
 }
 
-/** By general.architecture. */
-const ARCHITECTURES: ReadonlyMap<string, (file: GgufFile) => ArchitectureReading> = new Map([
-  ['mamba', readMamba],
-  ['mamba2', readPureMamba2],
-  ['falcon-h1', readFalconH1],
-  ['granitehybrid', readGranite],
-  ['jamba', readJamba],
-  ['nemotron_h', readNemotronH]
+type ReadArchitecture = (file: GgufFile) => ArchitectureReading
+
+/** By general.architecture. Loaded on demand but for the first, which the embedded model has. */
+const ARCHITECTURES: ReadonlyMap<string, () => Promise<ReadArchitecture>> = new Map([
+  ['mamba', async () => readMamba],
+  ['mamba2', async () => (await import('./gguf-architectures/mamba2.ts')).readPureMamba2],
+  ['falcon-h1', async () => (await import('./gguf-architectures/falcon-h1.ts')).readFalconH1],
+  ['granitehybrid', async () => (await import('./gguf-architectures/granite.ts')).readGranite],
+  ['jamba', async () => (await import('./gguf-architectures/jamba.ts')).readJamba],
+  ['nemotron_h', async () => (await import('./gguf-architectures/nemotron-h.ts')).readNemotronH]
 ])
 
+/** The header of one file, or of the first of several and the tensors of all. Throws as `readGgufHeader` and `withParts`. */
+export async function readGgufModel(file: ByteSource, files: GgufFiles): Promise<GgufHeader> {
+  const header = await readGgufHeader(file, files.signal)
+  return header.metadata.has('split.count') ? (await import('./gguf-split.ts')).withParts(header, files) : header
+}
+
+/** A model's file, or the first of its files, as a checkpoint. Throws as `readGgufModel` and `ggufModel`. */
+export async function openGguf(file: ByteSource, files: GgufFiles): Promise<GgufModel & { readonly metadata: MetadataReader }> {
+  const header = await readGgufModel(file, files)
+  return { ...(await ggufModel(header)), metadata: createMetadataReader(header) }
+}
+
 /** Throws an UnsupportedError for another architecture and for what of one is not built, a CheckpointError for what is missing or damaged. */
-export function ggufModel(header: GgufHeader): GgufModel {
+export async function ggufModel(header: GgufHeader): Promise<GgufModel> {
   const reader = createMetadataReader(header)
   const architecture = reader.text('general.architecture')
-  const read = ARCHITECTURES.get(architecture)
-  if (read === undefined) {
+  const load = ARCHITECTURES.get(architecture)
+  if (load === undefined) {
     throw new UnsupportedError({ place: `${header.name}, general.architecture`, expected: `one of ${[...ARCHITECTURES.keys()].join(', ')}`, got: describe(architecture) })
   }
   const shapes = new Map(header.tensors.map(({ name, shape }) => [name, shape]))
   const vocabSize = shapes.get('token_embd.weight')?.[0]
   if (vocabSize === undefined) throw new CheckpointError({ place: `${header.name}, token_embd.weight`, expected: 'a tensor', got: 'none of that name' })
+  const read = await load()
   const { config, names } = read({ keys: createMetadataReader(header, `${architecture}.`), shapes })
   const hasConvBias = header.tensors.some(({ name }) => name.endsWith('.ssm_conv1d.bias'))
   const whole: Record<string, JsonValue> = {

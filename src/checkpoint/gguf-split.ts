@@ -18,26 +18,25 @@ export interface GgufFiles {
 const MAX_FILES = 99999
 const PART_NAME = /^(.*)-00001-of-([0-9]{5})\.gguf$/s
 
-/** The header of a model: the first file's metadata, the tensors of all. Throws as `readGgufHeader`, and a CheckpointError for files that do not belong together. */
-export async function readGgufModel(first: ByteSource, { fileName, open, signal }: GgufFiles): Promise<GgufHeader> {
-  const header = await readGgufHeader(first, signal)
+/** The header of a model from that of its first file: the first one's metadata, the tensors of all. Throws as `readGgufHeader`, and a CheckpointError for files that do not belong together. */
+export async function withParts(header: GgufHeader, { fileName, open, signal }: GgufFiles): Promise<GgufHeader> {
   const { no, count } = partOf(header)
   if (count === 1) return header
   const [, stem, total] = PART_NAME.exec(fileName) ?? []
   if (no !== 0 || Number(total) !== count) {
     const expected = `the first of ${count} files, with -00001-of-${digitsOf(count)}.gguf at the end of its name`
-    throw new CheckpointError({ place: first.name, expected, got: `number ${no + 1}, ${describe(fileName)}` })
+    throw new CheckpointError({ place: header.name, expected, got: `number ${no + 1}, ${describe(fileName)}` })
   }
   const tensors = new Map(header.tensors.map((entry) => [entry.name, entry]))
   for (let i = 1; i < count; i++) {
     const partName = `${stem}-${digitsOf(i + 1)}-of-${digitsOf(count)}.gguf`
     const source = await open(partName)
-    if (source === undefined) throw new CheckpointError({ place: first.name, expected: `a file ${partName} beside it`, got: 'none' })
+    if (source === undefined) throw new CheckpointError({ place: header.name, expected: `a file ${partName} beside it`, got: 'none' })
     addPart(tensors, await readGgufHeader(source, signal), { no: i, count })
   }
   const nTensors = createMetadataReader(header).natural('split.tensors.count', tensors.size)
   if (nTensors !== tensors.size) {
-    throw new CheckpointError({ place: `${first.name}, split.tensors.count`, expected: `${tensors.size}, as the files have`, got: `${nTensors}` })
+    throw new CheckpointError({ place: `${header.name}, split.tensors.count`, expected: `${tensors.size}, as the files have`, got: `${nTensors}` })
   }
   return { ...header, tensors: [...tensors.values()] }
 }

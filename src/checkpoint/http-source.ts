@@ -3,16 +3,8 @@
  */
 import { CheckpointError } from '../errors.ts'
 import { bytesSource, checkRange, type ByteSource } from './byte-source.ts'
-import {
-  bodyChunks,
-  checkStatus,
-  parseHttpUrl,
-  publicName,
-  readBody,
-  request,
-  withRetries,
-  type HttpOptions
-} from './http.ts'
+import { parseHttpUrl, publicName } from './http-address.ts'
+import { bodyChunks, checkStatus, readBody, request, withRetries, type HttpOptions } from './http.ts'
 
 /** The first request brings this much: all of a config, most headers. */
 const FIRST_BYTES = 65536

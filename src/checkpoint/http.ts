@@ -3,6 +3,7 @@
  * tried again; bodies of a known length read whole.
  */
 import { CheckpointError, UnsupportedError, describe, messageOf } from '../errors.ts'
+import { publicName } from './http-address.ts'
 
 export interface HttpOptions {
   readonly signal?: AbortSignal | undefined
@@ -33,18 +34,6 @@ const MAX_REDIRECTS = 10
 
 /** A failure that may be gone at the next try: never seen outside, `withRetries` turns it into the cause of a CheckpointError. */
 export class TransientError extends Error {}
-
-/** An absolute http or https address as a URL of its own. Throws a TypeError for anything else. */
-export function parseHttpUrl(address: URL | string): URL {
-  const url = URL.canParse(String(address)) ? new URL(address) : undefined
-  if (url !== undefined && (url.protocol === 'http:' || url.protocol === 'https:')) return url
-  throw new TypeError(messageOf({ place: 'address', expected: 'an absolute http or https address', got: describe(String(address)) }))
-}
-
-/** An address for messages: without user, query and fragment, which may hold secrets. */
-export function publicName(url: URL): string {
-  return url.origin + url.pathname
-}
 
 /**
  * One request, redirects followed. The answer's body is the caller's to read or to cancel.

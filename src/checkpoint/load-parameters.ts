@@ -6,7 +6,6 @@ import { createPace } from '../pace.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../program/formats.ts'
 import type { Parameter } from '../program/ops.ts'
 import type { Checkpoint } from './open-checkpoint.ts'
-import { encoderFor } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
 import { createSliceMemory, readTensor, type SliceMemory } from './tensor-reader.ts'
 
@@ -69,7 +68,7 @@ export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, opt
     const entry = entryOf(checkpoint, parameter.name)
     const format = options.formatOf(parameter)
     const asStored = keepsBytes(entry, parameter, format)
-    const convert = asStored ? storedAs(format) : createConverter(entry, parameter, { format, memory: encoded })
+    const convert = asStored ? storedAs(format) : await createConverter(entry, parameter, { format, memory: encoded })
     await readTensor(entry, {
       signal, asStored, memory,
       async onSlice(values, first, bytes) {
@@ -111,9 +110,10 @@ function storedAs(format: WeightFormat): Converter {
 }
 
 /** Slices of a tensor rounded to the format that is wanted. */
-function createConverter(entry: TensorEntry, parameter: Parameter, { format, memory }: { format: WeightFormat; memory: SliceMemory }): Converter {
+async function createConverter(entry: TensorEntry, parameter: Parameter, { format, memory }: { format: WeightFormat; memory: SliceMemory }): Promise<Converter> {
   if (parameter.transform === 'negExp') return negExp
   if (format === 'f32') return (values) => values
+  const { encoderFor } = await import('./quantize.ts')
   const encoder = encoderFor(format)
   if (encoder === undefined) throw new TypeError(`${parameter.name}: ${format} is read as it is stored, not made of ${entry.dtype}`)
   const asFormat = storedAs(format)

@@ -1,14 +1,11 @@
 /**
  * A folder of files as a checkpoint: its config and a table of tensors, wherever their bytes are.
  */
-import { CheckpointError, describe } from '../errors.ts'
+import { CheckpointError } from '../errors.ts'
 import { readText, type ByteSource, type FileSet } from './byte-source.ts'
-import { isPlainFileName } from './file-set.ts'
-import { createMetadataReader, type MetadataReader } from './gguf-metadata.ts'
-import { ggufModel } from './gguf-model.ts'
-import { readGgufModel } from './gguf-split.ts'
-import { expectObject, expectString, parseJson, type JsonObject } from './json.ts'
-import { readSafetensorsHeader, type TensorEntry } from './safetensors.ts'
+import type { MetadataReader } from './gguf-metadata.ts'
+import type { JsonObject } from './json.ts'
+import type { TensorEntry } from './safetensors.ts'
 
 export interface Checkpoint {
   /** For messages: the file set's name. */
@@ -28,7 +25,7 @@ export interface Checkpoint {
 }
 
 /** What a container reader gets: every source that `open` returns is closed with the checkpoint, or at once when reading fails. */
-interface ContainerFiles {
+export interface ContainerFiles {
   readonly name: string
   readonly signal: AbortSignal | undefined
   readonly open: (fileName: string) => Promise<ByteSource | undefined>
@@ -49,12 +46,11 @@ interface Container {
   readonly read: (file: ByteSource, files: ContainerFiles) => Promise<Contents>
 }
 
-/** Reads the header of one file. */
-type TensorReader = (file: ByteSource, signal: AbortSignal | undefined) => Promise<readonly TensorEntry[]>
+/** Reads the header of one file. Each container's reader is loaded when there is a file of it. */
+export type TensorReader = (file: ByteSource, signal: AbortSignal | undefined) => Promise<readonly TensorEntry[]>
 
-const readSafetensors: TensorReader = async (file, signal) => (await readSafetensorsHeader(file, signal)).tensors
+const readSafetensors: TensorReader = async (file, signal) => (await (await import('./safetensors.ts')).readSafetensorsHeader(file, signal)).tensors
 
-/** Loaded here alone: few checkpoints are still in this form, and its reader is large. */
 const readTorch: TensorReader = async (file, signal) => (await import('./torch.ts')).readTorchTensors(file, signal)
 
 /** The containers, in the order in which they are looked for. A new one is a line here. */
@@ -67,7 +63,6 @@ const CONTAINERS: readonly Container[] = [
 ]
 
 const MAX_CONFIG_BYTES = 10_000_000
-const MAX_INDEX_BYTES = 100_000_000
 
 /**
  * Reads the config and the header of every file of weights; no tensor's bytes.
@@ -100,7 +95,9 @@ export async function openCheckpoint(files: FileSet, { signal }: { readonly sign
 
 async function readConfig(files: ContainerFiles): Promise<JsonObject | undefined> {
   const file = await files.open('config.json')
-  return file && expectObject(parseJson(await readText(file, MAX_CONFIG_BYTES, files.signal), file.name), file.name)
+  if (file === undefined) return undefined
+  const { expectObject, parseJson } = await import('./json.ts')
+  return expectObject(parseJson(await readText(file, MAX_CONFIG_BYTES, files.signal), file.name), file.name)
 }
 
 async function readContainer(files: ContainerFiles, hasConfig: boolean): Promise<{ file: ByteSource; contents: Contents }> {
@@ -118,50 +115,12 @@ function single(readTensors: TensorReader): Container['read'] {
 }
 
 function sharded(readTensors: TensorReader): Container['read'] {
-  return async (index, files) => ({ config: null, metadata: null, tensors: await readShards(index, files, readTensors) })
+  return async (index, files) => ({ config: null, metadata: null, tensors: await (await import('./shards.ts')).readShards(index, files, readTensors) })
 }
 
 /** One file, or the first of several: the others stand beside it, under names that end in their numbers. */
 async function readGguf(file: ByteSource, files: ContainerFiles): Promise<Contents> {
   const fileName = file.name.slice(file.name.search(/[^/\\]*$/))
-  const header = await readGgufModel(file, { fileName, open: (name) => files.open(name), signal: files.signal })
-  return { ...ggufModel(header), metadata: createMetadataReader(header) }
-}
-
-/** An index names the shard of each tensor; the shards are read, and must hold just what the index says. */
-async function readShards(index: ByteSource, files: ContainerFiles, readTensors: TensorReader): Promise<readonly TensorEntry[]> {
-  const shardOf = readWeightMap(parseJson(await readText(index, MAX_INDEX_BYTES, files.signal), index.name), index.name)
-  const tensors = new Map<string, TensorEntry>()
-  for (const shardName of new Set(shardOf.values())) {
-    const shard = await files.open(shardName)
-    if (shard === undefined) throw new CheckpointError({ place: index.name, expected: `a file ${shardName} beside it`, got: 'none' })
-    for (const entry of await readTensors(shard, files.signal)) {
-      const expected = shardOf.get(entry.name)
-      if (expected !== shardName) {
-        const where = expected === undefined ? 'not in weight_map' : `in ${expected} by weight_map`
-        throw new CheckpointError({ place: `${shard.name}, ${entry.name}`, expected: where, got: `it in ${shardName}` })
-      }
-      tensors.set(entry.name, entry)
-    }
-  }
-  for (const [tensorName, shardName] of shardOf) {
-    if (!tensors.has(tensorName)) {
-      throw new CheckpointError({ place: `${index.name}, ${tensorName}`, expected: `it in ${shardName}`, got: 'none of that name there' })
-    }
-  }
-  return [...tensors.values()]
-}
-
-function readWeightMap(root: ReturnType<typeof parseJson>, indexName: string): ReadonlyMap<string, string> {
-  const place = `${indexName}, weight_map`
-  const weightMap = expectObject(expectObject(root, indexName)['weight_map'], place)
-  const shardOf = new Map<string, string>()
-  for (const [tensorName, value] of Object.entries(weightMap)) {
-    const shardName = expectString(value, `${place}, ${tensorName}`)
-    if (!isPlainFileName(shardName)) {
-      throw new CheckpointError({ place: `${place}, ${tensorName}`, expected: 'the name of a file in the same folder', got: describe(shardName) })
-    }
-    shardOf.set(tensorName, shardName)
-  }
-  return shardOf
+  const { openGguf } = await import('./gguf-model.ts')
+  return openGguf(file, { fileName, open: (name) => files.open(name), signal: files.signal })
 }

@@ -3,7 +3,7 @@
  * them: here each group's scale, and minimum, are those of the least squared error, over a few step widths near the one that spans the
  * group; llama.cpp searches alike, with an error weighted by size. In float64, with + − × ÷ alone: the same bytes in every runtime.
  */
-import { f16Bits, F16_VALUES } from '../half.ts'
+import { f16Bits, f16Values } from '../half.ts'
 
 const WIDE = 256
 const Q4_K_BYTES = 144
@@ -95,7 +95,7 @@ function storeHalf(out: Uint8Array, at: number, value: number): number {
   const bits = f16Bits(value)
   out[at] = bits
   out[at + 1] = bits >>> 8
-  return (bits & F16_INFINITY) === F16_INFINITY ? Infinity : F16_VALUES[bits]
+  return (bits & F16_INFINITY) === F16_INFINITY ? Infinity : f16Values()[bits]
 }
 
 /** Index of the first value that is not finite, or else of the largest. */

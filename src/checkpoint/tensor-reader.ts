@@ -4,7 +4,7 @@
  */
 import { CheckpointError, UnsupportedError } from '../errors.ts'
 import { BLOCK_DECODERS, type BlockDecoder } from './gguf-blocks.ts'
-import { F16_VALUES } from '../half.ts'
+import { f16Values } from '../half.ts'
 import type { TensorEntry } from './safetensors.ts'
 
 export interface ReadTensorOptions {
@@ -92,7 +92,8 @@ function decodeF32(bytes: Uint8Array) {
 function decodeF16(bytes: Uint8Array, out: Float32Array) {
   const halves = halvesOf(bytes)
   const values = out.subarray(0, halves.length)
-  for (let i = 0; i < halves.length; i++) values[i] = F16_VALUES[halves[i]]
+  const table = f16Values()
+  for (let i = 0; i < halves.length; i++) values[i] = table[halves[i]]
   return { values, nonFinite: firstWithBits(halves, 0x7c00) }
 }
 

@@ -2,7 +2,7 @@
 
 import { type Checkpoint, openCheckpoint } from '../checkpoint/open-checkpoint.ts'
 import { CheckpointError, UnsupportedError } from '../errors.ts'
-import { readModelConfig } from '../model/architectures.ts'
+import { loadArchitecture, readModelConfig } from '../model/architectures.ts'
 import { resolveSource } from '../source.ts'
 import { defineCommand } from './command.ts'
 import { formatBytes, formatCount, formatTable } from './format.ts'
@@ -37,7 +37,7 @@ export const inspectCommand = defineCommand({
     })
     const checkpoint = await openCheckpoint(files, { signal })
     try {
-      const report = reportOf(checkpoint)
+      const report = await reportOf(checkpoint)
       await terminal.print(values.json ? `${JSON.stringify(report)}\n` : textOf(report))
     } finally {
       await checkpoint.close()
@@ -71,19 +71,20 @@ interface Report {
 /** Layer 2 comes before layer 10. */
 const byName = new Intl.Collator('en', { numeric: true })
 
-function reportOf(checkpoint: Checkpoint): Report {
+async function reportOf(checkpoint: Checkpoint): Promise<Report> {
   const { name, config, totalBytes } = checkpoint
   const tensors = [...checkpoint.tensors.values()]
     .map(({ name, dtype, shape, byteLength, source }) => ({ name, dtype, shape, bytes: byteLength, file: source.name }))
     .sort((a, b) => byName.compare(a.name, b.name))
   const parameters = tensors.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0)
-  return { name, ...supportOf(checkpoint), parameters, bytes: totalBytes, config, tensors }
+  return { name, ...(await supportOf(checkpoint)), parameters, bytes: totalBytes, config, tensors }
 }
 
 /** Whether this version knows the architecture. The tensors are checked when a model is loaded, and not here. */
-function supportOf({ name, config }: Checkpoint): Pick<Report, 'modelType' | 'supported' | 'reason'> {
+async function supportOf({ name, config }: Checkpoint): Promise<Pick<Report, 'modelType' | 'supported' | 'reason'>> {
+  const place = `${name}: config.json`
   try {
-    return { modelType: readModelConfig(config, `${name}: config.json`).modelType, supported: true, reason: null }
+    return { modelType: readModelConfig(await loadArchitecture(config, place), config, place).modelType, supported: true, reason: null }
   } catch (error) {
     if (!(error instanceof UnsupportedError || error instanceof CheckpointError)) throw error
     const modelType = config['model_type']

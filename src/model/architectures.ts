@@ -3,20 +3,24 @@
 import type { JsonObject } from '../checkpoint/json.ts'
 import { describe, UnsupportedError } from '../errors.ts'
 import { columns, ProgramBuilder } from '../program/builder.ts'
-import type { Program, View } from '../program/ops.ts'
-import { addBambaLayer, type BambaConfig, readBambaConfig } from './bamba.ts'
-import { type ConfigReader, createConfigReader } from './config.ts'
-import { addFalconH1Layer, type FalconH1Config, readFalconH1Config } from './falcon-h1.ts'
-import { addGraniteLayer, type GraniteConfig, readGraniteConfig } from './granite.ts'
-import { addJambaLayer, type JambaConfig, readJambaConfig } from './jamba.ts'
-import { addMamba1Block, type Mamba1Config, readFalconMambaConfig, readMamba1Config, readOriginalMamba1Config } from './mamba1.ts'
-import { addMamba2Block, type Mamba2Config, readMamba2Config, readOriginalMamba2Config, withNormGroups } from './mamba2.ts'
-import { addNemotronHLayer, type NemotronHConfig, readNemotronHConfig } from './nemotron-h.ts'
-import { createScope, type Scope, scaleInPlace } from './scope.ts'
-import { addZamba2Layer, readZamba2Config, sharedCopies, type Zamba2Config } from './zamba2.ts'
+import type { Program } from '../program/ops.ts'
+import type { Architecture } from './architecture.ts'
+import type { BambaConfig } from './bamba.ts'
+import { type ConfigReader, createConfigReader, isOriginal } from './config-reader.ts'
+import type { FalconH1Config } from './falcon-h1.ts'
+import type { GraniteConfig } from './granite.ts'
+import type { JambaConfig } from './jamba.ts'
+import type { Mamba1Config } from './mamba1.ts'
+import type { Mamba2Config } from './mamba2.ts'
+import type { NemotronHConfig } from './nemotron-h.ts'
+import { createScope, scaleInPlace } from './scope.ts'
+import type { Zamba2Config } from './zamba2.ts'
 
 /** Told apart by `modelType`; `layers` says what each layer is. */
 export type ModelConfig = Mamba1Config | Mamba2Config | BambaConfig | FalconH1Config | GraniteConfig | JambaConfig | NemotronHConfig | Zamba2Config
+
+export type ModelType = ModelConfig['modelType']
+export type ModelArchitecture = Architecture<ModelConfig>
 
 /** A model ready to be given to a backend. */
 export interface Model {
@@ -26,42 +30,47 @@ export interface Model {
   readonly copies: ReadonlyMap<string, string>
 }
 
-type ConfigReaders = Readonly<Record<string, (reader: ConfigReader) => ModelConfig>>
-
-/** model_type → reader of its config. */
-const configReaders: ConfigReaders = {
-  mamba: readMamba1Config,
-  falcon_mamba: readFalconMambaConfig,
-  mamba2: readMamba2Config,
-  bamba: readBambaConfig,
-  falcon_h1: readFalconH1Config,
-  granitemoehybrid: readGraniteConfig,
-  jamba: readJambaConfig,
-  nemotron_h: readNemotronHConfig,
-  zamba2: readZamba2Config
+/** By model_type, each loaded on demand: a program has one model, as a rule. */
+export const ARCHITECTURES: Readonly<Record<ModelType, () => Promise<ModelArchitecture>>> = {
+  mamba: async () => (await import('./mamba1.ts')).mamba,
+  falcon_mamba: async () => (await import('./mamba1.ts')).falconMamba,
+  mamba2: async () => (await import('./mamba2.ts')).mamba2,
+  bamba: async () => (await import('./bamba.ts')).bamba,
+  falcon_h1: async () => (await import('./falcon-h1.ts')).falconH1,
+  granitemoehybrid: async () => (await import('./granite.ts')).granite,
+  jamba: async () => (await import('./jamba.ts')).jamba,
+  nemotron_h: async () => (await import('./nemotron-h.ts')).nemotronH,
+  zamba2: async () => (await import('./zamba2.ts')).zamba2
 }
 
-/** ssm_cfg.layer of the original repository's configs → reader. */
-const originalReaders: ConfigReaders = {
-  Mamba1: readOriginalMamba1Config,
-  Mamba2: readOriginalMamba2Config
+type Types = ReadonlyMap<string, ModelType>
+
+const MODEL_TYPES: Types = new Map(Object.keys(ARCHITECTURES).map((type) => [type, type as ModelType]))
+/** ssm_cfg.layer of the original repository's configs. */
+const ORIGINAL_TYPES: Types = new Map([['Mamba1', 'mamba'], ['Mamba2', 'mamba2']])
+
+/** What a config.json asks for. Throws a CheckpointError or an UnsupportedError that names the key. */
+export function modelTypeOf(config: JsonObject, place = 'config.json'): ModelType {
+  const reader = createConfigReader(config, place)
+  if (isOriginal(reader)) return chosenType(reader.nested('ssm_cfg'), ORIGINAL_TYPES, { key: 'layer', fallback: 'Mamba1' })
+  return chosenType(reader, MODEL_TYPES, { key: 'model_type' })
+}
+
+function chosenType(reader: ConfigReader, types: Types, { key, fallback = '' }: { readonly key: string; readonly fallback?: string }): ModelType {
+  const name = reader.text(key, fallback)
+  const type = types.get(name)
+  if (type !== undefined) return type
+  throw new UnsupportedError({ place: `${reader.place}: ${key}`, expected: `one of ${[...types.keys()].join(', ')}`, got: reader.has(key) ? describe(name) : 'nothing' })
+}
+
+/** Throws as `modelTypeOf`. */
+export async function loadArchitecture(config: JsonObject, place?: string): Promise<ModelArchitecture> {
+  return ARCHITECTURES[modelTypeOf(config, place)]()
 }
 
 /** Checks a config.json. Throws a CheckpointError or an UnsupportedError that names the key. */
-export function readModelConfig(config: JsonObject, place = 'config.json'): ModelConfig {
-  const reader = createConfigReader(config, place)
-  if (!reader.has('model_type') && reader.has('d_model')) return readerOf(originalReaders, reader.nested('ssm_cfg'), { key: 'layer', fallback: 'Mamba1' })(reader)
-  return readerOf(configReaders, reader, { key: 'model_type' })(reader)
-}
-
-function readerOf(readers: ConfigReaders, reader: ConfigReader, { key, fallback = '' }: { readonly key: string; readonly fallback?: string }): ConfigReaders[string] {
-  const name = reader.text(key, fallback)
-  if (Object.hasOwn(readers, name)) return readers[name]
-  throw new UnsupportedError({
-    place: `${reader.place}: ${key}`,
-    expected: `one of ${Object.keys(readers).join(', ')}`,
-    got: reader.has(key) ? describe(name) : 'nothing'
-  })
+export function readModelConfig(architecture: ModelArchitecture, config: JsonObject, place = 'config.json'): ModelConfig {
+  return architecture.readConfig(createConfigReader(config, place))
 }
 
 /** What a user may know better than the config. */
@@ -71,64 +80,18 @@ export interface ConfigOverrides {
 }
 
 /** Throws an UnsupportedError or a RangeError that names the option where the model has no place for it. */
-export function overrideConfig(config: ModelConfig, { normGroups }: ConfigOverrides): ModelConfig {
+export function overrideConfig(architecture: ModelArchitecture, config: ModelConfig, { normGroups }: ConfigOverrides): ModelConfig {
   if (normGroups === undefined) return config
-  if (config.modelType === 'mamba2') return withNormGroups(config, normGroups)
-  if ('mamba' in config && config.modelType !== 'jamba' && config.mamba.gatedNormEps !== null) return { ...config, mamba: withNormGroups(config.mamba, normGroups) }
+  const changed = architecture.withNormGroups?.(config, normGroups) ?? null
+  if (changed !== null) return changed
   throw new UnsupportedError({ place: 'normGroups', expected: 'a model with a gated norm, as mamba2', got: config.modelType })
 }
 
-/** `layers`: what all layers' names start with. */
-function addLayer(layers: Scope, config: ModelConfig, residual: View, index: number): void {
-  const scope = layers.below(`${index}`)
-  switch (config.modelType) {
-    case 'mamba':
-    case 'falcon_mamba': return addMamba1Block(scope, config, residual)
-    case 'mamba2': return addMamba2Block(scope, config, residual)
-    case 'bamba': return addBambaLayer(scope, config, residual, index)
-    case 'falcon_h1': return addFalconH1Layer(scope, config, residual)
-    case 'granitemoehybrid': return addGraniteLayer(scope, config, residual, index)
-    case 'jamba': return addJambaLayer(scope, config, residual, index)
-    case 'nemotron_h': return addNemotronHLayer(scope, config, residual, index)
-    case 'zamba2': return addZamba2Layer(layers, config, residual, index)
-  }
-}
-
-/** What is around the layers. */
-interface Frame {
-  /** The checkpoint has one of them. */
-  readonly embeddings: readonly string[]
-  readonly layers: string
-  readonly lastNorm: string
-  /** Which of a layer's hidden states transformers counts: what it reads or what it leaves. */
-  readonly marks: 'inputs' | 'outputs'
-  /** The layers find the embedding beside the residual. */
-  readonly hasEmbeddingBeside?: boolean
-}
-
-/** transformers' names of the pure state spaces, and the original repository's of the embedding. */
-const BACKBONE: Frame = {
-  embeddings: ['backbone.embeddings.weight', 'backbone.embedding.weight'], layers: 'backbone.layers', lastNorm: 'backbone.norm_f', marks: 'outputs'
-}
-const DECODER: Frame = { embeddings: ['model.embed_tokens.weight'], layers: 'model.layers', lastNorm: 'model.final_layernorm', marks: 'inputs' }
-
-const FRAMES: Readonly<Record<ModelConfig['modelType'], Frame>> = {
-  mamba: BACKBONE,
-  falcon_mamba: BACKBONE,
-  mamba2: BACKBONE,
-  bamba: DECODER,
-  falcon_h1: DECODER,
-  granitemoehybrid: { ...DECODER, lastNorm: 'model.norm' },
-  jamba: DECODER,
-  nemotron_h: { ...BACKBONE, marks: 'inputs' },
-  zamba2: { ...DECODER, hasEmbeddingBeside: true }
-}
-
 /** `hasTensor` tells the checkpoint's names. */
-export function buildModel(config: ModelConfig, hasTensor: (name: string) => boolean): Model {
+export function buildModel(architecture: ModelArchitecture, config: ModelConfig, hasTensor: (name: string) => boolean): Model {
   const builder = new ProgramBuilder()
   const { vocabSize, dModel, nLayers, normEps } = config
-  const frame = FRAMES[config.modelType]
+  const { frame } = architecture
   const embeddingName = frame.embeddings.find(hasTensor) ?? frame.embeddings[0]
   const embedding = builder.parameter(embeddingName, [vocabSize, dModel])
 
@@ -140,7 +103,7 @@ export function buildModel(config: ModelConfig, hasTensor: (name: string) => boo
   const layers = createScope(builder, frame.layers, hasTensor)
   for (let i = 0; i < nLayers; i++) {
     if (frame.marks === 'inputs') builder.mark(`hidden_states.${i}`, residual)
-    addLayer(layers, config, stream, i)
+    architecture.addLayer(layers, config, stream, i)
     if (frame.marks === 'outputs') builder.mark(`hidden_states.${i}`, residual)
   }
 
@@ -154,11 +117,7 @@ export function buildModel(config: ModelConfig, hasTensor: (name: string) => boo
   const head = config.tieEmbeddings ? embedding : builder.parameter('lm_head.weight', [vocabSize, dModel])
   builder.add({ kind: 'linear', x: last, weight: head, bias: null, out: logits, accumulate: false })
   const program = builder.build(logits, vocabSize)
-  return { config, program, copies: copiesOf(config, program, { embeddingName, layers }) }
-}
-
-function copiesOf(config: ModelConfig, { parameters }: Program, names: { readonly embeddingName: string; readonly layers: Scope }): ReadonlyMap<string, string> {
-  const copies = new Map(config.tieEmbeddings ? [['lm_head.weight', names.embeddingName]] : [])
-  if (config.modelType !== 'zamba2') return copies
-  return new Map([...copies, ...sharedCopies(names.layers, config, parameters.map(({ name }) => name))])
+  const tied: readonly [string, string][] = config.tieEmbeddings ? [['lm_head.weight', embeddingName]] : []
+  const shared = architecture.copies?.(layers, config, program.parameters.map(({ name }) => name)) ?? []
+  return { config, program, copies: new Map([...tied, ...shared]) }
 }

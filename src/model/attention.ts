@@ -8,7 +8,8 @@
 
 import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
 import type { View } from '../program/ops.ts'
-import { type ConfigReader, sameBySeveral } from './config.ts'
+import { sameBySeveral } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
 import { addAdapter, type Scope, type Target } from './scope.ts'
 
 export interface AttentionConfig {

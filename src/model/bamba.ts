@@ -1,9 +1,11 @@
 /** Bamba (IBM, 2024): layers of Mamba-2 or attention, each followed by a SwiGLU block. Its keys for Mamba-2 are Falcon-H1's and Granite 4's too. */
 
 import type { View } from '../program/ops.ts'
+import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention, readRotary } from './attention.ts'
-import { agree, type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
-import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readLimits, readNormGroups } from './mamba2.ts'
+import { agree, type CommonConfig, readCommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
+import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readLimits, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
@@ -15,7 +17,7 @@ export interface BambaConfig extends CommonConfig {
 }
 
 /** transformers' `BambaConfig`. */
-export function readBambaConfig(reader: ConfigReader): BambaConfig {
+function readBambaConfig(reader: ConfigReader): BambaConfig {
   const common = readCommonConfig(reader, {
     tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-5], layers: { kinds: ['mamba', 'attention'], fallback: () => 'mamba' }, contextLength: 262_144
   })
@@ -52,7 +54,8 @@ export function readBambaMixer(reader: ConfigReader, { dInner, dInnerKey, normEp
   }
 }
 
-export function addBambaLayer(scope: Scope, config: BambaConfig, residual: View, index: number): void {
+function addBambaLayer(layers: Scope, config: BambaConfig, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   const { normEps, mamba, attention, mlp } = config
   const x = addNormed(scope, 'input_layernorm', residual, normEps)
   addBranch(scope, residual, 1, (target) =>
@@ -62,4 +65,11 @@ export function addBambaLayer(scope: Scope, config: BambaConfig, residual: View,
   )
   const mixed = addNormed(scope, 'pre_ff_layernorm', residual, normEps)
   addBranch(scope, residual, 1, (target) => addMlp(scope.below('feed_forward'), mlp, { names: GATED_NAMES, x: mixed, target }))
+}
+
+export const bamba: Architecture<BambaConfig> = {
+  frame: DECODER,
+  readConfig: readBambaConfig,
+  addLayer: addBambaLayer,
+  withNormGroups: withMixerNormGroups
 }

@@ -5,10 +5,12 @@
 
 import { UnsupportedError } from '../errors.ts'
 import type { View } from '../program/ops.ts'
+import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention, readRotary } from './attention.ts'
 import { readBambaMixer } from './bamba.ts'
-import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
-import { addMamba2Mixer, type Mamba2MixerConfig, type Mamba2Multipliers, readNormGroups } from './mamba2.ts'
+import { type CommonConfig, readCommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
+import { addMamba2Mixer, type Mamba2MixerConfig, type Mamba2Multipliers, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope, scaled } from './scope.ts'
 
@@ -31,7 +33,7 @@ export interface FalconH1Config extends CommonConfig {
 }
 
 /** transformers' `FalconH1Config`. */
-export function readFalconH1Config(reader: ConfigReader): FalconH1Config {
+function readFalconH1Config(reader: ConfigReader): FalconH1Config {
   const common = readCommonConfig(reader, {
     tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-5], layers: { kinds: ['hybrid'], fallback: () => 'hybrid' }, contextLength: 8192
   })
@@ -74,7 +76,8 @@ function readMixer(reader: ConfigReader, { dModel, normEps }: Omit<CommonConfig,
   return { ...mixer, normGroups: readNormGroups(reader, dInner, mixer.nGroups) }
 }
 
-export function addFalconH1Layer(scope: Scope, config: FalconH1Config, residual: View): void {
+function addFalconH1Layer(layers: Scope, config: FalconH1Config, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   const { normEps, mamba, attention, mlp, multipliers, useOutBias } = config
   const x = addNormed(scope, 'input_layernorm', residual, normEps)
   addBranch(scope, residual, multipliers.mambaOut, (target) =>
@@ -87,4 +90,11 @@ export function addFalconH1Layer(scope: Scope, config: FalconH1Config, residual:
   addBranch(scope, residual, multipliers.mlpOut, (target) =>
     addMlp(scope.below('feed_forward'), mlp, { names: GATED_NAMES, x: mixed, target, gateMultiplier: multipliers.mlpGate })
   )
+}
+
+export const falconH1: Architecture<FalconH1Config> = {
+  frame: DECODER,
+  readConfig: readFalconH1Config,
+  addLayer: addFalconH1Layer,
+  withNormGroups: withMixerNormGroups
 }

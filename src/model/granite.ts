@@ -2,10 +2,12 @@
 
 import type { View } from '../program/ops.ts'
 import { UnsupportedError, describe } from '../errors.ts'
+import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention, readRotary, type RotaryConfig } from './attention.ts'
 import { readBambaMixer } from './bamba.ts'
-import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
-import { addMamba2Mixer, type Mamba2MixerConfig } from './mamba2.ts'
+import { type CommonConfig, readCommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
+import { addMamba2Mixer, type Mamba2MixerConfig, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, type MlpConfig } from './mlp.ts'
 import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
@@ -28,7 +30,7 @@ const APART = { gate: 'gate_proj', up: 'up_proj', down: 'output_linear' }
 const EXPERTS_APART = { router: 'router.layer', gate: 'gate_proj.weight', up: 'up_proj.weight', down: 'output_linear.weight' }
 
 /** transformers' `GraniteMoeHybridConfig`. */
-export function readGraniteConfig(reader: ConfigReader): GraniteConfig {
+function readGraniteConfig(reader: ConfigReader): GraniteConfig {
   const common = readCommonConfig(reader, {
     tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-6], layers: { kinds: ['mamba', 'attention'], fallback: () => 'mamba' }, contextLength: 2048
   })
@@ -63,7 +65,8 @@ function readExperts(reader: ConfigReader): ExpertsConfig | null {
   return { nExperts, topK, dHidden: reader.size('intermediate_size', { fallback: 11_008 }), softmaxOver: 'chosen' }
 }
 
-export function addGraniteLayer(scope: Scope, config: GraniteConfig, residual: View, index: number): void {
+function addGraniteLayer(layers: Scope, config: GraniteConfig, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   const { normEps, mamba, attention, mlp, experts, residualMultiplier } = config
   const x = addNormed(scope, 'input_layernorm', residual, normEps)
   addBranch(scope, residual, residualMultiplier, (target) =>
@@ -78,4 +81,11 @@ export function addGraniteLayer(scope: Scope, config: GraniteConfig, residual: V
     const names = isApart ? EXPERTS_APART : EXPERT_NAMES
     if (experts) addExperts(scope.below('block_sparse_moe'), experts, { names, x: mixed, target: { ...target, accumulate: true } })
   })
+}
+
+export const granite: Architecture<GraniteConfig> = {
+  frame: { ...DECODER, lastNorm: 'model.norm' },
+  readConfig: readGraniteConfig,
+  addLayer: addGraniteLayer,
+  withNormGroups: withMixerNormGroups
 }

@@ -2,8 +2,10 @@
 
 import { CheckpointError } from '../errors.ts'
 import type { View } from '../program/ops.ts'
+import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention } from './attention.ts'
-import { type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
+import { type CommonConfig, readCommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
 import { readPeriodic } from './layers.ts'
 import { addMamba1Mixer, type Mamba1MixerConfig, readDtRank } from './mamba1.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
@@ -34,7 +36,7 @@ const STACKED_NAMES = { router: 'router', gate: 'experts.gate_proj.weight', up: 
 const MAX_EXPERTS = 2 ** 16
 
 /** transformers' `JambaConfig`. */
-export function readJambaConfig(reader: ConfigReader): JambaConfig {
+function readJambaConfig(reader: ConfigReader): JambaConfig {
   const isAttention = readPeriodic(reader, { period: ['attn_layer_period', 8], offset: ['attn_layer_offset', 4] })
   const common = readCommonConfig(reader, {
     tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-6], contextLength: 262_144,
@@ -77,7 +79,8 @@ function readExpertLayers(reader: ConfigReader, nLayers: number): readonly numbe
   return Array.from({ length: nLayers }, (_, i) => i).filter(hasExperts)
 }
 
-export function addJambaLayer(scope: Scope, config: JambaConfig, residual: View, index: number): void {
+function addJambaLayer(layers: Scope, config: JambaConfig, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   const { normEps, mamba, attention, mlp, experts } = config
   const x = addNormed(scope, 'input_layernorm', residual, normEps)
   addBranch(scope, residual, 1, (target) =>
@@ -91,4 +94,10 @@ export function addJambaLayer(scope: Scope, config: JambaConfig, residual: View,
       ? addExperts(scope.below('feed_forward'), experts, { names: scope.has('feed_forward.experts.gate_proj.weight') ? STACKED_NAMES : EXPERT_NAMES, x: mixed, target })
       : addMlp(scope.below('feed_forward'), mlp, { names: GATED_NAMES, x: mixed, target })
   )
+}
+
+export const jamba: Architecture<JambaConfig> = {
+  frame: DECODER,
+  readConfig: readJambaConfig,
+  addLayer: addJambaLayer
 }

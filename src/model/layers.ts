@@ -2,7 +2,7 @@
 
 import type { JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
-import type { ConfigReader } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
 
 /** What mixes the tokens in a layer; 'hybrid' is attention and a state space in one, 'mlp' a feed-forward block by itself. */
 export type LayerKind = 'mamba' | 'attention' | 'hybrid' | 'mlp'

@@ -10,7 +10,9 @@
 
 import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { type CommonConfig, type ConfigReader, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type Architecture, BACKBONE } from './architecture.ts'
+import { type CommonConfig, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type ConfigReader, isOriginal } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, type Target } from './scope.ts'
 
 export interface Mamba1Config extends CommonConfig, Mamba1MixerConfig {
@@ -30,12 +32,12 @@ export interface Mamba1MixerConfig {
 }
 
 /** transformers' `MambaConfig`. */
-export function readMamba1Config(reader: ConfigReader): Mamba1Config {
+function readMamba1Config(reader: ConfigReader): Mamba1Config {
   return { ...readBlockConfig(reader), modelType: 'mamba', mixerNormEps: null }
 }
 
 /** transformers' `FalconMambaConfig`. */
-export function readFalconMambaConfig(reader: ConfigReader): Mamba1Config {
+function readFalconMambaConfig(reader: ConfigReader): Mamba1Config {
   return { ...readBlockConfig(reader), modelType: 'falcon_mamba', mixerNormEps: reader.positive('mixer_rms_eps', 1e-6) }
 }
 
@@ -54,7 +56,7 @@ function readBlockConfig(reader: ConfigReader): Omit<Mamba1Config, 'modelType' |
 }
 
 /** The original repository's config: `MambaConfig` of mamba_ssm. */
-export function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
+function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
   const common = readOriginalCommonConfig(reader)
   const ssm = reader.nested('ssm_cfg')
   return {
@@ -76,10 +78,19 @@ export function readDtRank(reader: ConfigReader, key: string, dModel: number): n
 }
 
 /** residual += mixer(norm(residual)). */
-export function addMamba1Block(scope: Scope, config: Mamba1Config, residual: View): void {
+function addMamba1Block(layers: Scope, config: Mamba1Config, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   const x = addNormed(scope, 'norm', residual, config.normEps)
   addBranch(scope, residual, 1, (target) => addMamba1Mixer(scope.below('mixer'), config, { x, target }))
 }
+
+export const mamba: Architecture<Mamba1Config> = {
+  frame: BACKBONE,
+  readConfig: (reader) => (isOriginal(reader) ? readOriginalMamba1Config(reader) : readMamba1Config(reader)),
+  addLayer: addMamba1Block
+}
+
+export const falconMamba: Architecture<Mamba1Config> = { frame: BACKBONE, readConfig: readFalconMambaConfig, addLayer: addMamba1Block }
 
 interface Mamba1Options {
   /** (rows, dModel) */

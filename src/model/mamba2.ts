@@ -11,7 +11,9 @@ import { isJsonObject, type JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe, messageOf } from '../errors.ts'
 import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
-import { agree, type CommonConfig, type ConfigReader, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type Architecture, BACKBONE } from './architecture.ts'
+import { agree, type CommonConfig, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
+import { type ConfigReader, isOriginal } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, scaled, scaleInPlace, type Target } from './scope.ts'
 
 export interface Mamba2Config extends CommonConfig, Mamba2MixerConfig {
@@ -42,7 +44,7 @@ export interface Mamba2MixerConfig {
  * transformers' `Mamba2Config`. Its model takes no notice of `rms_norm` and `norm_before_gate` (which Codestral-Mamba's config has as true):
  * the gate comes first, then the norm, over the whole width whatever the groups.
  */
-export function readMamba2Config(reader: ConfigReader): Mamba2Config {
+function readMamba2Config(reader: ConfigReader): Mamba2Config {
   const common = readCommonConfig(reader, pureDefaults({ tieEmbeddings: false }))
   reader.only('hidden_act', 'silu')
   const headDim = reader.size('head_dim', { fallback: 64 })
@@ -74,7 +76,7 @@ export function readNormGroups(reader: ConfigReader, dInner: number, fallback: n
 }
 
 /** The original repository's config with `ssm_cfg.layer` "Mamba2": `Mamba2` of mamba_ssm, whose gated norm is of each group by itself. */
-export function readOriginalMamba2Config(reader: ConfigReader): Mamba2Config {
+function readOriginalMamba2Config(reader: ConfigReader): Mamba2Config {
   const common = readOriginalCommonConfig(reader)
   const ssm = reader.nested('ssm_cfg')
   const headDim = ssm.size('headdim', { fallback: 64 })
@@ -101,9 +103,14 @@ export function readOriginalMamba2Config(reader: ConfigReader): Mamba2Config {
 }
 
 /** The gated norm of `normGroups` parts of the inner width. RangeError where they do not divide it. */
-export function withNormGroups<C extends Mamba2MixerConfig>(config: C, normGroups: number): C {
+function withNormGroups<C extends Mamba2MixerConfig>(config: C, normGroups: number): C {
   if (config.dInner % normGroups === 0) return { ...config, normGroups }
   throw new RangeError(messageOf({ place: 'normGroups', expected: `a divisor of the inner width ${config.dInner}`, got: describe(normGroups) }))
+}
+
+/** The same of a hybrid's mixer; null where it has no norm. */
+export function withMixerNormGroups<C extends { readonly mamba: Mamba2MixerConfig }>(config: C, normGroups: number): C | null {
+  return config.mamba.gatedNormEps === null ? null : { ...config, mamba: withNormGroups(config.mamba, normGroups) }
 }
 
 export function checkGroups({ place }: ConfigReader, key: string, nGroups: number, nHeads: number): void {
@@ -140,9 +147,17 @@ function numberOf(value: JsonValue): number {
 }
 
 /** residual += mixer(norm(residual)). */
-export function addMamba2Block(scope: Scope, config: Mamba2Config, residual: View): void {
+function addMamba2Block(layers: Scope, config: Mamba2Config, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   const x = addNormed(scope, 'norm', residual, config.normEps)
   addBranch(scope, residual, 1, (target) => addMamba2Mixer(scope.below('mixer'), config, { x, target }))
+}
+
+export const mamba2: Architecture<Mamba2Config> = {
+  frame: BACKBONE,
+  readConfig: (reader) => (isOriginal(reader) ? readOriginalMamba2Config(reader) : readMamba2Config(reader)),
+  addLayer: addMamba2Block,
+  withNormGroups
 }
 
 /** Falcon-H1's factors of in_proj's input and of its output's parts. */

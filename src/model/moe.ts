@@ -6,7 +6,7 @@
 import { CheckpointError, describe } from '../errors.ts'
 import { columns } from '../program/builder.ts'
 import type { Parameter, RouteOp, View } from '../program/ops.ts'
-import type { ConfigReader } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
 import type { Scope, Target } from './scope.ts'
 
 export interface ExpertsConfig {

@@ -1,9 +1,11 @@
 /** Nemotron-H (NVIDIA, 2025): each layer is one thing, Mamba-2, attention without positions or a feed-forward block with squared relu. */
 
 import type { View } from '../program/ops.ts'
+import { type Architecture, BACKBONE } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention } from './attention.ts'
-import { type CommonConfig, type ConfigReader, readCommonConfig, sameBySeveral } from './config.ts'
-import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits, readNormGroups } from './mamba2.ts'
+import { type CommonConfig, readCommonConfig, sameBySeveral } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
+import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, type MlpConfig, PLAIN_NAMES } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
@@ -15,7 +17,7 @@ export interface NemotronHConfig extends CommonConfig {
 }
 
 /** transformers' `NemotronHConfig`, also by the keys of NVIDIA's own code. Layers of experts ("moe", "E") are not built. */
-export function readNemotronHConfig(reader: ConfigReader): NemotronHConfig {
+function readNemotronHConfig(reader: ConfigReader): NemotronHConfig {
   const common = readCommonConfig(reader, {
     tieEmbeddings: false, normEps: [['layer_norm_epsilon', 'rms_norm_eps'], 1e-5], layers: { kinds: ['mamba', 'attention', 'mlp'], fallback: null }, contextLength: 4096
   })
@@ -55,7 +57,8 @@ function readMixer(reader: ConfigReader, normEps: number): Mamba2MixerConfig {
   }
 }
 
-export function addNemotronHLayer(scope: Scope, config: NemotronHConfig, residual: View, index: number): void {
+function addNemotronHLayer(layers: Scope, config: NemotronHConfig, residual: View, index: number): void {
+  const scope = layers.below(`${index}`)
   const { normEps, mamba, attention, mlp } = config
   const x = addNormed(scope, 'norm', residual, normEps)
   const mixer = scope.below('mixer')
@@ -65,4 +68,11 @@ export function addNemotronHLayer(scope: Scope, config: NemotronHConfig, residua
     else if (kind === 'attention') addAttention(mixer, attention, { x, target })
     else addMlp(mixer, mlp, { names: PLAIN_NAMES, x, target })
   })
+}
+
+export const nemotronH: Architecture<NemotronHConfig> = {
+  frame: { ...BACKBONE, marks: 'inputs' },
+  readConfig: readNemotronHConfig,
+  addLayer: addNemotronHLayer,
+  withNormGroups: withMixerNormGroups
 }

@@ -11,9 +11,11 @@
 
 import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
+import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention, readRotary } from './attention.ts'
-import { agree, type CommonConfig, type ConfigReader, readCommonConfig } from './config.ts'
-import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits, readNormGroups } from './mamba2.ts'
+import { agree, type CommonConfig, readCommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
+import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
 
@@ -35,7 +37,7 @@ const MLP_NAMES = { gateUp: 'gate_up_proj', down: 'down_proj' }
 const GATED_NORM_EPS = 1e-5
 
 /** transformers' `Zamba2Config`. Its model takes no notice of `use_shared_mlp_adapter`. */
-export function readZamba2Config(reader: ConfigReader): Zamba2Config {
+function readZamba2Config(reader: ConfigReader): Zamba2Config {
   const common = readCommonConfig(reader, {
     tieEmbeddings: true, normEps: [['rms_norm_eps'], 1e-5], layers: { kinds: ['mamba', 'hybrid'], fallback: null }, contextLength: 4096
   })
@@ -90,7 +92,7 @@ function hybridLayers({ layers }: Zamba2Config): readonly number[] {
 }
 
 /** `layers`: what all layers' names start with. `pair` holds the residual and, beside it, the embedding. */
-export function addZamba2Layer(layers: Scope, config: Zamba2Config, pair: View, index: number): void {
+function addZamba2Layer(layers: Scope, config: Zamba2Config, pair: View, index: number): void {
   const scope = layers.below(`${index}`)
   const residual = columns(pair, 0, config.dModel)
   if (config.layers[index] === 'mamba') {
@@ -103,6 +105,14 @@ export function addZamba2Layer(layers: Scope, config: Zamba2Config, pair: View, 
   const decoder = scope.below('mamba_decoder')
   const x = addNormed(decoder, 'input_layernorm', led, config.normEps)
   addBranch(scope, residual, 1, (target) => addMamba2Mixer(decoder.below('mamba'), config.mamba, { x, target }))
+}
+
+export const zamba2: Architecture<Zamba2Config> = {
+  frame: { ...DECODER, hasEmbeddingBeside: true },
+  readConfig: readZamba2Config,
+  addLayer: addZamba2Layer,
+  withNormGroups: withMixerNormGroups,
+  copies: sharedCopies
 }
 
 function addSharedBlock(layers: Scope, config: Zamba2Config, pair: View, index: number): View {
@@ -134,7 +144,7 @@ function addSharedBlock(layers: Scope, config: Zamba2Config, pair: View, index: 
  * Blocks that were saved once more with the layers that share them: by their tensors' names the same tensors of the first such layer.
  * `names`: of the program's parameters.
  */
-export function sharedCopies(layers: Scope, config: Zamba2Config, names: readonly string[]): ReadonlyMap<string, string> {
+function sharedCopies(layers: Scope, config: Zamba2Config, names: readonly string[]): ReadonlyMap<string, string> {
   const hybrids = hybridLayers(config)
   const copies = new Map<string, string>()
   hybrids.forEach((layer, place) => {

@@ -32,13 +32,13 @@ export interface Platform {
   /** Why there can be no thread beside the calling one; undefined where there can. */
   threadObstacle(): string | undefined
   /** Starts a worker that, once ready, does not keep the process alive. `onEnd` is called once, with the reason, when it ends. */
-  startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle
+  startWorker(task: WorkerTask, onEnd: (reason: string) => void): Promise<WorkerHandle>
   /** Lets timers, input and abort signals through. */
   yieldToEventLoop(): Promise<void>
   /** The folder at a path, or that of the checkpoint file at a path; undefined where there is neither. */
   localFiles(path: string): Promise<FileSet | undefined>
   /** Where downloads are kept: in the folder (in a browser, the cache) of this name, or in the user's cache folder; undefined where nothing can be kept. */
-  downloadCache(folder: string | undefined): FileCache | undefined
+  downloadCache(folder: string | undefined): Promise<FileCache | undefined>
   /** The folder of the embedded model. */
   embeddedModel(): FileSet
 }

@@ -8,7 +8,6 @@ import { checkFileName } from '../checkpoint/file-set.ts'
 import { UnsupportedError } from '../errors.ts'
 import { compiledOnce } from './compiled-once.ts'
 import type { Platform, WasmBuild, WorkerHandle, WorkerTask } from './platform.ts'
-import { cacheStorageFiles } from './web-cache.ts'
 
 /** From dist/src/platform, where this module is in the package. */
 const CORE_URLS: Readonly<Record<WasmBuild, () => URL>> = {
@@ -35,7 +34,7 @@ export const platform: Platform = {
   yieldToEventLoop,
   // There is no file system: a path is none of its files.
   localFiles: async () => undefined,
-  downloadCache: (name) => cacheStorageFiles(name),
+  downloadCache: async (name) => (await import('./web-cache.ts')).cacheStorageFiles(name),
   embeddedModel: () => ({ name: 'models/classics-8m', open: openEmbedded })
 }
 
@@ -73,7 +72,7 @@ function threadObstacle(): string | undefined {
   }
 }
 
-function startWorker(task: WorkerTask, onEnd: (reason: string) => void): WorkerHandle {
+async function startWorker(task: WorkerTask, onEnd: (reason: string) => void): Promise<WorkerHandle> {
   const worker = new Worker(new URL('./web-worker.js', import.meta.url), { type: 'module' })
   const ended = new Promise<void>((resolve) => {
     const end = (reason: string): void => {

@@ -17,13 +17,13 @@ export const platform: Platform = {
   },
   nCores: 1,
   threadObstacle: () => NO_THREADS,
-  startWorker() {
+  async startWorker() {
     throw new UnsupportedError({ place: 'threads', expected: '1', got: NO_THREADS })
   },
   yieldToEventLoop: () => new Promise((resolve) => setTimeout(resolve)),
   localFiles: async () => undefined,
   // Files are read by range as needed: a worker's memory is small, and what its caches keep is the platform's choice.
-  downloadCache: () => undefined,
+  downloadCache: async () => undefined,
   embeddedModel: () => ({
     name: 'models/classics-8m',
     async open() {

@@ -3,7 +3,8 @@
  * tokens, as its 'llama'.
  */
 import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
-import { DEFAULT_TEMPLATE, readChatTemplates } from './chat-templates.ts'
+import { DEFAULT_TEMPLATE } from './chat-template-choice.ts'
+import { readChatTemplates } from './chat-templates.ts'
 import { asFields, asIndex, asList, asString, isFields, type Fields } from './fields.ts'
 import { CONTRACTIONS, GPT2, NEOX, PRE_TOKENIZERS } from './gguf-pre-tokenizers.ts'
 import { scoresOf } from './gguf-scores.ts'

@@ -1,7 +1,7 @@
 /** How large a chunk may be, and what happens to models beyond wasm's memory: planned from configs alone, of sizes that are published. */
 import { describe, expect, test } from 'vitest'
 import { capacityOf } from '../../src/load.ts'
-import { buildModel, readModelConfig } from '../../src/model/architectures.ts'
+import { buildModel, readModelConfig } from '../support/architectures.ts'
 import { opCost, type Program } from '../../src/program/ops.ts'
 import { createBackend } from '../support/backends.ts'
 import { reasonOf } from '../support/anything.ts'

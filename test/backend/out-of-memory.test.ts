@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { createMemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { capacityOf } from '../../src/load.ts'
-import { buildModel, readModelConfig } from '../../src/model/architectures.ts'
+import { buildModel, readModelConfig } from '../support/architectures.ts'
 import { repositoryPath } from '../support/fixtures.ts'
 
 /** mamba-790m in f32: 3.2 GB. */
@@ -15,7 +15,7 @@ test.runIf(process.platform === 'linux')('is a RangeError with the bytes that it
   const script = `
     import { createBackend } from '${repositoryPath('test/support/backends.ts')}'
     import { capacityOf } from '${repositoryPath('src/load.ts')}'
-    import { buildModel, readModelConfig } from '${repositoryPath('src/model/architectures.ts')}'
+    import { buildModel, readModelConfig } from '${repositoryPath('test/support/architectures.ts')}'
     import { Mamba } from '${repositoryPath('src/index.ts')}'
     const { program } = buildModel(readModelConfig(${JSON.stringify(CONFIG)}), () => true)
     const error = await createBackend('simd', program, capacityOf(program, 1)).catch((error) => error)

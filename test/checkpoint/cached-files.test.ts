@@ -63,7 +63,7 @@ async function expectListedAndDeleted(options: { readonly cacheFolder: string },
 describe('in a folder', () => {
   test('are listed and deleted, and nothing else that is there', async () => {
     const cacheFolder = join(folder, 'cache')
-    const { folderCache } = await import('../../src/platform/node-files.ts')
+    const { folderCache } = await import('../../src/platform/node-cache.ts')
     await expectListedAndDeleted({ cacheFolder }, (id) => hubFiles(id, { host: server.host, cache: folderCache(cacheFolder), retries: 0 }))
     expect(readdirSync(cacheFolder)).toEqual([])
     for (const path of ['mine', 'a/b/c/d']) mkdirSync(join(cacheFolder, path), { recursive: true })

@@ -11,7 +11,7 @@ import type { EncodedType } from '../../src/checkpoint/quantize.ts'
 import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { exp } from '../../src/elementary.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
-import { readModelConfig } from '../../src/model/architectures.ts'
+import { readModelConfig } from '../support/architectures.ts'
 import { modelSet } from './helpers.ts'
 
 const u32 = (value: number): GgufValue => ({ type: 'uint32', value })
@@ -24,7 +24,7 @@ async function converted(model: string, type: EncodedType, change: { typeOf?: (n
   const contents = modelToGguf({ config, tensors: checkpoint.tensors, type, name: 'a model', tokenizer: null, place: model, ...change })
   const file = await ggufBytes(contents)
   const header = await readGgufHeader(bytesSource(file, 'm.gguf'))
-  return { checkpoint, config, contents, file, header, model: ggufModel(header) }
+  return { checkpoint, config, contents, file, header, model: await ggufModel(header) }
 }
 
 /** The largest error of a value in a block whose largest is `size`: of the number, and of the scale as a half. */
@@ -109,7 +109,7 @@ test('a head of its own, no bias in the convolution: zeros, as llama.cpp wants o
     new UnsupportedError({ place: 'folder: backbone.layers.0.mixer.in_proj.bias', expected: "only tensors that llama.cpp's mamba has", got: 'this one too' })
   )
   const tensors = new Map([...checkpoint.tensors].filter(([name]) => !name.endsWith('_proj.bias') || name.endsWith('dt_proj.bias')))
-  const read = ggufModel(await readGgufHeader(bytesSource(await ggufBytes(modelToGguf({ ...options, tensors })))))
+  const read = await ggufModel(await readGgufHeader(bytesSource(await ggufBytes(modelToGguf({ ...options, tensors })))))
   expect(readModelConfig(read.config)).toEqual({ ...config, useBias: false, useConvBias: true })
   const named = new Map(read.tensors.map((entry) => [entry.name, entry]))
   expect(await readWholeTensor(named.get('backbone.layers.1.mixer.conv1d.bias')!)).toEqual(new Float32Array(80))
@@ -121,7 +121,7 @@ test('a GGUF file converts again: to the same one, or to another type', async ()
   const tensors = new Map(model.tensors.map((entry) => [entry.name, entry]))
   const again = (type: EncodedType) => ggufBytes(modelToGguf({ config, tensors, type, name: 'a model', tokenizer: null, place: 'm.gguf' }))
   expect(Buffer.compare(await again('Q8_0'), file)).toBe(0)
-  const { tensors: f32 } = ggufModel(await readGgufHeader(bytesSource(await again('F32'))))
+  const { tensors: f32 } = await ggufModel(await readGgufHeader(bytesSource(await again('F32'))))
   for (const entry of f32) expect(await readWholeTensor(entry)).toEqual(await readWholeTensor(tensors.get(entry.name)!))
 })
 

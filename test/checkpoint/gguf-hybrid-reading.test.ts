@@ -6,7 +6,7 @@ import { ggufModel } from '../../src/checkpoint/gguf-model.ts'
 import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
-import { readModelConfig } from '../../src/model/architectures.ts'
+import { readModelConfig } from '../support/architectures.ts'
 import { reasonOf } from '../support/anything.ts'
 import { expectSameBits } from '../support/compare.ts'
 import { filesOf, fixtureModel } from '../support/fixtures.ts'
@@ -16,7 +16,7 @@ type Changes = Readonly<Record<string, GgufValue | undefined>>
 
 const original = (name: string) => converted(filesOf(fixtureModel(name)))
 const changed = async (name: string, changes: Changes) => withKeys(await original(name), changes)
-const configOf = async (file: Uint8Array) => readModelConfig(ggufModel(await readGgufHeader(bytesSource(file, 'm.gguf'))).config)
+const configOf = async (file: Uint8Array) => readModelConfig((await ggufModel(await readGgufHeader(bytesSource(file, 'm.gguf')))).config)
 
 describe('the same in other words', () => {
   test.each<[string, string, Changes]>([

@@ -11,7 +11,7 @@ import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
 import type { EncodedType } from '../../src/checkpoint/quantize.ts'
 import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
-import { buildModel, readModelConfig } from '../../src/model/architectures.ts'
+import { buildModel, readModelConfig } from '../support/architectures.ts'
 import { readGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer.ts'
 import { writeGgufTokenizer } from '../../src/tokenizer/gguf-tokenizer-writer.ts'
 import { modelSet } from './helpers.ts'
@@ -29,7 +29,7 @@ const setBytes = (at: number, bytes: ArrayLike<number>, inHeader: boolean): Dama
 async function outcomeOf(file: Uint8Array): Promise<'read' | 'refused'> {
   try {
     const header = await read(file)
-    const { config, tensors } = ggufModel(header)
+    const { config, tensors } = await ggufModel(header)
     const names = new Set(tensors.map(({ name }) => name))
     buildModel(readModelConfig(config), (name) => names.has(name))
     readGgufTokenizer(createMetadataReader(header))

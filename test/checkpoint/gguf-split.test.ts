@@ -1,7 +1,7 @@
 /** A GGUF model in several files: one model, or files that do not belong together. */
 import { describe, expect, test } from 'vitest'
 import { bytesSource, type ByteSource } from '../../src/checkpoint/byte-source.ts'
-import { readGgufModel } from '../../src/checkpoint/gguf-split.ts'
+import { readGgufModel } from '../../src/checkpoint/gguf-model.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
 import { ggufBytes, type GgufTensor } from '../../src/checkpoint/gguf-writer.ts'
 import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'

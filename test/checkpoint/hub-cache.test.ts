@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import type { HubProgress } from '../../src/checkpoint/hub.ts'
-import { defaultCacheFolder } from '../../src/platform/node-files.ts'
+import { defaultCacheFolder } from '../../src/platform/node-cache.ts'
 import { utf8 } from './helpers.ts'
 import { CONFIG, ID, WEIGHTS, answering, asked, bytesOf, contents, failTimes, filesOfSize, folder, hub, partNames, server } from './hub-fixture.ts'
 import { storeTag } from './hub-server.ts'
@@ -217,7 +217,7 @@ describe('downloads at the same time', () => {
     }
     const script = `
       const { hubFiles } = await import(${JSON.stringify(new URL('../../src/checkpoint/hub.ts', import.meta.url).href)})
-      const { folderCache } = await import(${JSON.stringify(new URL('../../src/platform/node-files.ts', import.meta.url).href)})
+      const { folderCache } = await import(${JSON.stringify(new URL('../../src/platform/node-cache.ts', import.meta.url).href)})
       const { createHash } = await import('node:crypto')
       const options = { host: ${JSON.stringify(server.host)}, cache: folderCache(${JSON.stringify(folder)}), retries: 9, retryDelayMs: 1 }
       const source = await hubFiles(${JSON.stringify(ID)}, options).open('model.safetensors')

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach } from 'vitest'
 import type { ByteSource } from '../../src/checkpoint/byte-source.ts'
 import { hubFiles, type HubOptions } from '../../src/checkpoint/hub.ts'
-import { folderCache } from '../../src/platform/node-files.ts'
+import { folderCache } from '../../src/platform/node-cache.ts'
 import { startHub, type TestHub } from './hub-server.ts'
 
 export const ID = 'state-spaces/tiny'

@@ -2,7 +2,7 @@
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
-import { buildModel } from '../../src/model/architectures.ts'
+import { buildModel } from '../support/architectures.ts'
 import { fixtureConfig, readConfig } from '../support/configs.ts'
 import type { Config } from '../support/tiny-checkpoint.ts'
 

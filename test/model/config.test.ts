@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { Mamba } from '../../src/mamba.ts'
-import { readModelConfig } from '../../src/model/architectures.ts'
+import { readModelConfig } from '../support/architectures.ts'
 import { reasonOf } from '../support/anything.ts'
 import { type Config, loadTiny, tinyConfig, tinyFiles } from '../support/tiny-checkpoint.ts'
 

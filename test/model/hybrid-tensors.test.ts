@@ -4,7 +4,7 @@
  */
 import { describe, expect, test } from 'vitest'
 import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
-import { buildModel } from '../../src/model/architectures.ts'
+import { buildModel } from '../support/architectures.ts'
 import { batchOf, openModel } from '../support/backends.ts'
 import { reasonOf } from '../support/anything.ts'
 import { relativeError } from '../support/compare.ts'

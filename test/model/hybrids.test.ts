@@ -1,7 +1,7 @@
 /** Configs of the hybrids: older spellings, the defaults of transformers' classes, contradictions, and what is not built. */
 import { describe, expect, test } from 'vitest'
 import { UnsupportedError } from '../../src/errors.ts'
-import { overrideConfig } from '../../src/model/architectures.ts'
+import { overrideConfig } from '../support/architectures.ts'
 import { expectRefused, fixtureConfig, readConfig, without } from '../support/configs.ts'
 import type { Config } from '../support/tiny-checkpoint.ts'
 

@@ -1,6 +1,6 @@
 /** Published hybrids by the keys of their configs that decide a size: as many parameters as their model cards say. */
 import { expect, test } from 'vitest'
-import { buildModel } from '../../src/model/architectures.ts'
+import { buildModel } from '../support/architectures.ts'
 import { elementsOf } from '../../src/program/ops.ts'
 import { readConfig } from '../support/configs.ts'
 import type { Config } from '../support/tiny-checkpoint.ts'

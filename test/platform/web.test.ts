@@ -106,7 +106,7 @@ describe('a worker', () => {
   test('is ready, and ends', async () => {
     const seen = stubWorker(new MessageEvent('message', { data: 'ready' }), new MessageEvent('message', { data: 'ended' }))
     const onEnd = vi.fn()
-    const worker = (await freshPlatform()).startWorker(task, onEnd)
+    const worker = await (await freshPlatform()).startWorker(task, onEnd)
     await worker.ready
     await worker.ended()
     expect(onEnd.mock.calls).toEqual([['one that ended']])
@@ -116,7 +116,7 @@ describe('a worker', () => {
   test('whose script is not where the bundle expects it rejects', async () => {
     const seen = stubWorker(new Event('error', { cancelable: true }))
     const onEnd = vi.fn()
-    const worker = (await freshPlatform()).startWorker(task, onEnd)
+    const worker = await (await freshPlatform()).startWorker(task, onEnd)
     await expect(worker.ready).rejects.toThrow(/before it was ready/)
     await worker.ended()
     expect(onEnd.mock.calls).toEqual([['one that failed: its script could not be loaded']])

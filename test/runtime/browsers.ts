@@ -32,7 +32,7 @@ export async function runBrowser(folder: string, { browser, bundler, isIsolated,
     const ended = new Promise<never>((_, reject) => {
       child.once('error', reject)
       child.once('exit', (code) => reject(new Error(`${browser} ended with code ${code} before the page reported`)))
-      setTimeout(() => reject(new Error(`${browser}: no report after 60 s`)), 60_000).unref()
+      setTimeout(() => reject(new Error(`${browser}: no report after 120 s`)), 120_000).unref()
     })
     const report = JSON.parse(await Promise.race([site.report, ended])) as Report & { readonly error?: string }
     if (report.error !== undefined) throw new Error(report.error)

@@ -14,6 +14,7 @@ export interface BundleOptions {
   readonly outdir: string
   readonly entryNames?: string
   readonly splitting?: boolean
+  readonly plugins?: readonly object[]
 }
 
 /** Bundles files of a project into modules. */
@@ -21,4 +22,16 @@ export async function bundle(folder: string, options: BundleOptions): Promise<Ou
   const { build } = await tool<Esbuild>('esbuild')
   const { metafile } = await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', metafile: true, ...options })
   return metafile.outputs
+}
+
+interface Resolution {
+  onResolve(filter: { readonly filter: RegExp }, task: (args: { readonly path: string; readonly kind: string }) => object | undefined): void
+}
+
+/** Leaves what is loaded on demand out of a bundle, but for the modules that `isTaken` names. */
+export function withoutOnDemand(isTaken: (path: string) => boolean): object {
+  return {
+    name: 'without what is loaded on demand',
+    setup: (build: Resolution) => build.onResolve({ filter: /.*/ }, ({ path, kind }) => (kind === 'dynamic-import' && !isTaken(path) ? { path, external: true } : undefined))
+  }
 }

@@ -11,9 +11,11 @@ import { promisify } from 'node:util'
 import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
 import { program } from './installs.ts'
+import { runFromWeb } from './jsr.ts'
 import { runCompiled, runProcess } from './processes.ts'
 import { makeProject } from './project.ts'
 import { measureSizes } from './sizes.ts'
+import { measureStartup } from './startup.ts'
 import type { Report } from './suite.ts'
 import { runWebExample } from './web-example.ts'
 
@@ -25,6 +27,8 @@ const PAGES: readonly BrowserRun[] = [
   { browser: 'chromium', bundler: 'esbuild', isIsolated: false, isWorker: false },
   { browser: 'chromium', bundler: 'vite', isIsolated: true, isWorker: true },
   { browser: 'chromium', bundler: 'vite', isIsolated: false, isWorker: true },
+  { browser: 'chromium', bundler: 'rolldown', isIsolated: true, isWorker: true },
+  { browser: 'chromium', bundler: 'webpack', isIsolated: true, isWorker: true },
   { browser: 'firefox-esr', bundler: 'vite', isIsolated: true, isWorker: true },
   { browser: 'firefox-esr', bundler: 'esbuild', isIsolated: false, isWorker: false }
 ]
@@ -40,6 +44,7 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   'node-24': async () => runProcess(folder, process.execPath),
   'node-26': async () => runProcess(folder, await program('node26', 'node')),
   deno: async () => runProcess(folder, await program('deno', 'deno'), ['run', '--allow-read', '--allow-env', '--allow-sys', '--allow-net']),
+  'deno, as from JSR': () => runFromWeb(folder),
   bun: async () => runProcess(folder, await program('bun', 'bun'), ['run']),
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
@@ -80,6 +85,10 @@ try {
   for (const line of lines) console.log(`        ${line}`)
   if (excess.length === 0) count('ok', 'sizes')
   for (const line of excess) count('failed', line)
+  const startup = await measureStartup(folder)
+  console.log(`        ${startup.line}`)
+  if (startup.excess.length === 0) count('ok', 'startup')
+  for (const line of startup.excess) count('failed', line)
   const wanted = process.argv.slice(2)
   for (const [runtime, runSuite] of Object.entries(RUNTIMES)) {
     if (wanted.length > 0 && !wanted.some((prefix) => runtime.startsWith(prefix))) continue

@@ -1,13 +1,13 @@
 /**
- * Web pages that run the suite, on their main thread or in a worker, and post the report back: the same scripts bundled by esbuild and by vite.
+ * Web pages that run the suite, on their main thread or in a worker, and post the report back: the same scripts by each of the bundlers.
  */
 
 import { cp, mkdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { bundle } from './bundle.ts'
 import { tool } from './installs.ts'
 
-export type Bundler = 'esbuild' | 'vite'
+export type Bundler = keyof typeof BUILDERS
 
 const RUN = `
 import { readInputs, runSuite } from './suite.js'
@@ -79,6 +79,14 @@ export interface Vite {
   build(options: object): Promise<unknown>
 }
 
+interface Rolldown {
+  rolldown(options: object): Promise<{ write(options: object): Promise<unknown> }>
+}
+
+interface Webpack {
+  readonly default: (options: object, done: (error: Error | null, stats: { hasErrors(): boolean; toString(preset: string): string } | undefined) => void) => void
+}
+
 const sites = new Map<string, Promise<string>>()
 
 /** Folder of a site of the project in `folder`, with index.html; built once. */
@@ -91,7 +99,8 @@ export function makeSite(folder: string, bundler: Bundler): Promise<string> {
 
 async function buildSite(folder: string, site: string, bundler: Bundler): Promise<string> {
   for (const [name, text] of Object.entries({ run: RUN, page: PAGE, 'app-worker': APP_WORKER })) await writeFile(join(folder, `${name}.js`), text)
-  await (bundler === 'vite' ? buildWithVite(folder, site) : buildWithEsbuild(folder, site))
+  await mkdir(site)
+  await BUILDERS[bundler](folder, site)
   await cp(join(folder, 'inputs'), join(site, 'inputs'), { recursive: true })
   await cp(join(folder, 'inputs', 'fixture'), join(site, 'hub', 'tiny', 'resolve', 'main'), { recursive: true })
   return site
@@ -99,14 +108,25 @@ async function buildSite(folder: string, site: string, bundler: Bundler): Promis
 
 const html = (script: string): string => `<!doctype html><title>suite</title><script type="module" src="${script}"></script>`
 
-/**
- * esbuild leaves addresses as they are: the bundle stands to the package's files as the package's own code does, and the core's worker and the
- * engine's are entries of their own.
- */
+/** Programs with an address of their own: the page, its worker, the worker of the core's threads, and that of an engine. */
+const ENTRIES = ['page.js', 'app-worker.js', ...['platform/web-worker.js', 'worker/web-engine.js'].map((path) => `node_modules/mamba-wasm/dist/src/${path}`)]
+
 async function buildWithEsbuild(folder: string, site: string): Promise<void> {
-  const entryPoints = ['page.js', 'app-worker.js', 'node_modules/mamba-wasm/dist/src/platform/web-worker.js', 'node_modules/mamba-wasm/dist/src/worker/web-engine.js']
-  await mkdir(site)
-  await bundle(folder, { entryPoints, entryNames: '[name]', outdir: join(site, 'dist', 'src', 'platform'), splitting: true })
+  await bundle(folder, { entryPoints: ENTRIES, entryNames: '[name]', outdir: join(site, 'dist', 'src', 'platform'), splitting: true })
+  await layOut(folder, site)
+}
+
+/** By itself; vite, which is built on it, has its own way with addresses. */
+async function buildWithRolldown(folder: string, site: string): Promise<void> {
+  const { rolldown } = await tool<Rolldown>('rolldown')
+  const input = Object.fromEntries(ENTRIES.map((path) => [basename(path, '.js'), join(folder, path)]))
+  const build = await rolldown({ input, cwd: folder, platform: 'browser', logLevel: 'silent' })
+  await build.write({ dir: join(site, 'dist', 'src', 'platform'), entryFileNames: '[name].js', minify: true })
+  await layOut(folder, site)
+}
+
+/** esbuild and rolldown leave addresses as they are: the bundle stands to the package's files as the package's own code does. */
+async function layOut(folder: string, site: string): Promise<void> {
   for (const part of ['dist/wasm', 'models']) await cp(join(folder, 'node_modules', 'mamba-wasm', part), join(site, part), { recursive: true })
   await writeFile(join(site, 'index.html'), html('dist/src/platform/page.js'))
 }
@@ -117,3 +137,19 @@ async function buildWithVite(folder: string, site: string): Promise<void> {
   await writeFile(join(folder, 'index.html'), html('/page.js'))
   await build({ root: folder, configFile: false, logLevel: 'error', worker: { format: 'es' }, build: { outDir: site, emptyOutDir: false, chunkSizeWarningLimit: 10_000 } })
 }
+
+/** webpack takes along what the addresses name, too, workers among it. */
+async function buildWithWebpack(folder: string, site: string): Promise<void> {
+  const { default: webpack } = await tool<Webpack>('webpack')
+  const options = { mode: 'production', target: 'web', context: folder, entry: './page.js', output: { path: site, filename: 'page.js' }, performance: false }
+  await new Promise<void>((resolve, reject) => {
+    webpack(options, (error, stats) => {
+      if (error !== null) reject(error)
+      else if (stats?.hasErrors() !== false) reject(new Error(stats?.toString('errors-only')))
+      else resolve()
+    })
+  })
+  await writeFile(join(site, 'index.html'), html('page.js'))
+}
+
+const BUILDERS = { esbuild: buildWithEsbuild, rolldown: buildWithRolldown, vite: buildWithVite, webpack: buildWithWebpack } as const

@@ -21,9 +21,9 @@ console.log(JSON.stringify({ ...report, timesMs: { import: importMs, ...timesMs 
 `
 
 /** Runs the suite of the project in `folder`. A process that does not end by itself fails, too: something of the library kept it alive. */
-export async function runProcess(folder: string, command: string, args: readonly string[] = []): Promise<Report> {
+export async function runProcess(folder: string, command: string, args: readonly string[] = [], lacks: Lacks = {}): Promise<Report> {
   await writeFile(join(folder, 'main.js'), MAIN)
-  return runProgram(folder, command, [...args, 'main.js', '{}'])
+  return runProgram(folder, command, [...args, 'main.js', JSON.stringify(lacks)])
 }
 
 /** The suite as one program by `bun build --compile`, which runs without the package. */

@@ -31,10 +31,9 @@ export async function startThreads(module: WebAssembly.Module, memory: WebAssemb
     Atomics.store(control, abi.CONTROL_FAILED, 1)
     wakeAll()
   }
-  const workers = Array.from({ length: nThreads - 1 }, (_, i) => {
-    const thread = i + 1
-    return platform.startWorker({ module, memory, control: control.byteOffset, thread, failed: control.byteOffset + 4 * abi.CONTROL_FAILED }, (reason) => onEnd(thread, reason))
-  })
+  const failed = control.byteOffset + 4 * abi.CONTROL_FAILED
+  const tasks = Array.from({ length: nThreads - 1 }, (_, i) => ({ module, memory, control: control.byteOffset, thread: i + 1, failed }))
+  const workers = await Promise.all(tasks.map((task) => platform.startWorker(task, (reason) => onEnd(task.thread, reason))))
   const check = (): void => {
     if (failure) throw failure
   }

@@ -13,7 +13,7 @@ import { encodeProgram } from './encode.ts'
 import { readKeyValue, writeKeyValue } from './key-value.ts'
 import { createMemoryMap, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
-import { startThreads, type ThreadTeam } from './thread-team.ts'
+import type { ThreadTeam } from './thread-team.ts'
 
 /** assembly/index.ts */
 export interface CoreExports extends Record<string, unknown> {
@@ -72,7 +72,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     // Of the layers alone: later turns of the head find them done.
     if (firstLogitRow === 0) writeAngles(map, memory.buffer, batch)
   }
-  const team = core.nThreads > 1 ? await startThreads(core.module, memory, control) : undefined
+  const team = core.nThreads > 1 ? await (await import('./thread-team.ts')).startThreads(core.module, memory, control) : undefined
   const run = (firstOp: number, endOp: number): void => {
     team?.check()
     if (exports.run(map.control, firstOp, endOp) !== 0) team?.fail()

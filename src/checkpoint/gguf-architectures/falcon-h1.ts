@@ -1,10 +1,8 @@
 /** llama.cpp's `falcon-h1`: its converter multiplies the weights by the model's factors, and no more is known of them. */
 import { uint32Value } from '../gguf-metadata.ts'
+import { BAMBA_NAMES, readAttentionKeys, readMamba2, readRope, writeAttentionKeys, writeMamba2, writeRope } from './block-keys.ts'
 import type { FalconH1Facts } from './facts.ts'
-import {
-  type ArchitectureReading, type ArchitectureWriting, BAMBA_NAMES, frameKeys, type GgufFile, readAttentionKeys, readKeys, readMamba2, readRope, type RowFactor, writeAttentionKeys, writeKeys,
-  writeMamba2, writeRope
-} from './keys.ts'
+import { type ArchitectureReading, type ArchitectureWriting, frameKeys, type GgufFile, readKeys, type RowFactor, writeKeys } from './keys.ts'
 import { attentionRows, frameRows, mamba2Rows, mlpRows, row, type TensorNames } from './rows.ts'
 
 const FRAME_KEYS = frameKeys('rms_norm_eps')

@@ -1,11 +1,9 @@
 /** llama.cpp's `granitehybrid`: Granite 4's hybrids, and Bamba, which is one of them without its factors. */
 import { UnsupportedError } from '../../errors.ts'
 import { boolValue, float32Value, uint32Value } from '../gguf-metadata.ts'
+import { BAMBA_NAMES, checkExpansion, innerPart, readAttentionKeys, readMamba2, readRope, writeAttentionKeys, writeMamba2, writeRope } from './block-keys.ts'
 import type { BambaFacts, GraniteFacts } from './facts.ts'
-import {
-  type ArchitectureReading, type ArchitectureWriting, BAMBA_NAMES, checkExpansion, type Entries, frameKeys, type GgufFile, innerPart, readAttentionKeys, readKeys, readMamba2, readRope,
-  writeAttentionKeys, writeKeys, writeMamba2, writeRope
-} from './keys.ts'
+import { type ArchitectureReading, type ArchitectureWriting, type Entries, frameKeys, type GgufFile, readKeys, writeKeys } from './keys.ts'
 import { attentionRows, frameRows, mamba2Rows, type Origins, row, type Row, type TensorNames } from './rows.ts'
 
 const FRAME_KEYS = frameKeys('rms_norm_eps')

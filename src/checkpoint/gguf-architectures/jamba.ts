@@ -1,8 +1,9 @@
 /** llama.cpp's `jamba`. */
 import { UnsupportedError } from '../../errors.ts'
 import { uint32Value } from '../gguf-metadata.ts'
+import { checkExpansion, innerPart, readAttentionKeys, writeAttentionKeys } from './block-keys.ts'
 import type { JambaFacts } from './facts.ts'
-import { type ArchitectureReading, type ArchitectureWriting, checkExpansion, frameKeys, type GgufFile, innerPart, readAttentionKeys, readKeys, writeAttentionKeys, writeKeys } from './keys.ts'
+import { type ArchitectureReading, type ArchitectureWriting, frameKeys, type GgufFile, readKeys, writeKeys } from './keys.ts'
 import { mamba1Keys } from './mamba.ts'
 import { attentionRows, frameRows, mamba1Rows, mlpRows, row, type TensorNames } from './rows.ts'
 

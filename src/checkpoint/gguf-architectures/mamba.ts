@@ -1,9 +1,10 @@
-/** llama.cpp's `mamba` (Falcon-Mamba among it) and `mamba2`. */
+/** llama.cpp's `mamba`, Falcon-Mamba among it. */
 import { UnsupportedError } from '../../errors.ts'
 import { boolValue, uint32Value } from '../gguf-metadata.ts'
-import type { Mamba1Facts, PureMamba1Facts, PureMamba2Facts } from './facts.ts'
-import { type ArchitectureReading, type ArchitectureWriting, checkExpansion, frameKeys, type GgufFile, innerPart, NO_ATTENTION, NO_LIMIT, readKeys, readMamba2, writeKeys, writeMamba2 } from './keys.ts'
-import { frameRows, mamba1Rows, mamba2Rows, row, type Row, type TensorNames } from './rows.ts'
+import { checkExpansion, NO_ATTENTION, NO_LIMIT } from './block-keys.ts'
+import type { Mamba1Facts, PureMamba1Facts } from './facts.ts'
+import { type ArchitectureReading, type ArchitectureWriting, frameKeys, type GgufFile, PURE_CONFIG, readKeys, writeKeys } from './keys.ts'
+import { mamba1Rows, pureRows } from './rows.ts'
 
 const FRAME_KEYS = frameKeys('layer_norm_epsilon')
 
@@ -22,26 +23,16 @@ export const mamba1Keys = (names: Mamba1Names) => [
 
 const MAMBA1_KEYS = mamba1Keys({ dState: 'state_size', dConv: 'conv_kernel', dtRank: 'time_step_rank' })
 
-/** The original repository calls the embedding otherwise. */
-const namesOf = (mixer: readonly Row[]): TensorNames => ({
-  frame: frameRows({ embedding: ['backbone.embeddings.weight', 'backbone.embedding.weight'], lastNorm: ['backbone.norm_f.weight'] }),
-  layers: 'backbone.layers',
-  layer: [row('attn_norm.weight', 'norm.weight'), ...mixer]
-})
-
-/** Of both: what the reader of configs would otherwise take from its class. */
-const PURE = { hidden_act: 'silu', use_bias: false }
-
 export function readMamba({ keys }: GgufFile): ArchitectureReading {
   return {
     config: {
-      ...PURE,
+      ...PURE_CONFIG,
       model_type: keys.flag('ssm.dt_b_c_rms', false) ? 'falcon_mamba' : 'mamba',
       ...readKeys(keys, FRAME_KEYS),
       ...readKeys(keys, MAMBA1_KEYS),
       intermediate_size: keys.natural('ssm.inner_size')
     },
-    names: namesOf(mamba1Rows('mixer'))
+    names: pureRows(mamba1Rows('mixer'))
   }
 }
 
@@ -64,29 +55,6 @@ export function writeMamba(facts: PureMamba1Facts, place: string): ArchitectureW
       ...writeKeys(MAMBA1_KEYS, facts),
       ['ssm.dt_b_c_rms', boolValue(mixerNormEps !== null)]
     ],
-    names: namesOf(mamba1Rows('mixer'))
-  }
-}
-
-export function readPureMamba2({ keys }: GgufFile): ArchitectureReading {
-  const { quotient: expand } = innerPart(keys, 'embedding_length')
-  return {
-    config: {
-      ...PURE,
-      model_type: 'mamba2',
-      ...readKeys(keys, FRAME_KEYS),
-      ...readMamba2(keys, { dState: 'state_size', dConv: 'conv_kernel', nHeads: 'num_heads', nGroups: 'n_groups', headDim: 'head_dim' }),
-      intermediate_size: keys.natural('ssm.inner_size'),
-      expand
-    },
-    names: namesOf(mamba2Rows('mixer', keys.natural('ssm.group_count')))
-  }
-}
-
-export function writePureMamba2(facts: PureMamba2Facts, place: string): ArchitectureWriting {
-  return {
-    architecture: 'mamba2',
-    metadata: [['context_length', uint32Value(NO_LIMIT)], ...writeKeys(FRAME_KEYS, facts), ...NO_ATTENTION, ...writeMamba2(facts, { place, normEps: facts.normEps })],
-    names: namesOf(mamba2Rows('mixer', facts.nGroups))
+    names: pureRows(mamba1Rows('mixer'))
   }
 }

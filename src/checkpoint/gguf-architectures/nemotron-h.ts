@@ -1,10 +1,9 @@
 /** llama.cpp's `nemotron_h`: what a layer is shows in its widths. */
 import { UnsupportedError } from '../../errors.ts'
 import { float32Value, uint32ArrayValue, uint32Value } from '../gguf-metadata.ts'
+import { readAttentionKeys, readMamba2, writeAttentionKeys, writeMamba2, writeRope } from './block-keys.ts'
 import type { NemotronHFacts } from './facts.ts'
-import {
-  type ArchitectureReading, type ArchitectureWriting, type Entries, frameKeys, type GgufFile, readAttentionKeys, readKeys, readMamba2, writeAttentionKeys, writeKeys, writeMamba2, writeRope
-} from './keys.ts'
+import { type ArchitectureReading, type ArchitectureWriting, type Entries, frameKeys, type GgufFile, readKeys, writeKeys } from './keys.ts'
 import { attentionRows, frameRows, mamba2Rows, mlpRows, row, type TensorNames } from './rows.ts'
 
 const FRAME_KEYS = frameKeys('layer_norm_epsilon')

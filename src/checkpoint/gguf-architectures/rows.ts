@@ -63,6 +63,15 @@ export function frameRows({ embedding, lastNorm }: { readonly embedding: Origins
   return [row('token_embd.weight', ...embedding), row('output_norm.weight', ...lastNorm), row('output.weight', 'lm_head.weight')]
 }
 
+/** Of the pure state spaces. The original repository calls the embedding otherwise. */
+export function pureRows(mixer: readonly Row[]): TensorNames {
+  return {
+    frame: frameRows({ embedding: ['backbone.embeddings.weight', 'backbone.embedding.weight'], lastNorm: ['backbone.norm_f.weight'] }),
+    layers: 'backbone.layers',
+    layer: [row('attn_norm.weight', 'norm.weight'), ...mixer]
+  }
+}
+
 /** Both mixers' tensors. A bias of the convolution is always there. */
 function mixerRows(mixer: string): readonly Row[] {
   return [
