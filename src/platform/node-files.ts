@@ -92,10 +92,8 @@ export function folderCache(folder: string = defaultCacheFolder()): FileCache {
     async writeRecord(key, text) {
       const path = pathOf(key)
       const ownPath = `${path}.${process.pid}.${randomUUID()}.tmp`
-      await withRoom(async () => {
-        await mkdir(dirname(path), { recursive: true })
-        await writeFile(ownPath, text)
-      })
+      await mkdir(dirname(path), { recursive: true })
+      await orRemoved(ownPath, () => writeFile(ownPath, text))
       await rename(ownPath, path)
     },
     openFile: (key) => openIfThere(pathOf(key)),
@@ -136,6 +134,16 @@ async function withRoom<T>(task: () => Promise<T>): Promise<T> {
   }
 }
 
+/** `withRoom`, and what does not fit is not left lying about. */
+async function orRemoved(path: string, task: () => Promise<void>): Promise<void> {
+  try {
+    await withRoom(task)
+  } catch (error) {
+    await rm(path, { force: true })
+    throw error
+  }
+}
+
 async function openPart(path: string, resume: boolean): Promise<PartialFile> {
   await mkdir(dirname(path), { recursive: true })
   const ownPath = partPath(path, process.pid)
@@ -151,8 +159,7 @@ async function openPart(path: string, resume: boolean): Promise<PartialFile> {
       })
     },
     async finish() {
-      await withRoom(() => handle.sync())
-      await handle.close()
+      await orRemoved(ownPath, () => handle.sync().finally(() => handle.close()))
       await renameIfThere(ownPath, path)
     },
     async abandon({ keep }) {
