@@ -159,7 +159,11 @@ async function openPart(path: string, resume: boolean): Promise<PartialFile> {
       })
     },
     async finish() {
-      await orRemoved(ownPath, () => handle.sync().finally(() => handle.close()))
+      try {
+        await orRemoved(ownPath, () => handle.sync())
+      } finally {
+        await handle.close()
+      }
       await renameIfThere(ownPath, path)
     },
     async abandon({ keep }) {
