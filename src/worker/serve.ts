@@ -47,7 +47,8 @@ export function serveEngine(port: MessagePort): void {
     if (call.signal === 'aborted') current.controller.abort()
     try {
       const result = invoke(entries.get(handle), call, {
-        ...(call.signal !== 'none' && { signal: current.controller.signal }),
+        // What the receiver of the progress throws ends the call, too.
+        ...((call.signal !== 'none' || call.hasProgress) && { signal: current.controller.signal }),
         ...(call.hasProgress && { onProgress: (value: unknown) => send({ kind: 'progress', id, value }) })
       })
       if (call.answers === 'pieces') current.pieces = result as AsyncGenerator<unknown, void, undefined>

@@ -123,8 +123,15 @@ describe('aborts give the very reason', () => {
       throw REASON
     }
     const ids = Array.from({ length: 3000 }, () => 97)
+    const { tokens } = await mamba.stats
     expect(await reasonOf(() => mamba.score(ids, { onProgress }))).toBe(REASON)
-    expect(await reasonOf(() => collectAll(mamba.generate(ids, { onProgress })))).toBe(REASON)
+    let nPieces = 0
+    expect(await reasonOf(async () => {
+      for await (const _ of mamba.generate(ids, { onProgress })) nPieces++
+    })).toBe(REASON)
+    expect(nPieces).toBe(0)
+    // The engine has stopped, too.
+    expect((await mamba.stats).tokens - tokens).toBeLessThan(2 * 1500)
     expect((await mamba.stats).calls).toBe(0)
   })
 
