@@ -1,4 +1,4 @@
-/** What the tests use of playwright-core, which is one of the tools and no dependency. */
+/** What the tests use of playwright-core, which is no dependency. */
 
 import { tool } from './installs.ts'
 
@@ -50,6 +50,6 @@ export interface Browser {
 
 /** Debian's Chromium, headless. */
 export async function launchChromium(): Promise<Browser> {
-  const { default: playwright } = await tool<{ readonly default: { readonly chromium: { launch(options: object): Promise<Browser> } } }>('playwright-core')
+  const { default: playwright } = await tool<{ readonly default: { readonly chromium: { launch(options: object): Promise<Browser> } } }>('playwright-core', 'playwright')
   return playwright.chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu'] })
 }
