@@ -5,6 +5,8 @@ export { Session, type AppendOptions, type ForwardOptions, type SessionOptions }
 export { Chat, type ChatOptions } from './chat.ts'
 export type { ChatReading } from './conversation.ts'
 export type { ChatMessage } from './chat-template.ts'
+export { deleteCachedFiles, listCachedFiles, type CachedFile, type CachedFilesOptions } from './cached-files.ts'
+export type { HubFileName } from './checkpoint/cache-keys.ts'
 export { digest, type DigestOptions } from './digest.ts'
 export { StateStore, type StateStorage, type StateStoreOptions, type StoredSession, type StoreOptions } from './state-store.ts'
 export type { CheckpointOptions } from './state/checkpoint-ring.ts'

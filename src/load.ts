@@ -22,6 +22,8 @@ export interface LoadProgress {
   readonly file: string | null
   readonly loadedBytes: number
   readonly totalBytes: number
+  /** Why the file could not be kept in the cache of downloads: it is read from its server as needed. */
+  readonly notKept?: string
 }
 
 /** What weights can be rounded to while loading; 'auto' leaves them as the file has them. */

@@ -36,11 +36,14 @@ export class Mamba {
   readonly #context: SessionContext
   readonly #text: TextModel
   readonly #engine: Engine
+  /** Files that the cache of downloads had no room for, and what it said: they were read from their server, and will be the next time. */
+  readonly notKept: ReadonlyMap<string, string>
   /** null without a tokenizer. */
   readonly #chatTemplates: ChatTemplates | null
 
-  private constructor(config: ModelConfig, context: SessionContext, chatTemplates: ChatTemplates | null) {
+  private constructor(config: ModelConfig, context: SessionContext, { chatTemplates, notKept }: { readonly chatTemplates: ChatTemplates | null; readonly notKept: ReadonlyMap<string, string> }) {
     this.config = config
+    this.notKept = notKept
     this.#engine = context.engine
     this.#text = context.text
     this.#chatTemplates = chatTemplates
@@ -56,10 +59,13 @@ export class Mamba {
     checkEngineOptions(options)
     checkPrefixCache(options.prefixCache)
     options.signal?.throwIfAborted()
-    const { onProgress } = options
+    const notKept = new Map<string, string>()
     const files = await resolveSource(source, {
       ...options,
-      onProgress: onProgress && ((progress) => onProgress({ phase: 'download', ...progress }))
+      onProgress(progress) {
+        if (progress.notKept !== undefined) notKept.set(progress.file, progress.notKept)
+        options.onProgress?.({ phase: 'download', ...progress })
+      }
     })
     const { config, backend, metadata, fingerprint } = await loadFrom(files, options)
     try {
@@ -71,7 +77,7 @@ export class Mamba {
       const { vocabSize } = config
       const eosTokenIds = [...new Set([...config.eosTokenIds, ...generationEos])]
       const text = createTextModel(loaded?.tokenizer ?? null, vocabSize, files.name)
-      return new Mamba({ ...config, eosTokenIds }, { engine, text, vocabSize, eosTokenIds, fingerprint, prefixCache }, loaded?.chatTemplates ?? null)
+      return new Mamba({ ...config, eosTokenIds }, { engine, text, vocabSize, eosTokenIds, fingerprint, prefixCache }, { chatTemplates: loaded?.chatTemplates ?? null, notKept })
     } catch (error) {
       await backend.dispose()
       throw error

@@ -117,8 +117,15 @@ test('platform imports what files and workers need', () => {
   expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 8)
 })
 
-test('only platform and the command line import node:*', () => {
-  const others = imports.filter(({ from, to }) => to.startsWith('node:') && !isIn(from, 'src/platform', 'src/cli'))
+test('the page’s end of a worker knows of errors and messages, not of the engine', () => {
+  for (const file of ['connection', 'open-call', 'protocol', 'host', 'web-host', 'edge-host']) expectOnly(`src/worker/${file}`, 'src/worker', 'src/errors')
+  // What it imports of the engine are types.
+  const names = /^import (?!type )/gm
+  expect(readFileSync(repositoryPath('src/worker/stand-ins.ts'), 'utf8').match(names)).toHaveLength(1)
+})
+
+test('only platform, workers on Node and the command line import node:*', () => {
+  const others = imports.filter(({ from, to }) => to.startsWith('node:') && !isIn(from, 'src/platform', 'src/cli', 'src/worker/node-host', 'src/worker/node-engine'))
   expect(others).toEqual([])
   // Platform-independent code reaches it by the import condition alone.
   const direct = imports.filter(({ from, to }) => isIn(to, 'src/platform') && to !== 'src/platform/platform.ts' && !isIn(from, 'src/platform', 'src/cli'))

@@ -7,7 +7,8 @@
  */
 import { CheckpointError, describe, messageOf } from '../errors.ts'
 import type { ByteSource, FileSet } from './byte-source.ts'
-import type { FileCache, PartialFile } from './file-cache.ts'
+import { folderKey } from './cache-keys.ts'
+import { type FileCache, NoRoomError, type PartialFile } from './file-cache.ts'
 import { checkFileName } from './file-set.ts'
 import { parseHttpUrl, publicName } from './http-address.ts'
 import { TransientError, bodyChunks, checkStatus, request, withRetries, type HttpAnswer, type HttpOptions } from './http.ts'
@@ -19,6 +20,8 @@ export interface HubProgress {
   readonly file: string
   readonly loadedBytes: number
   readonly totalBytes: number
+  /** Why the file could not be kept: it is read from its server as needed, now and the next time. */
+  readonly notKept?: string
 }
 
 /** From which hub, and what of it. */
@@ -66,7 +69,6 @@ export function hubFiles(id: string, options: HubOptions = {}): FileSet {
   checkId(id)
   checkRevision(revision)
   const base = publicName(host).replace(/\/+$/, '')
-  const folder = [base.replace(/^https:\/\//, ''), id.replace('/', '--'), revision].map(encodeURIComponent).join('/')
   return {
     name: id,
     async open(fileName, openSignal) {
@@ -75,7 +77,7 @@ export function hubFiles(id: string, options: HubOptions = {}): FileSet {
         fileName,
         url: new URL(`${base}/${id}/resolve/${encodeURIComponent(revision)}/${encodeURIComponent(fileName)}`),
         name: `${id}/${fileName}`,
-        key: `${folder}/${encodeURIComponent(fileName)}`
+        key: folderKey({ host: base.replace(/^https:\/\//, ''), model: id, revision, file: fileName })
       }
       const signals = [options.signal, openSignal].filter((signal) => signal !== undefined)
       const fileOptions = { ...options, signal: signals.length === 0 ? undefined : AbortSignal.any(signals) }
@@ -109,7 +111,13 @@ async function openCached(file: HubFile, cache: FileCache, options: HubOptions):
   }
   let source = await openKept(file, current, cache)
   if (source === undefined) {
-    await download(file, current, { cache, options })
+    try {
+      await download(file, current, { cache, options })
+    } catch (error) {
+      if (!(error instanceof NoRoomError)) throw error
+      options.onProgress?.({ file: file.fileName, loadedBytes: 0, totalBytes: current.byteLength, notKept: error.message })
+      return openRemote(file, options)
+    }
     source = await openKept(file, current, cache)
     // Another process may have taken the last step with what this one wrote, or removed it for a newer revision.
     if (source === undefined) throw new TransientError(`another process changed ${file.name} in ${cache.name}`)
@@ -158,12 +166,12 @@ interface Download {
 /** Brings the whole of `current` into the cache. */
 async function download(file: HubFile, current: Revision, { cache, options }: Download): Promise<void> {
   const key = await bytesKey(file, current)
-  const part = await cache.openPart(key, { resume: current.isStrong })
+  const part = await cache.openPart(key, { resume: current.isStrong, byteLength: current.byteLength })
   try {
     await fillPart(part, file, current, { key, cache, options })
   } catch (error) {
-    // What a wrong answer brought is of no use; what was cut short is.
-    await part.abandon({ keep: current.isStrong && !(error instanceof CheckpointError) })
+    // What a wrong answer brought is of no use, and what has no room is in the way; what was cut short is of use.
+    await part.abandon({ keep: current.isStrong && !(error instanceof CheckpointError || error instanceof NoRoomError) })
     throw error
   }
   await part.finish()
@@ -243,7 +251,12 @@ async function readRecord(file: HubFile, cache: FileCache): Promise<Revision | '
 }
 
 async function writeRecord(file: HubFile, found: Revision | 'absent', cache: FileCache): Promise<void> {
-  await cache.writeRecord(`${file.key}/record.json`, JSON.stringify(found === 'absent' ? { isAbsent: true } : found))
+  try {
+    await cache.writeRecord(`${file.key}/record.json`, JSON.stringify(found === 'absent' ? { isAbsent: true } : found))
+  } catch (error) {
+    // The file is there, and found again as long as the server is.
+    if (!(error instanceof NoRoomError)) throw error
+  }
 }
 
 /** The hub's own rule for names. It leaves no way to another path or host, and none to name two ids alike in the cache. */

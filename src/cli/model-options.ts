@@ -50,5 +50,6 @@ export async function loadModel(context: Context, values: Values<typeof MODEL_OP
   }
   const mamba = await Mamba.load(model, { ...sourceOptions(context, values, model), ...engineOptions(values), ...(!quiet && { onProgress }) })
   context.terminal.clearProgress()
+  for (const [file, reason] of mamba.notKept) context.terminal.note(`${file} is not kept: ${reason}`)
   return mamba
 }

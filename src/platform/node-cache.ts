@@ -1,11 +1,11 @@
 /** The cache of downloads on a disk. */
 import { randomUUID } from 'node:crypto'
-import { mkdir, open, readFile, readdir, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises'
+import { mkdir, open, readFile, readdir, rename, rm, rmdir, stat, writeFile, type FileHandle } from 'node:fs/promises'
 import { homedir } from 'node:os'
-import { basename, dirname, isAbsolute, join } from 'node:path'
-import type { FileCache, PartialFile } from '../checkpoint/file-cache.ts'
+import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path'
+import { type CacheEntry, type FileCache, NoRoomError, type PartialFile } from '../checkpoint/file-cache.ts'
 import { checkFileName } from '../checkpoint/file-set.ts'
-import { hasCode, openIfThere } from './node-files.ts'
+import { codeOf, hasCode, openIfThere } from './node-files.ts'
 
 /** `$XDG_CACHE_HOME/mamba-wasm`, by default `~/.cache/mamba-wasm`. The convention ignores a relative path. */
 export function defaultCacheFolder(): string {
@@ -37,12 +37,54 @@ export function folderCache(folder: string = defaultCacheFolder()): FileCache {
       const path = pathOf(key)
       const ownPath = `${path}.${process.pid}.${randomUUID()}.tmp`
       await mkdir(dirname(path), { recursive: true })
-      await writeFile(ownPath, text)
+      await orRemoved(ownPath, () => writeFile(ownPath, text))
       await rename(ownPath, path)
     },
     openFile: (key) => openIfThere(pathOf(key)),
-    openPart: (key, { resume }) => openPart(pathOf(key), resume),
-    removeOthers: (key) => removeOthers(pathOf(key))
+    openPart: (key, { resume }) => withRoom(() => openPart(pathOf(key), resume)),
+    removeOthers: (key) => removeOthers(pathOf(key)),
+    list: () => listFolder(folder),
+    async remove(key) {
+      await rm(pathOf(key), { force: true })
+      // The folders as far as they are empty.
+      for (let path = dirname(key); path !== '.'; path = dirname(path)) await rmdir(pathOf(path)).catch(() => {})
+    }
+  }
+}
+
+/** Files at any depth; none where there is no folder. */
+async function listFolder(folder: string): Promise<readonly CacheEntry[]> {
+  const found = await readdir(folder, { recursive: true, withFileTypes: true }).catch((error: unknown) => {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return []
+    throw error
+  })
+  const entries = await Promise.all(found.filter((entry) => entry.isFile()).map(async (entry): Promise<CacheEntry | undefined> => {
+    const path = join(entry.parentPath, entry.name)
+    if (/\.(?:part|tmp)$/.test(entry.name) && (await isBeingWritten(path))) return undefined
+    // Removed since, by somebody else.
+    const stats = await stat(path).catch(() => undefined)
+    return stats && { key: relative(folder, path).split(sep).join('/'), byteLength: stats.size }
+  }))
+  return entries.filter((entry) => entry !== undefined)
+}
+
+/** A NoRoomError where the disk, or the user's part of it, is full. */
+async function withRoom<T>(task: () => Promise<T>): Promise<T> {
+  try {
+    return await task()
+  } catch (error) {
+    if (hasCode(error, 'ENOSPC', 'EDQUOT')) throw new NoRoomError(`no room on the disk (${codeOf(error)})`, { cause: error })
+    throw error
+  }
+}
+
+/** `withRoom`, and what does not fit is not left lying about. */
+async function orRemoved(path: string, task: () => Promise<void>): Promise<void> {
+  try {
+    await withRoom(task)
+  } catch (error) {
+    await rm(path, { force: true })
+    throw error
   }
 }
 
@@ -54,13 +96,18 @@ async function openPart(path: string, resume: boolean): Promise<PartialFile> {
   return {
     byteLength: size,
     async write(bytes, offset) {
-      for (let written = 0; written < bytes.byteLength; ) {
-        written += (await handle.write(bytes, written, bytes.byteLength - written, offset + written)).bytesWritten
-      }
+      await withRoom(async () => {
+        for (let written = 0; written < bytes.byteLength; ) {
+          written += (await handle.write(bytes, written, bytes.byteLength - written, offset + written)).bytesWritten
+        }
+      })
     },
     async finish() {
-      await handle.sync()
-      await handle.close()
+      try {
+        await orRemoved(ownPath, () => handle.sync())
+      } finally {
+        await handle.close()
+      }
       await renameIfThere(ownPath, path)
     },
     async abandon({ keep }) {

@@ -13,16 +13,18 @@ const COMPATIBILITY_DATE = '2026-07-01'
 const LACKS: Lacks = {
   packageFiles: 'a worker has no address of its package: the model comes as bytes',
   threads: 'workerd has no threads',
+  worker: 'workerd has no workers in a worker',
   scalar: 'one build is taken along, for size'
 }
 
 const WORKER = `
-import * as library from 'mamba-wasm'
+import * as core from 'mamba-wasm'
+import * as worker from 'mamba-wasm/worker'
 import { readInputs, runSuite } from './suite.js'
 export default {
   async fetch(request, { FILES }) {
     const read = async (path) => new Uint8Array(await (await FILES.fetch('http://files/' + path)).arrayBuffer())
-    return Response.json(await runSuite(library, await readInputs(read), ${JSON.stringify(LACKS)}))
+    return Response.json(await runSuite({ ...core, ...worker }, await readInputs(read), ${JSON.stringify(LACKS)}))
   }
 }
 `

@@ -19,7 +19,9 @@ const INSTALLS = {
   node26: { node: '26.10.0' },
   deno: { deno: '2.9.6' },
   bun: { bun: '1.4.5' },
-  tools: { esbuild: '0.28.2', vite: '8.3.8', rolldown: '1.2.19', webpack: '5.113.0', wrangler: '4.164.0', miniflare: '4.20260730.0', publint: '0.3.25', '@arethetypeswrong/cli': '0.18.5' }
+  tools: { esbuild: '0.28.2', vite: '8.3.8', rolldown: '1.2.19', webpack: '5.113.0', wrangler: '4.164.0', miniflare: '4.20260730.0', publint: '0.3.25', '@arethetypeswrong/cli': '0.18.5' },
+  // By itself: browsers are driven by nothing else.
+  playwright: { 'playwright-core': '1.65.1' }
 } as const satisfies Record<string, Readonly<Record<string, string>>>
 
 export type Install = keyof typeof INSTALLS
@@ -29,9 +31,9 @@ export async function program(install: Install, name: string): Promise<string> {
   return join(await installed(install), 'node_modules', '.bin', name)
 }
 
-/** A module of the tools. Its shape is the caller's to know. */
-export async function tool<T>(specifier: string): Promise<T> {
-  const require = createRequire(join(await installed('tools'), 'package.json'))
+/** A module of an install. Its shape is the caller's to know. */
+export async function tool<T>(specifier: string, install: Install = 'tools'): Promise<T> {
+  const require = createRequire(join(await installed(install), 'package.json'))
   return (await import(pathToFileURL(require.resolve(specifier)).href)) as T
 }
 

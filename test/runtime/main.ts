@@ -19,6 +19,7 @@ import { makeProject } from './project.ts'
 import { measureSizes } from './sizes.ts'
 import { measureStartup } from './startup.ts'
 import type { Report } from './suite.ts'
+import { runWebExample } from './web-example.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'mamba-wasm-runtimes-'))
 
@@ -49,6 +50,7 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   bun: async () => runProcess(folder, await program('bun', 'bun'), ['run']),
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
+  'chromium, examples/web': () => runWebExample(folder),
   ...Object.fromEntries(PAGES.map((run) => [nameOf(run), () => runBrowser(folder, run)]))
 }
 

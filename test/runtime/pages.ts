@@ -42,8 +42,9 @@ const keptDownloads = async ({ Mamba }) => {
 }
 export async function run(lacks) {
   const startMs = performance.now()
-  const library = await import('mamba-wasm')
+  const core = await import('mamba-wasm')
   const importMs = performance.now() - startMs
+  const library = { ...core, ...(await import('mamba-wasm/worker')) }
   const read = async (path) => new Uint8Array(await (await fetch(new URL('/' + path, location.origin))).arrayBuffer())
   const { timesMs, ...report } = await runSuite(library, await readInputs(read), lacks, [['downloads kept in the Cache API', keptDownloads]])
   return { ...report, timesMs: { import: importMs, ...timesMs } }
@@ -74,7 +75,7 @@ addEventListener('message', async ({ data }) => {
 })
 `
 
-interface Vite {
+export interface Vite {
   build(options: object): Promise<unknown>
 }
 
@@ -107,8 +108,8 @@ async function buildSite(folder: string, site: string, bundler: Bundler): Promis
 
 const html = (script: string): string => `<!doctype html><title>suite</title><script type="module" src="${script}"></script>`
 
-/** Programs with an address of their own: the page, its worker, and the worker of the core's threads. */
-const ENTRIES = ['page.js', 'app-worker.js', 'node_modules/mamba-wasm/dist/src/platform/web-worker.js']
+/** Programs with an address of their own: the page, its worker, the worker of the core's threads, and that of an engine. */
+const ENTRIES = ['page.js', 'app-worker.js', ...['platform/web-worker.js', 'worker/web-engine.js'].map((path) => `node_modules/mamba-wasm/dist/src/${path}`)]
 
 async function buildWithEsbuild(folder: string, site: string): Promise<void> {
   await bundle(folder, { entryPoints: ENTRIES, entryNames: '[name]', outdir: join(site, 'dist', 'src', 'platform'), splitting: true })

@@ -13,8 +13,9 @@ const MAIN = `
 import { readFile } from 'node:fs/promises'
 import { readInputs, runSuite } from './suite.js'
 const startMs = performance.now()
-const library = await import('mamba-wasm')
+const core = await import('mamba-wasm')
 const importMs = performance.now() - startMs
+const library = { ...core, ...(await import('mamba-wasm/worker')) }
 const { timesMs, ...report } = await runSuite(library, await readInputs((path) => readFile(path)), JSON.parse(process.argv[2]))
 console.log(JSON.stringify({ ...report, timesMs: { import: importMs, ...timesMs } }))
 `
@@ -33,7 +34,7 @@ export async function runCompiled(folder: string, bun: string): Promise<Report> 
     const compiled = join(elsewhere, 'suite')
     await run(bun, ['build', '--compile', 'main.js', '--outfile', compiled], { cwd: folder })
     await cp(join(folder, 'inputs'), join(elsewhere, 'inputs'), { recursive: true })
-    const lacks: Lacks = { threads: 'the worker’s script is no part of a compiled program' }
+    const lacks: Lacks = { threads: 'the worker’s script is no part of a compiled program', worker: 'nor is the engine’s' }
     return await runProgram(elsewhere, compiled, [JSON.stringify(lacks)])
   } finally {
     await rm(elsewhere, { recursive: true, force: true })

@@ -3,7 +3,11 @@
  * Each check gives a line of what it found; what a runtime lacks is skipped, with the reason.
  */
 
-import type * as Library from '../../src/index.ts'
+import type * as Core from '../../src/index.ts'
+import type * as Worker from '../../src/worker/load-in-worker.ts'
+
+/** `mamba-wasm` and `mamba-wasm/worker`. */
+type Library = typeof Core & Pick<typeof Worker, 'loadInWorker'>
 
 export interface Inputs {
   /** model.gguf of the embedded model. */
@@ -21,6 +25,7 @@ export interface Lacks {
   readonly packageFiles?: string
   readonly threads?: string
   readonly scalar?: string
+  readonly worker?: string
 }
 
 export interface Outcome {
@@ -38,7 +43,7 @@ export interface Report {
 }
 
 /** A check that one kind of runtime has beside the suite's: gives a line of what it found. */
-export type Check = readonly [name: string, task: (library: typeof Library) => Promise<string>]
+export type Check = readonly [name: string, task: (library: Library) => Promise<string>]
 
 /** Thrown by a check for what the runtime lacks. */
 class Skip extends Error {}
@@ -48,7 +53,7 @@ const OPTIONS = { maxTokens: 48, seed: 7, temperature: 0.7, ignoreEos: true } as
 const CONTINUATION = { ...OPTIONS, maxTokens: 28, seed: 8 }
 
 /** What one runtime saves for all others, and what it says next. */
-export async function saveSession({ Mamba }: Pick<typeof Library, 'Mamba'>, embedded: Uint8Array): Promise<{ readonly session: Uint8Array; readonly continuation: string }> {
+export async function saveSession({ Mamba }: Pick<Library, 'Mamba'>, embedded: Uint8Array): Promise<{ readonly session: Uint8Array; readonly continuation: string }> {
   const mamba = await Mamba.load(embedded)
   const session = mamba.session()
   await session.append(PROMPT)
@@ -67,8 +72,8 @@ export async function readInputs(read: (path: string) => Promise<Uint8Array>): P
   return { embedded: await read('inputs/model.gguf'), session: await read('inputs/session.bin'), fixture: files, expected }
 }
 
-export async function runSuite(library: typeof Library, { embedded, session: saved, fixture, expected }: Inputs, lacks: Lacks = {}, more: readonly Check[] = []): Promise<Report> {
-  const { Mamba, CheckpointError, UnsupportedError, digest } = library
+export async function runSuite(library: Library, { embedded, session: saved, fixture, expected }: Inputs, lacks: Lacks = {}, more: readonly Check[] = []): Promise<Report> {
+  const { Mamba, CheckpointError, UnsupportedError, digest, loadInWorker } = library
   const outcomes: Outcome[] = []
   const timesMs: Record<string, number> = {}
   const check = async (name: string, task: () => Promise<string>): Promise<void> => {
@@ -180,6 +185,28 @@ export async function runSuite(library: typeof Library, { embedded, session: sav
       return expectEqual(await digest(threaded), expected.embedded)
     } finally {
       await threaded.dispose()
+    }
+  })
+  await check('the engine in a worker', async () => {
+    await skipLacking(lacks.worker, () => loadInWorker(embedded))
+    // Of its own: a page's main thread has none, its workers have them where there is shared memory.
+    const threads = typeof SharedArrayBuffer === 'undefined' ? 1 : 2
+    const behind = await timed('load in a worker', () => loadInWorker(embedded, { threads }))
+    try {
+      expectEqual((await behind.complete(PROMPT, OPTIONS)).text, text)
+      const session = await behind.restore(saved)
+      expectEqual((await session.complete(CONTINUATION)).text, expected.continuation)
+      const controller = new AbortController()
+      const reason = new Error('enough')
+      const error = await rejectionOf((async () => {
+        for await (const _ of session.generate({ maxTokens: 10_000, ignoreEos: true, signal: controller.signal })) controller.abort(reason)
+      })())
+      expectEqual(error, reason)
+      const refusal = await rejectionOf(behind.restore(new Uint8Array(8)))
+      if (!(refusal instanceof CheckpointError)) throw new Error(`expected a CheckpointError, got ${String(refusal)}`)
+      return `${behind.backend.threads} threads`
+    } finally {
+      await behind.dispose()
     }
   })
   await check('the scalar build', async () => {
