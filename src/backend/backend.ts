@@ -28,8 +28,8 @@ export type SsdForm = 'recurrent' | 'chunked'
 
 /** What runs, and why; a property of every loaded model. */
 export interface BackendInfo {
-  readonly name: 'reference' | 'wasm'
-  /** Build of the compute core: 'simd', 'scalar', or 'float64' for the reference. */
+  readonly name: 'reference' | 'wasm' | 'webgpu'
+  /** Build of the compute core: 'simd', 'scalar', or 'float64' for the reference; on a GPU the adapter's name. */
   readonly build: string
   readonly threads: number
   /** Of the Mamba-2 layers; null without any. */
@@ -88,6 +88,11 @@ export interface SteppingBackend extends Backend {
   /** (rows of the batch, view.width): written to the start of `into`, by default the caller's own. */
   readView(view: View, into?: Float32Array): Float32Array
   writeView(view: View, values: Float32Array): void
+}
+
+/** The same where results have to be waited for: a GPU's. */
+export interface QueuedBackend extends Omit<SteppingBackend, 'readView'> {
+  readView(view: View, into?: Float32Array): Float32Array | Promise<Float32Array>
 }
 
 /** What BackendInfo tells of a program that would be computed by `form`. */

@@ -1,20 +1,25 @@
 /**
  * One op in a program of its own, on any backend, with everything around it filled: all rows and columns of all buffers, all slots.
  * In the wasm backends the places that no view reaches (padding, scratch) hold NaN before each run, and the whole of linear memory
- * is compared with what it was: only the op's output, its state and the scratch may change.
+ * is compared with what it was: only the op's output, its state and the scratch may change. On a GPU the same holds for all buffers
+ * that a kernel can write.
  */
 import { instantiateSync } from '@assemblyscript/loader'
 import { expect } from 'vitest'
-import { type Batch, type Capacity, type Segment, stateElements, type SteppingBackend } from '../../src/backend/backend.ts'
+import { type Batch, type Capacity, type QueuedBackend, type Segment, stateElements, type SteppingBackend } from '../../src/backend/backend.ts'
 import type { KeyValueLayout } from '../../src/backend/wasm/key-value.ts'
 import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import { layOutViews } from '../../src/backend/webgpu/memory.ts'
+import { createReadback } from '../../src/backend/webgpu/readback.ts'
+import { createWebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
 import { platform } from '../../src/platform/node.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
+import { gpuDevice } from './gpu.ts'
 import { createNumbers, type Numbers } from './numbers.ts'
 import { randomWeights } from './weights.ts'
 
@@ -44,14 +49,14 @@ export interface Snapshot {
 }
 
 /** One thread alone: what another writes meanwhile could not be told from what the op does. */
-type Kind = (typeof KINDS)[number] | 'chunked'
+export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked'
 
 export interface Rig {
   readonly program: Program
   run(segments: readonly Segment[]): Promise<Snapshot>
 }
 
-export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
+export async function createRig(kind: RigKind, spec: OpSpec): Promise<Rig> {
   const builder = new ProgramBuilder()
   const op = spec.build(builder)
   builder.add(op)
@@ -117,7 +122,7 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
     const nChanged = rowsOf(op.out, segments)
     backend.begin(everything)
     for (const buffer of program.buffers) {
-      const values = backend.readView(wholeOf(buffer))
+      const values = await backend.readView(wholeOf(buffer))
       const isOut = (_: unknown, i: number): boolean => {
         const column = (i % buffer.width) - op.out.offset
         return buffer === op.out.buffer && column >= 0 && column < op.out.width && i < nChanged * buffer.width
@@ -141,7 +146,7 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
       await fill(segments)
       const tokens = Int32Array.from({ length: nTokens }, () => numbers.integer(0, Math.max(0, program.vocabSize - 1)))
       backend.begin({ tokens, segments })
-      core.guard(op, segments, () => backend.run(0, 1))
+      await core.guard(op, segments, () => backend.run(0, 1))
       return snapshot(segments)
     }
   }
@@ -209,14 +214,16 @@ function isWeight({ name }: Parameter): boolean {
 }
 
 interface Core {
-  readonly backend: SteppingBackend
+  readonly backend: QueuedBackend
   /** Fills scratch, states and activations with NaN, padding included. */
   spoil(): void
   /** Runs a task and fails where memory changed that the op does not own. */
-  guard(op: Op, segments: readonly Segment[], task: () => void): void
+  guard(op: Op, segments: readonly Segment[], task: () => void): void | Promise<void>
 }
 
-async function createCore(kind: Kind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
+async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promise<Core> {
+  const { capacity, format = 'f32' } = spec
+  if (kind === 'webgpu' || kind === 'webgpu chunked') return createGpuCore(kind, program, spec)
   if (kind === 'reference') {
     const backend = await createBackend(kind, program, capacity)
     return { backend, spoil() {}, guard: (_op, _segments, task) => task() }
@@ -242,6 +249,56 @@ async function createCore(kind: Kind, program: Program, { capacity, format = 'f3
       for (const [start, end] of ownedRanges(map, op, segments)) after.subarray(start, end).forEach((byte, i) => (before[start + i] = byte))
       const index = Buffer.compare(before, after) === 0 ? -1 : after.findIndex((byte, i) => byte !== before[i])
       if (index >= 0) expect.fail(`${kind}: byte ${index} of linear memory changed, which is not the op's`)
+    }
+  }
+}
+
+async function createGpuCore(kind: RigKind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
+  const device = await gpuDevice()
+  const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
+  const backend = await createWebGpuBackend(program, capacity, {
+    device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent'
+  })
+  const { memory } = backend
+  const { view } = layOutViews(program, capacity)
+  const caches = program.keyValues.map((part) => ({ part, ...memory.keyValueOf(part) }))
+  /** What a kernel may write, but for the scratch, and which elements of it an op does. */
+  const writable = [
+    { buffer: memory.activations, owned: (op: Op, segments: readonly Segment[]): Ranges => {
+      if (op.kind === 'cacheKeyValue') return []
+      const { offset, stride } = view(op.out)
+      return Array.from({ length: rowsOf(op.out, segments) }, (_, row) => [offset + row * stride, offset + row * stride + op.out.width])
+    } },
+    ...program.states.map((part) => ({ buffer: memory.stateOf(part), owned: (op: Op, segments: readonly Segment[]): Ranges => {
+      const count = elementsOf(part.shape)
+      return 'state' in op && op.state === part ? segments.map(({ slot }) => [slot * count, (slot + 1) * count]) : []
+    } })),
+    ...caches.flatMap(({ part, keys, values }) => [keys, values].map((buffer) => ({ buffer, owned: (op: Op, segments: readonly Segment[]): Ranges => {
+      const first = (slot: number): number => slot * capacity.contextLength * part.width
+      const isOwner = op.kind === 'cacheKeyValue' && op.cache === part
+      return isOwner ? segments.map(({ slot, position, nRows }) => [first(slot) + position * part.width, first(slot) + (position + nRows) * part.width]) : []
+    } })))
+  ]
+  const readback = createReadback(device)
+  const contentsOf = (buffer: GPUBuffer): Promise<Float32Array> => readback.read([{ buffer, first: 0, count: buffer.size / 4 }], new Float32Array(buffer.size / 4))
+  return {
+    backend,
+    spoil() {
+      const buffers = [...writable.map(({ buffer }) => buffer), ...(memory.scratch ? [memory.scratch] : [])]
+      for (const buffer of buffers) device.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4).fill(NaN))
+    },
+    async guard(op, segments, task) {
+      const before = await Promise.all(writable.map(({ buffer }) => contentsOf(buffer)))
+      device.pushErrorScope('validation')
+      task()
+      const error = await device.popErrorScope()
+      if (error !== null) expect.fail(`${kind}: ${error.message}`)
+      for (const [i, { buffer, owned }] of writable.entries()) {
+        const after = await contentsOf(buffer)
+        for (const [start, end] of owned(op, segments)) before[i].set(after.subarray(start, end), start)
+        const index = firstDifference(after, before[i])
+        if (index >= 0) expect.fail(`${kind}: element ${index} of ${buffer.label} changed, which is not the op's`)
+      }
     }
   }
 }

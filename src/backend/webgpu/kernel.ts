@@ -13,9 +13,9 @@ export interface KernelContext {
   readonly capacity: Capacity
   readonly ssd: SsdForm
   /** Where the rows of a view lie in `activations`, in elements: row r, column c at offset + r · stride + c. Strides are multiples of 4. */
-  view(view: View): { readonly offset: number; readonly stride: number }
+  readonly view: (view: View) => { readonly offset: number; readonly stride: number }
   /** In which format a parameter lies in GPU memory; weights.ts says how. */
-  formatOf(parameter: Parameter): WeightFormat
+  readonly formatOf: (parameter: Parameter) => WeightFormat
 }
 
 export interface DeviceFacts {
@@ -41,7 +41,10 @@ export interface BatchCounts {
   readonly maxPositions: number
 }
 
-/** Bound from binding 2 on, in their order, each by a declaration in the kernel's own code. */
+/**
+ * Bound from binding 2 on, in their order, each by a declaration in the kernel's own code: `@group(0) @binding(2) var<storage, read> weight: …`.
+ * No buffer may be bound twice, and every one that is declared has to be used.
+ */
 export type Binding =
   /** Parameters laid end to end (one, or the experts' of an op); `part` of those that are split since they are beyond maxBindingBytes. */
   | { readonly kind: 'parameters'; readonly parameters: readonly Parameter[]; readonly part?: number }
@@ -57,7 +60,9 @@ export type Binding =
 export interface Kernel {
   /** Shown by errors and profiles, e.g. `linear q8_0 vector`. */
   readonly label: string
-  /** Behind PRELUDE; entry point `main`. */
+  /** Extensions of WGSL that the code uses; only those that DeviceFacts tells of. */
+  readonly enables?: readonly ('f16' | 'subgroups')[]
+  /** Behind the prelude; entry point `main`. The backend reads the bindings' access from their declarations: `var<storage, read>` or `read_write`. */
   readonly code: string
   readonly bindings: readonly Binding[]
   /** Workgroups in x, y and z, or null where this kernel has nothing to do for such a batch: an op may have one for few rows and one for many. */
