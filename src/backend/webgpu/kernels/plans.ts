@@ -1,0 +1,51 @@
+/** Which plan suits a matrix: measured on one large GPU (`bench/webgpu/linear.ts`), and meant for others as well. */
+
+import type { WeightFormat } from '../../../program/formats.ts'
+import type { DeviceFacts } from '../kernel.ts'
+import { rowForm } from '../weights.ts'
+import type { TilePlan } from './linear-tiles.ts'
+import type { VectorPlan } from './linear-vector.ts'
+
+export interface MatrixShape {
+  readonly format: WeightFormat
+  readonly nIn: number
+  readonly nOut: number
+}
+
+/** For 1 row, and for up to 4 and 8 rows. */
+export function vectorPlans(shape: MatrixShape, device: DeviceFacts): VectorPlan[] {
+  return [1, 4, 8].map((rows) => vectorPlan(shape, rows, device))
+}
+
+const WORKGROUP_THREADS = 256
+/** Threads that keep a large GPU busy with loads. */
+const MANY_THREADS = 2 ** 17
+
+function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, device: DeviceFacts): VectorPlan {
+  const { nUnits } = rowForm(format, nIn)
+  // Without subgroups the sums of all threads go through workgroup memory.
+  const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= 1024 ? 4 : 1
+  let teamThreads = 32
+  while (teamThreads < WORKGROUP_THREADS && nUnits / teamThreads > 4 && (nOut / outputs) * teamThreads < MANY_THREADS) teamThreads *= 2
+  return { rows, outputs, teamThreads, teams: WORKGROUP_THREADS / teamThreads, unroll: rows === 1 ? 2 : 1 }
+}
+
+/** The smallest number of rows for which a plan is taken, and the largest. */
+export interface TileChoice {
+  readonly plan: TilePlan
+  readonly least: number
+  readonly most: number
+}
+
+const SMALL: TilePlan = { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4 }
+const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 4, outputs: 4, quads: 4 }
+
+export function tilePlans(_shape: MatrixShape): TileChoice[] {
+  return [
+    { plan: SMALL, least: 0, most: 32 },
+    { plan: LARGE, least: 33, most: Number.POSITIVE_INFINITY }
+  ]
+}
+
+/** The rows of one expert are seldom many. */
+export const EXPERT_TILE: TilePlan = SMALL
