@@ -95,7 +95,8 @@ export interface SteppingBackend extends Backend {
 }
 
 /** The same where results have to be waited for: a GPU's. */
-export interface QueuedBackend extends Omit<SteppingBackend, 'readView' | 'write'>, Pick<Backend, 'write'> {
+export interface QueuedBackend extends Omit<SteppingBackend, 'run' | 'readView' | 'write'>, Pick<Backend, 'write'> {
+  run(firstOp: number, endOp: number): void | Promise<void>
   readView(view: View, into?: Float32Array): Float32Array | Promise<Float32Array>
 }
 

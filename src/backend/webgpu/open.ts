@@ -28,7 +28,9 @@ export async function openWebGpuBackend(
   try {
     const isOnCpu = isSoftware(device)
     const reason = `${given ? 'a device that was given' : 'asked for'}${isOnCpu ? '; it computes on the CPU, which backend wasm does faster' : ''}`
-    return await createWebGpuBackend(program, capacityOf(CHUNKS[isOnCpu ? 'software' : 'hardware']), { device, ownsDevice: given === undefined, reason, ...options })
+    const backend = await createWebGpuBackend(program, capacityOf(CHUNKS[isOnCpu ? 'software' : 'hardware']), { device, ownsDevice: given === undefined, reason, ...options })
+    await backend.prepare()
+    return backend
   } catch (error) {
     if (given === undefined) device.destroy()
     throw error

@@ -11,8 +11,9 @@ import { BATCH_HEADER_WORDS, type BatchCounts, type Kernel, type KernelContext, 
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
-import { makeReady } from './recording.ts'
+import { record } from './recording.ts'
 import { createSubmissions } from './submissions.ts'
+import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout, type WeightWriter } from './weights.ts'
 
 export interface GpuOptions {
   readonly device: GPUDevice
@@ -25,6 +26,8 @@ export interface GpuOptions {
 }
 
 export interface WebGpuBackend extends QueuedBackend {
+  /** Compiles what a token and a whole chunk need; without it the first of each waits. */
+  prepare(): Promise<void>
   readonly device: GPUDevice
   readonly memory: GpuMemory
 }
@@ -33,19 +36,24 @@ export interface WebGpuBackend extends QueuedBackend {
  * Throws an UnsupportedError for an op that has no kernel, and a RangeError for a program that is larger than the device's limits or memory.
  * A device that is lost later makes every call that waits, and every later one, reject with an EngineError.
  */
-export async function createWebGpuBackend(program: Program, capacity: Capacity, { device, ownsDevice, reason, formatOf = () => 'f32', ssd = 'recurrent' }: GpuOptions): Promise<WebGpuBackend> {
+export async function createWebGpuBackend(program: Program, capacity: Capacity, { device, ownsDevice, reason, ssd = 'recurrent', ...options }: GpuOptions): Promise<WebGpuBackend> {
   const { view: placeOf, bytes: activationBytes } = layOutViews(program, capacity)
+  const layouts = weightLayouts(program, options.formatOf ?? (() => 'f32'))
+  const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
+  const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
   const context: KernelContext = { device: factsOf(device), capacity, ssd, view: placeOf, formatOf }
   const kernels = program.ops.map((op) => kernelsOf(op, context))
-  const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes })
-  const ready = await makeReady(device, { kernels, prelude: prelude(capacity), memory })
+  const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf })
+  const recording = record(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device)
   const readback = createReadback(device)
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
   const costs = program.ops.map(opCost)
   const pace = createPace()
   const layout = createBatchLayout(capacity)
-  let current: BatchCounts & { readonly nScores: number } = { nTokens: 0, nLogitRows: 0, nSegments: 0, maxSegmentRows: 0, maxPositions: 0, nScores: 0 }
+  let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
+  const writers = new Map<Parameter, WeightWriter>()
+  let nUnsentBytes = 0
 
   const begin = (batch: Batch, firstLogitRow = 0): void => {
     health.check()
@@ -73,9 +81,17 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => readback.read(pieces, into.subarray(0, nRows * view.width), encoder))
     return into
   }
+  const addOp = async (i: number): Promise<void> => {
+    let dispatches = recording.dispatches(i, current)
+    if (dispatches === undefined) {
+      await health.guard(() => recording.compile(current))
+      dispatches = recording.dispatches(i, current) ?? []
+    }
+    submissions.add(dispatches, costOf(i))
+  }
   const runOps = async (firstOp: number, endOp: number): Promise<void> => {
     for (let i = firstOp; i < endOp; i++) {
-      submissions.add(ready[i], current, costOf(i))
+      await addOp(i)
       if (!submissions.isFull) continue
       submissions.submit()
       await health.guard(() => submissions.settle(1))
@@ -104,13 +120,22 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     formatOf,
     write(parameter, values, first) {
       health.check()
-      for (const { buffer, firstByte } of memory.placesOf(parameter)) {
-        device.queue.writeBuffer(buffer, firstByte + 4 * first, values.buffer, values.byteOffset, values.byteLength)
+      const writer = writers.get(parameter) ?? createWeightWriter(layoutOf(parameter))
+      writers.set(parameter, writer)
+      const { offset, bytes } = writer(values, first)
+      for (const { buffer, firstByte, start, end } of memory.placesOf(parameter)) {
+        const piece = bytes.subarray(Math.max(0, start - offset), Math.max(0, end - offset))
+        if (piece.length > 0) device.queue.writeBuffer(buffer, firstByte + Math.max(start, offset), piece)
       }
+      nUnsentBytes += bytes.byteLength
+      if (nUnsentBytes < MOST_UNSENT_BYTES) return
+      nUnsentBytes = 0
+      return health.guard(() => device.queue.onSubmittedWorkDone())
     },
+    prepare: () => health.guard(() => recording.compile(...usualCounts(capacity))),
     begin,
-    run(firstOp, endOp) {
-      for (let i = firstOp; i < endOp; i++) submissions.add(ready[i], current, costOf(i))
+    async run(firstOp, endOp) {
+      for (let i = firstOp; i < endOp; i++) await addOp(i)
       submissions.submit()
     },
     readView,
@@ -167,6 +192,9 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
 }
 
+/** Weights on their way to the GPU: the driver keeps a copy of what it has not sent. */
+const MOST_UNSENT_BYTES = 2 ** 26
+
 function kernelsOf<K extends OpKind>(op: OpOf<K>, context: KernelContext): readonly Kernel[]
 function kernelsOf(op: Op, context: KernelContext): readonly Kernel[] {
   const make = OP_KERNELS[op.kind] as (op: Op, context: KernelContext) => readonly Kernel[]
@@ -221,6 +249,11 @@ function countsOf({ tokens, segments }: Batch, nLogitRows: number): BatchCounts 
     maxPositions: segments.reduce((most, { position, nRows }) => Math.max(most, position + nRows), 0),
     nScores: segments.reduce((sum, { position, nRows }) => sum + nRows * position + (nRows * (nRows + 1)) / 2, 0)
   }
+}
+
+/** A token of a lone sequence, and a chunk of a prompt. */
+function usualCounts({ maxRows, maxLogitRows }: Capacity): BatchCounts[] {
+  return [[1, 1], [maxRows, 1], [maxRows, Math.min(maxRows, maxLogitRows)]].map(([nTokens, nLogitRows]) => ({ nTokens, nLogitRows, nSegments: 1, maxSegmentRows: nTokens, maxPositions: nTokens }))
 }
 
 /** The words of the batch buffer, as kernel.ts draws them; the same array every time. */
