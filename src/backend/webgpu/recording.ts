@@ -23,6 +23,8 @@ interface Source {
   readonly layout: GPUBindGroupLayout
   /** Null until it is compiled: of the many kernels of a program few are ever used. */
   pipeline: GPUComputePipeline | null
+  /** While it is compiled. */
+  pending: Promise<void> | null
 }
 
 interface ReadyKernel {
@@ -33,10 +35,24 @@ interface ReadyKernel {
 
 type Access = 'read-only-storage' | 'storage'
 
+/** What a device has compiled, for whoever comes next with the same shapes. */
+interface Known {
+  /** By their code. */
+  readonly sources: Map<string, Source>
+  readonly layouts: Map<string, GPUBindGroupLayout>
+}
+
+const known = new WeakMap<GPUDevice, Known>()
+
+function knownOf(device: GPUDevice): Known {
+  const found = known.get(device) ?? { sources: new Map(), layouts: new Map() }
+  known.set(device, found)
+  return found
+}
+
 /** `kernels`: of each op. Throws a RangeError for a kernel with more bindings than the device allows. */
 export function record(device: GPUDevice, { kernels, prelude, memory }: { kernels: readonly (readonly Kernel[])[]; prelude: string; memory: GpuMemory }): Recording {
-  const sources = new Map<string, Source>()
-  const layouts = new Map<string, GPUBindGroupLayout>()
+  const { sources, layouts } = knownOf(device)
   const layoutOf = (accesses: readonly Access[]): GPUBindGroupLayout => {
     const key = accesses.join()
     let layout = layouts.get(key)
@@ -53,7 +69,7 @@ export function record(device: GPUDevice, { kernels, prelude, memory }: { kernel
     if (source === undefined) {
       const accesses = accessesIn(code, label)
       checkLimit('maxStorageBuffersPerShaderStage', { needed: accesses.length, has: device.limits.maxStorageBuffersPerShaderStage, what: label })
-      source = { label, code, layout: layoutOf(accesses), pipeline: null }
+      source = { label, code, layout: layoutOf(accesses), pipeline: null, pending: null }
       sources.set(code, source)
     }
     const buffers = [memory.activations, memory.batch, ...bindings.map((binding) => memory.bufferOf(binding))]
@@ -76,9 +92,7 @@ export function record(device: GPUDevice, { kernels, prelude, memory }: { kernel
       for (const { source, kernel } of ready.flat()) {
         if (source.pipeline === null && batches.some((counts) => !isIdle(kernel.workgroups(counts)))) needed.add(source)
       }
-      await Promise.all([...needed].map(async (source) => {
-        source.pipeline = await compile(device, source)
-      }))
+      await Promise.all([...needed].map((source) => (source.pending ??= compileInto(device, source))))
     }
   }
 }
@@ -96,6 +110,14 @@ function accessesIn(code: string, label: string): Access[] {
   for (const [, index, access] of code.matchAll(/@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>/g)) accesses[Number(index)] = access === 'read' ? 'read-only-storage' : 'storage'
   for (let i = 0; i < accesses.length; i++) if (accesses[i] === undefined) throw new TypeError(`kernel ${label}: no declaration of binding ${i}`)
   return accesses
+}
+
+async function compileInto(device: GPUDevice, source: Source): Promise<void> {
+  try {
+    source.pipeline = await compile(device, source)
+  } finally {
+    source.pending = null
+  }
 }
 
 async function compile(device: GPUDevice, { label, code, layout }: Source): Promise<GPUComputePipeline> {

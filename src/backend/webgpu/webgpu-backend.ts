@@ -1,13 +1,13 @@
 /** Runs a program on a GPU: records pipelines and bind groups once, then a token is one submission. */
 
-import { EngineError } from '../../errors.ts'
 import { createPace } from '../../pace.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { elementsOf, type Op, opCost, type OpKind, type OpOf, type Parameter, type Program, type View } from '../../program/ops.ts'
-import { rotaryRow } from '../../program/rotary.ts'
 import { type Batch, type Capacity, logitRows, type QueuedBackend, ssdOf, type SsdForm, stateElements } from '../backend.ts'
+import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
-import { BATCH_HEADER_WORDS, type BatchCounts, type Kernel, type KernelContext, prelude, SEGMENT_WORDS } from './kernel.ts'
+import { watch } from './health.ts'
+import { type BatchCounts, type Kernel, type KernelContext, prelude } from './kernel.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
@@ -45,12 +45,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const kernels = program.ops.map((op) => kernelsOf(op, context))
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
-  const health = watch(device)
+  const health = watch(device, ownsDevice)
   const readback = createReadback(device)
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
   const costs = program.ops.map(opCost)
   const pace = createPace()
-  const layout = createBatchLayout(capacity)
+  const words = createBatchWords(capacity)
   let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
   const writers = new Map<Parameter, WeightWriter>()
   let nUnsentBytes = 0
@@ -60,7 +60,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     submissions.submit()
     const wanted = logitRows(batch).slice(firstLogitRow, firstLogitRow + capacity.maxLogitRows)
     current = countsOf(batch, wanted.length)
-    device.queue.writeBuffer(memory.batch, 0, layout.write(batch, wanted))
+    device.queue.writeBuffer(memory.batch, 0, words(batch, wanted))
     // Of the layers alone: later turns of the head find them done.
     if (firstLogitRow === 0) writeAngles(device, memory, batch)
   }
@@ -201,88 +201,7 @@ function kernelsOf(op: Op, context: KernelContext): readonly Kernel[] {
   return make(op, context)
 }
 
-interface Health {
-  /** Throws when the device is gone. */
-  check(): void
-  /** What waits for the device: an EngineError when it is lost meanwhile. */
-  guard<T>(task: () => Promise<T>): Promise<T>
-  stop(): void
-}
-
-/** A device is of no more use when it is lost, and not to be trusted after an error that nobody asked for: that is one of this package. */
-function watch(device: GPUDevice): Health {
-  let failure: EngineError | undefined
-  const fail = (got: string, cause?: unknown): EngineError => (failure ??= new EngineError({ place: 'backend webgpu', expected: 'a device that works', got }, { cause }))
-  const onError = ({ error }: GPUUncapturedErrorEvent): void => void fail(`an error of it: ${error.message}`)
-  void device.lost.then(({ reason, message }) => fail(`one that was lost (${reason}): ${message}`))
-  device.addEventListener('uncapturederror', onError)
-  const check = (): void => {
-    if (failure !== undefined) throw failure
-  }
-  return {
-    check,
-    async guard(task) {
-      check()
-      let result
-      try {
-        result = await task()
-      } catch (cause) {
-        // The device's own word on it, where it comes, is the better one.
-        await Promise.resolve()
-        throw failure ?? fail(`one that failed: ${cause instanceof Error ? cause.message : String(cause)}`, cause)
-      }
-      check()
-      return result
-    },
-    stop() {
-      device.removeEventListener('uncapturederror', onError)
-    }
-  }
-}
-
-function countsOf({ tokens, segments }: Batch, nLogitRows: number): BatchCounts & { readonly nScores: number } {
-  return {
-    nTokens: tokens.length,
-    nLogitRows,
-    nSegments: segments.length,
-    maxSegmentRows: segments.reduce((most, { nRows }) => Math.max(most, nRows), 0),
-    maxPositions: segments.reduce((most, { position, nRows }) => Math.max(most, position + nRows), 0),
-    nScores: segments.reduce((sum, { position, nRows }) => sum + nRows * position + (nRows * (nRows + 1)) / 2, 0)
-  }
-}
-
 /** A token of a lone sequence, and a chunk of a prompt. */
 function usualCounts({ maxRows, maxLogitRows }: Capacity): BatchCounts[] {
   return [[1, 1], [maxRows, 1], [maxRows, Math.min(maxRows, maxLogitRows)]].map(([nTokens, nLogitRows]) => ({ nTokens, nLogitRows, nSegments: 1, maxSegmentRows: nTokens, maxPositions: nTokens }))
-}
-
-/** The words of the batch buffer, as kernel.ts draws them; the same array every time. */
-function createBatchLayout({ maxRows, maxLogitRows, nSlots }: Capacity): { write(batch: Batch, logitRows: readonly number[]): Uint32Array<ArrayBuffer> } {
-  const words = new Uint32Array(BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots + 2 * maxRows + maxLogitRows)
-  const tokens = words.subarray(BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots)
-  const segmentByRow = tokens.subarray(maxRows)
-  const rows = segmentByRow.subarray(maxRows)
-  return {
-    write(batch, logitRows) {
-      words.set([batch.tokens.length, logitRows.length, batch.segments.length])
-      batch.segments.forEach(({ slot, position, firstRow, nRows }, i) => {
-        words.set([slot, position, firstRow, nRows], BATCH_HEADER_WORDS + SEGMENT_WORDS * i)
-        segmentByRow.fill(i, firstRow, firstRow + nRows)
-      })
-      tokens.set(batch.tokens)
-      rows.set(logitRows)
-      return words
-    }
-  }
-}
-
-/** The angles by which each row's queries and keys are turned. */
-function writeAngles(device: GPUDevice, { rotaries }: GpuMemory, { tokens, segments }: Batch): void {
-  for (const { theta, rotaryDim, buffer } of rotaries) {
-    const angles = new Float32Array(tokens.length * rotaryDim)
-    for (const { position, firstRow, nRows } of segments) {
-      for (let t = 0; t < nRows; t++) angles.set(rotaryRow(theta, rotaryDim, position + t), (firstRow + t) * rotaryDim)
-    }
-    device.queue.writeBuffer(buffer, 0, angles)
-  }
 }
