@@ -19,7 +19,7 @@ import type { WeightFormat } from '../../src/program/formats.ts'
 import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
-import { gpuDevice } from './gpu.ts'
+import { gpuDevice, leastGpuDevice } from './gpu.ts'
 import { createNumbers, type Numbers } from './numbers.ts'
 import { randomWeights } from './weights.ts'
 
@@ -49,7 +49,7 @@ export interface Snapshot {
 }
 
 /** One thread alone: what another writes meanwhile could not be told from what the op does. */
-export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked'
+export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked' | 'webgpu least'
 
 export interface Rig {
   readonly program: Program
@@ -223,7 +223,7 @@ interface Core {
 
 async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promise<Core> {
   const { capacity, format = 'f32' } = spec
-  if (kind === 'webgpu' || kind === 'webgpu chunked') return createGpuCore(kind, program, spec)
+  if (kind === 'webgpu' || kind === 'webgpu chunked' || kind === 'webgpu least') return createGpuCore(kind, program, spec)
   if (kind === 'reference') {
     const backend = await createBackend(kind, program, capacity)
     return { backend, spoil() {}, guard: (_op, _segments, task) => task() }
@@ -254,7 +254,7 @@ async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promis
 }
 
 async function createGpuCore(kind: RigKind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
-  const device = await gpuDevice()
+  const device = await (kind === 'webgpu least' ? leastGpuDevice() : gpuDevice())
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const backend = await createWebGpuBackend(program, capacity, {
     device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent'
