@@ -29,7 +29,8 @@ export async function openWebGpuBackend(
     const isOnCpu = isSoftware(device)
     const reason = `${given ? 'a device that was given' : 'asked for'}${isOnCpu ? '; it computes on the CPU, which backend wasm does faster' : ''}`
     const backend = await createWebGpuBackend(program, capacityOf(CHUNKS[isOnCpu ? 'software' : 'hardware']), { device, ownsDevice: given === undefined, reason, ...options })
-    await backend.prepare()
+    // A CPU takes seconds for the large kernels, which a short prompt does not need.
+    await (isOnCpu ? backend.prepare('token') : backend.prepare('token', 'chunk'))
     return backend
   } catch (error) {
     if (given === undefined) device.destroy()

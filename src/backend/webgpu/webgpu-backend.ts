@@ -26,8 +26,8 @@ export interface GpuOptions {
 }
 
 export interface WebGpuBackend extends QueuedBackend {
-  /** Compiles what a token and a whole chunk need; without it the first of each waits. */
-  prepare(): Promise<void>
+  /** Compiles what a token, and a whole chunk, need; without it the first of each waits. */
+  prepare(...what: readonly ('token' | 'chunk')[]): Promise<void>
   readonly device: GPUDevice
   readonly memory: GpuMemory
 }
@@ -132,7 +132,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       nUnsentBytes = 0
       return health.guard(() => device.queue.onSubmittedWorkDone())
     },
-    prepare: () => health.guard(() => recording.compile(...usualCounts(capacity))),
+    prepare: (...what) => health.guard(() => recording.compile(...what.map((name) => usualCounts(name === 'token' ? 1 : capacity.maxRows)))),
     begin,
     async run(firstOp, endOp) {
       for (let i = firstOp; i < endOp; i++) await addOp(i)
@@ -201,7 +201,7 @@ function kernelsOf(op: Op, context: KernelContext): readonly Kernel[] {
   return make(op, context)
 }
 
-/** A token of a lone sequence, and a chunk of a prompt. */
-function usualCounts({ maxRows, maxLogitRows }: Capacity): BatchCounts[] {
-  return [[1, 1], [maxRows, 1], [maxRows, Math.min(maxRows, maxLogitRows)]].map(([nTokens, nLogitRows]) => ({ nTokens, nLogitRows, nSegments: 1, maxSegmentRows: nTokens, maxPositions: nTokens }))
+/** Tokens of a lone sequence, of which the last has logits. */
+function usualCounts(nTokens: number): BatchCounts {
+  return { nTokens, nLogitRows: 1, nSegments: 1, maxSegmentRows: nTokens, maxPositions: nTokens }
 }
