@@ -3,7 +3,7 @@
  *
  *   activations   all buffers of the program, one after the other, each at a multiple of 256 bytes, rows padded to four elements
  *   batch         what is known of one forward alone (kernel.ts draws it)
- *   parameters    one for each set of parameters that kernels bind together
+ *   parameters    one for each set of parameters that kernels bind together, or for each part of one that is too large (weights.ts draws them)
  *   states        one for each part: (nSlots, elements), canonical
  *   keys, values  two for each part: (nSlots, contextLength, width)
  *   angles        one for each kind of rotary positions: (maxRows, rotaryDim)
@@ -13,13 +13,16 @@
 import { messageOf } from '../../errors.ts'
 import { elementsOf, type KeyValuePart, type Parameter, type Program, type RowSpace, type StatePart, type View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
-import { BUFFER_USAGE, checkLimit } from './device.ts'
+import { BUFFER_USAGE, checkLimit, factsOf } from './device.ts'
 import { BATCH_HEADER_WORDS, type Binding, type Kernel, type KernelContext, SEGMENT_WORDS } from './kernel.ts'
+import { boundBytes, type ByteRange, layoutBytes, type WeightLayout } from './weights.ts'
 
-/** Where a parameter lies. */
+/** Where a parameter lies: its bytes from `start` to `end`, byte 0 of it at `firstByte` (which is below 0 where another buffer has it). */
 export interface Place {
   readonly buffer: GPUBuffer
   readonly firstByte: number
+  readonly start: number
+  readonly end: number
 }
 
 export interface GpuMemory {
@@ -60,11 +63,13 @@ interface Wanted {
 }
 
 /** Makes all buffers. Throws a RangeError that names the limit where one is too large, and one with the bytes where the device has not that much. */
-export async function createMemory(device: GPUDevice, { program, capacity, kernels, activationBytes }: {
-  program: Program; capacity: Capacity; kernels: readonly Kernel[]; activationBytes: number
+export async function createMemory(device: GPUDevice, { program, capacity, kernels, activationBytes, layoutOf }: {
+  program: Program; capacity: Capacity; kernels: readonly Kernel[]; activationBytes: number; layoutOf: (parameter: Parameter) => WeightLayout
 }): Promise<GpuMemory> {
   const { maxRows, maxLogitRows, nSlots, contextLength } = capacity
   const bindings = kernels.flatMap((kernel) => kernel.bindings)
+  const { maxBindingBytes } = factsOf(device)
+  const rangeOf = ({ parameters, part }: ParametersBinding): ByteRange => boundBytes(parameters.map(layoutOf), part, maxBindingBytes)
   const scratchBytes = Math.max(0, ...bindings.map((binding) => (binding.kind === 'scratch' ? binding.bytes : 0)))
   const wanted = new Map<string, Wanted>()
   const want = (key: string, bytes: number, label = key): void => void wanted.set(key, { label, bytes })
@@ -75,14 +80,17 @@ export async function createMemory(device: GPUDevice, { program, capacity, kerne
     for (const kind of ['keys', 'values']) want(`${kind} ${part.offset}`, 4 * nSlots * contextLength * part.width, `${kind} ${part.name}`)
   }
   for (const binding of bindings) {
-    if (binding.kind === 'parameters') want(keyOf(binding), parameterBytes(binding.parameters), binding.parameters[0].name)
+    if (binding.kind === 'parameters') {
+      const { start, end } = rangeOf(binding)
+      want(keyOf(binding), end - start, binding.parameters[0].name)
+    }
     if (binding.kind === 'angles') want(keyOf(binding), 4 * maxRows * binding.rotary.rotaryDim)
   }
   if (scratchBytes > 0) want('scratch', scratchBytes)
 
   const buffers = await createBuffers(device, wanted)
   const bufferAt = (key: string): GPUBuffer => buffers.get(key) as GPUBuffer
-  const places = placesOfParameters(bindings, bufferAt)
+  const places = placesOfParameters(bindings, (binding) => ({ buffer: bufferAt(keyOf(binding)), ...rangeOf(binding) }), layoutOf)
   const rotaries = new Map(bindings.flatMap((binding) => (binding.kind === 'angles' ? [[keyOf(binding), binding.rotary] as const] : [])))
   const bytesOf = (pattern: RegExp): number => [...wanted].reduce((sum, [key, { bytes }]) => sum + (pattern.test(key) ? bytes : 0), 0)
   const bytes = { weights: bytesOf(/^parameters/), state: bytesOf(/^(state|keys|values)/), activations: bytesOf(/^(activations|batch|angles|scratch)/) }
@@ -104,7 +112,7 @@ export async function createMemory(device: GPUDevice, { program, capacity, kerne
 
 function keyOf(binding: Binding): string {
   switch (binding.kind) {
-    case 'parameters': return `parameters ${binding.parameters.map(({ id }) => id).join(' ')}`
+    case 'parameters': return `parameters ${binding.parameters.map(({ id }) => id).join(' ')} part ${binding.part ?? 'all'}`
     case 'state': return `state ${binding.state.offset}`
     case 'keys':
     case 'values': return `${binding.kind} ${binding.cache.offset}`
@@ -113,18 +121,22 @@ function keyOf(binding: Binding): string {
   }
 }
 
-function parameterBytes(parameters: readonly Parameter[]): number {
-  return parameters.reduce((sum, { shape }) => sum + 4 * elementsOf(shape), 0)
-}
+type ParametersBinding = Extract<Binding, { kind: 'parameters' }>
 
-function placesOfParameters(bindings: readonly Binding[], bufferAt: (key: string) => GPUBuffer): Map<number, Place[]> {
+function placesOfParameters(
+  bindings: readonly Binding[], boundOf: (binding: ParametersBinding) => ByteRange & { readonly buffer: GPUBuffer }, layoutOf: (parameter: Parameter) => WeightLayout
+): Map<number, Place[]> {
   const places = new Map<number, Place[]>()
-  const groups = new Map(bindings.flatMap((binding) => (binding.kind === 'parameters' ? [[keyOf(binding), binding.parameters] as const] : [])))
-  for (const [key, parameters] of groups) {
-    parameters.forEach(({ id }, i) => {
-      const place = { buffer: bufferAt(key), firstByte: parameterBytes(parameters.slice(0, i)) }
-      places.set(id, [...(places.get(id) ?? []), place])
-    })
+  const groups = new Map(bindings.flatMap((binding) => (binding.kind === 'parameters' ? [[keyOf(binding), binding] as const] : [])))
+  for (const binding of groups.values()) {
+    const bound = boundOf(binding)
+    let first = 0
+    for (const parameter of binding.parameters) {
+      const bytes = layoutBytes(layoutOf(parameter))
+      const place = { buffer: bound.buffer, firstByte: first - bound.start, start: Math.max(0, bound.start - first), end: Math.min(bytes, bound.end - first) }
+      if (place.start < place.end) places.set(parameter.id, [...(places.get(parameter.id) ?? []), place])
+      first += bytes
+    }
   }
   return places
 }

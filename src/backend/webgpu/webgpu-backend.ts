@@ -13,6 +13,7 @@ import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
 import { makeReady } from './recording.ts'
 import { createSubmissions } from './submissions.ts'
+import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout } from './weights.ts'
 
 export interface GpuOptions {
   readonly device: GPUDevice
@@ -33,11 +34,15 @@ export interface WebGpuBackend extends QueuedBackend {
  * Throws an UnsupportedError for an op that has no kernel, and a RangeError for a program that is larger than the device's limits or memory.
  * A device that is lost later makes every call that waits, and every later one, reject with an EngineError.
  */
-export async function createWebGpuBackend(program: Program, capacity: Capacity, { device, ownsDevice, reason, formatOf = () => 'f32', ssd = 'recurrent' }: GpuOptions): Promise<WebGpuBackend> {
+export async function createWebGpuBackend(program: Program, capacity: Capacity, { device, ownsDevice, reason, ssd = 'recurrent', ...options }: GpuOptions): Promise<WebGpuBackend> {
   const { view: placeOf, bytes: activationBytes } = layOutViews(program, capacity)
+  const layouts = weightLayouts(program, options.formatOf ?? (() => 'f32'))
+  const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
+  const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
+  const writers = new Map(program.parameters.map((parameter) => [parameter, createWeightWriter(layoutOf(parameter))]))
   const context: KernelContext = { device: factsOf(device), capacity, ssd, view: placeOf, formatOf }
   const kernels = program.ops.map((op) => kernelsOf(op, context))
-  const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes })
+  const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf })
   const ready = await makeReady(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device)
   const readback = createReadback(device)
@@ -104,8 +109,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     formatOf,
     write(parameter, values, first) {
       health.check()
-      for (const { buffer, firstByte } of memory.placesOf(parameter)) {
-        device.queue.writeBuffer(buffer, firstByte + 4 * first, values.buffer, values.byteOffset, values.byteLength)
+      const writer = writers.get(parameter)
+      if (writer === undefined) throw new TypeError(`${parameter.name}: no parameter of this program`)
+      const { offset, bytes } = writer(values, first)
+      for (const { buffer, firstByte, start, end } of memory.placesOf(parameter)) {
+        const piece = bytes.subarray(Math.max(0, start - offset), Math.max(0, end - offset))
+        if (piece.length > 0) device.queue.writeBuffer(buffer, firstByte + Math.max(start, offset), piece)
       }
     },
     begin,

@@ -151,6 +151,20 @@ export function matrixParts(nRows: number, rowUnits: number, maxBindingBytes: nu
   return Array.from({ length: Math.ceil(nRows / most) }, (_, i) => ({ firstRow: i * most, nRows: Math.min(most, nRows - i * most) }))
 }
 
+export interface ByteRange {
+  readonly start: number
+  readonly end: number
+}
+
+/** Which bytes of parameters laid end to end a binding has: all, or those of a part. */
+export function boundBytes(layouts: readonly WeightLayout[], part: number | undefined, maxBindingBytes: number): ByteRange {
+  const [layout] = layouts
+  if (part === undefined || layout.kind === 'plain') return { start: 0, end: layouts.reduce((sum, each) => sum + layoutBytes(each), 0) }
+  const nRows = layouts.reduce((sum, each) => sum + (each.kind === 'matrix' ? each.nRows : 0), 0)
+  const { firstRow, nRows: rows } = matrixParts(nRows, rowForm(layout.format, layout.nIn).rowUnits, maxBindingBytes)[part]
+  return { start: firstRow * rowBytes(layout), end: (firstRow + rows) * rowBytes(layout) }
+}
+
 /** Bytes for the place `offset` bytes after the parameter's start; both are multiples of 4. */
 export interface WeightWrite {
   readonly offset: number

@@ -84,7 +84,7 @@ fn choiceOf(row: u32) -> u32 { return onlyChoice; }`,
   const [x, y] = foldWorkgroups(Math.ceil(base.nOut / vectorOutputs(plan)), device.maxWorkgroups)
   return {
     label: `expertLinear ${format} vector`,
-    code: vectorKernel(product, plan, device),
+    ...vectorKernel(product, plan, device),
     bindings: [weightsOf(op, part)],
     workgroups(counts) {
       const nRows = rowsOf(op.x, counts)

@@ -3,6 +3,9 @@
 import { UnsupportedError } from '../../../errors.ts'
 import type { OpKind } from '../../../program/ops.ts'
 import type { OpKernels } from '../kernel.ts'
+import { embed } from './embed.ts'
+import { expertLinear } from './expert-linear.ts'
+import { linear } from './linear.ts'
 import { scaledAdd } from './scaled-add.ts'
 
 /** In place of what is not there yet. */
@@ -13,10 +16,10 @@ function missing(kind: OpKind): () => never {
 }
 
 export const OP_KERNELS: OpKernels = {
-  embed: missing('embed'),
+  embed,
   gatherRows: missing('gatherRows'),
   rmsNorm: missing('rmsNorm'),
-  linear: missing('linear'),
+  linear,
   conv1d: missing('conv1d'),
   selectiveScan: missing('selectiveScan'),
   ssdScan: missing('ssdScan'),
@@ -26,6 +29,6 @@ export const OP_KERNELS: OpKernels = {
   activation: missing('activation'),
   scaledAdd,
   route: missing('route'),
-  expertLinear: missing('expertLinear'),
+  expertLinear,
   mixExperts: missing('mixExperts')
 }

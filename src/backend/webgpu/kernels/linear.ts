@@ -46,7 +46,7 @@ export function linearVector(op: LinearOp, context: KernelContext, { part, plan,
   const [x, y] = foldWorkgroups(Math.ceil(part.nRows / vectorOutputs(plan)), context.device.maxWorkgroups)
   return {
     label: `linear ${context.formatOf(op.weight)} vector ${plan.rows}`,
-    code: vectorKernel(linearProduct(op, context, part), plan, context.device),
+    ...vectorKernel(linearProduct(op, context, part), plan, context.device),
     bindings: bindingsOf(op, part),
     workgroups: (counts) => within(rowsOf(op.x, counts), range, (nRows) => [x, y, Math.ceil(nRows / plan.rows)])
   }
