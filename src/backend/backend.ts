@@ -66,8 +66,11 @@ export interface Backend {
   readonly capacity: Capacity
   /** The format in which `write` takes a parameter. */
   formatOf(parameter: Parameter): WeightFormat
-  /** Values of a parameter, row-major from element `first` (a block's first), already transformed. All of them come before the first forward. */
-  write(parameter: Parameter, values: WeightData, first: number): void
+  /**
+   * Values of a parameter, row-major from element `first` (a block's first), already transformed; read before this returns, be it a promise.
+   * All of them come before the first forward.
+   */
+  write(parameter: Parameter, values: WeightData, first: number): void | Promise<void>
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
   /**
@@ -82,6 +85,7 @@ export interface Backend {
 
 /** A backend whose program can be run one op at a time: for tests, profiles and the bare scan. */
 export interface SteppingBackend extends Backend {
+  write(parameter: Parameter, values: WeightData, first: number): void
   /** Of the logit rows, those from `firstLogitRow` on, maxLogitRows at most. */
   begin(batch: Batch, firstLogitRow?: number): void
   run(firstOp: number, endOp: number): void
@@ -91,7 +95,8 @@ export interface SteppingBackend extends Backend {
 }
 
 /** The same where results have to be waited for: a GPU's. */
-export interface QueuedBackend extends Omit<SteppingBackend, 'readView'> {
+export interface QueuedBackend extends Omit<SteppingBackend, 'run' | 'readView' | 'write'>, Pick<Backend, 'write'> {
+  run(firstOp: number, endOp: number): void | Promise<void>
   readView(view: View, into?: Float32Array): Float32Array | Promise<Float32Array>
 }
 

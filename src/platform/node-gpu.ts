@@ -7,6 +7,9 @@ interface Dawn {
   create(options: readonly string[]): GPU
 }
 
+/** No kernel of ours reads workgroup memory that it has not written; setting it to zero first takes time, and most of SwiftShader's time to compile. */
+const TOGGLES = ['disable_workgroup_init'] as const
+
 /** Kept for good: Dawn ends with this object, and a process with devices of it that live on would crash. */
 let instance: GPU | undefined
 
@@ -24,5 +27,5 @@ export async function nodeGpu(): Promise<GPU> {
     const got = cause instanceof Error ? cause.message : String(cause)
     throw new UnsupportedError({ place: 'backend webgpu', expected: 'the optional package webgpu: npm install webgpu', got }, { cause })
   }
-  return (instance = dawn.create([]))
+  return (instance = dawn.create([`enable-dawn-features=${TOGGLES.join()}`]))
 }

@@ -19,6 +19,8 @@ export const platform: Platform = {
   },
   threadObstacle: () => undefined,
   startWorker,
+  // A package that few have is asked for by few.
+  gpu: async () => (await import('./node-gpu.ts')).nodeGpu(),
   yieldToEventLoop: () => setImmediate(),
   async localFiles(path) {
     const stats = await stat(path).catch(() => undefined)

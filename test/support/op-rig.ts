@@ -19,7 +19,7 @@ import type { WeightFormat } from '../../src/program/formats.ts'
 import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
-import { gpuDevice } from './gpu.ts'
+import { gpuDevice, leastGpuDevice } from './gpu.ts'
 import { createNumbers, type Numbers } from './numbers.ts'
 import { randomWeights } from './weights.ts'
 
@@ -49,7 +49,7 @@ export interface Snapshot {
 }
 
 /** One thread alone: what another writes meanwhile could not be told from what the op does. */
-export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked'
+export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked' | 'webgpu least'
 
 export interface Rig {
   readonly program: Program
@@ -69,12 +69,12 @@ export async function createRig(kind: RigKind, spec: OpSpec): Promise<Rig> {
   for (const parameter of program.parameters) {
     const count = elementsOf(parameter.shape)
     if (spec.format === undefined || !isWeight(parameter)) {
-      backend.write(parameter, parameterNumbers.floats(count, ...range(parameter.name)), 0)
+      await backend.write(parameter, parameterNumbers.floats(count, ...range(parameter.name)), 0)
       continue
     }
     const { data, values } = randomWeights(parameterNumbers, spec.format, count)
     // A backend may want the numbers where it does not have the format.
-    backend.write(parameter, backend.formatOf(parameter) === spec.format ? data : values, 0)
+    await backend.write(parameter, backend.formatOf(parameter) === spec.format ? data : values, 0)
   }
 
   const { maxRows, maxLogitRows, nSlots } = spec.capacity
@@ -218,12 +218,12 @@ interface Core {
   /** Fills scratch, states and activations with NaN, padding included. */
   spoil(): void
   /** Runs a task and fails where memory changed that the op does not own. */
-  guard(op: Op, segments: readonly Segment[], task: () => void): void | Promise<void>
+  guard(op: Op, segments: readonly Segment[], task: () => void | Promise<void>): void | Promise<void>
 }
 
 async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promise<Core> {
   const { capacity, format = 'f32' } = spec
-  if (kind === 'webgpu' || kind === 'webgpu chunked') return createGpuCore(kind, program, spec)
+  if (kind === 'webgpu' || kind === 'webgpu chunked' || kind === 'webgpu least') return createGpuCore(kind, program, spec)
   if (kind === 'reference') {
     const backend = await createBackend(kind, program, capacity)
     return { backend, spoil() {}, guard: (_op, _segments, task) => task() }
@@ -244,7 +244,7 @@ async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promis
     },
     guard(op, segments, task) {
       const before = new Uint8Array(memory.buffer).slice()
-      task()
+      void task()
       const after = new Uint8Array(memory.buffer)
       for (const [start, end] of ownedRanges(map, op, segments)) after.subarray(start, end).forEach((byte, i) => (before[start + i] = byte))
       const index = Buffer.compare(before, after) === 0 ? -1 : after.findIndex((byte, i) => byte !== before[i])
@@ -254,7 +254,7 @@ async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promis
 }
 
 async function createGpuCore(kind: RigKind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
-  const device = await gpuDevice()
+  const device = await (kind === 'webgpu least' ? leastGpuDevice() : gpuDevice())
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const backend = await createWebGpuBackend(program, capacity, {
     device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent'
@@ -290,7 +290,7 @@ async function createGpuCore(kind: RigKind, program: Program, { capacity, format
     async guard(op, segments, task) {
       const before = await Promise.all(writable.map(({ buffer }) => contentsOf(buffer)))
       device.pushErrorScope('validation')
-      task()
+      await task()
       const error = await device.popErrorScope()
       if (error !== null) expect.fail(`${kind}: ${error.message}`)
       for (const [i, { buffer, owned }] of writable.entries()) {

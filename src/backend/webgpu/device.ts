@@ -15,14 +15,20 @@ const LIMITS = [
 
 const FEATURES = ['shader-f16', 'subgroups', 'timestamp-query'] as const
 
-/** Throws an UnsupportedError where there is no adapter. */
+/** Throws an UnsupportedError where there is no adapter, or one that does not work. */
 export async function openDevice(gpu: GPU): Promise<GPUDevice> {
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
-  if (adapter === null) throw new UnsupportedError({ place: 'backend webgpu', expected: 'a host with a WebGPU adapter', got: 'none: no GPU, or no driver of it' })
-  return adapter.requestDevice({
-    requiredFeatures: FEATURES.filter((feature) => adapter.features.has(feature)),
-    requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]))
-  })
+  const expected = 'a host with a WebGPU adapter'
+  if (adapter === null) throw new UnsupportedError({ place: 'backend webgpu', expected, got: 'none: no GPU, or no driver of it' })
+  try {
+    return await adapter.requestDevice({
+      requiredFeatures: FEATURES.filter((feature) => adapter.features.has(feature)),
+      // Hosts differ in which limits they know.
+      requiredLimits: Object.fromEntries(LIMITS.filter((name) => name in adapter.limits).map((name) => [name, adapter.limits[name]]))
+    })
+  } catch (cause) {
+    throw new UnsupportedError({ place: 'backend webgpu', expected, got: `one that gives no device: ${cause instanceof Error ? cause.message : String(cause)}` }, { cause })
+  }
 }
 
 export function factsOf({ features, limits, adapterInfo }: GPUDevice): DeviceFacts {

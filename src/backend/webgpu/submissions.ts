@@ -3,12 +3,11 @@
  * holds the GPU long enough for a watchdog, and no more than two are under way, so that an abort is soon noticed.
  */
 
-import type { BatchCounts } from './kernel.ts'
-import type { ReadyKernel } from './recording.ts'
+import type { Dispatch } from './recording.ts'
 
 export interface Submissions {
-  /** Adds an op's kernels, `cost` in the units of opCost. */
-  add(kernels: readonly ReadyKernel[], counts: BatchCounts, cost: number): void
+  /** Adds what an op dispatches, `cost` in the units of opCost. */
+  add(dispatches: readonly Dispatch[], cost: number): void
   /** True when what was added should be submitted before more. */
   readonly isFull: boolean
   /** Submits what was added. */
@@ -51,15 +50,13 @@ export function createSubmissions(device: GPUDevice, { isSoftware }: { isSoftwar
     if (elapsedMs > 5) rate += (submitted / elapsedMs - rate) / 4
   }
   return {
-    add(kernels, counts, opCost) {
-      for (const kernel of kernels) {
-        const workgroups = kernel.workgroups(counts)
-        if (workgroups === null || workgroups.includes(0)) continue
+    add(dispatches, opCost) {
+      for (const { bindGroup, workgroups, ...dispatch } of dispatches) {
         encoder ??= device.createCommandEncoder()
         pass ??= encoder.beginComputePass()
-        if (pipeline !== kernel.pipeline) pass.setPipeline((pipeline = kernel.pipeline))
-        pass.setBindGroup(0, kernel.bindGroup)
-        pass.dispatchWorkgroups(...workgroups)
+        if (pipeline !== dispatch.pipeline) pass.setPipeline((pipeline = dispatch.pipeline))
+        pass.setBindGroup(0, bindGroup)
+        pass.dispatchWorkgroups(workgroups[0], workgroups[1], workgroups[2])
       }
       cost += opCost
     },

@@ -1,19 +1,19 @@
 /** Runs a program on a GPU: records pipelines and bind groups once, then a token is one submission. */
 
-import { EngineError } from '../../errors.ts'
 import { createPace } from '../../pace.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { elementsOf, type Op, opCost, type OpKind, type OpOf, type Parameter, type Program, type View } from '../../program/ops.ts'
-import { rotaryRow } from '../../program/rotary.ts'
 import { type Batch, type Capacity, logitRows, type QueuedBackend, ssdOf, type SsdForm, stateElements } from '../backend.ts'
+import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
-import { BATCH_HEADER_WORDS, type BatchCounts, type Kernel, type KernelContext, prelude, SEGMENT_WORDS } from './kernel.ts'
+import { watch } from './health.ts'
+import { type BatchCounts, type Kernel, type KernelContext, prelude } from './kernel.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
-import { makeReady } from './recording.ts'
+import { record } from './recording.ts'
 import { createSubmissions } from './submissions.ts'
-import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout } from './weights.ts'
+import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout, type WeightWriter } from './weights.ts'
 
 export interface GpuOptions {
   readonly device: GPUDevice
@@ -26,6 +26,8 @@ export interface GpuOptions {
 }
 
 export interface WebGpuBackend extends QueuedBackend {
+  /** Compiles what a token, and a whole chunk, need; without it the first of each waits. */
+  prepare(...what: readonly ('token' | 'chunk')[]): Promise<void>
   readonly device: GPUDevice
   readonly memory: GpuMemory
 }
@@ -39,25 +41,26 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const layouts = weightLayouts(program, options.formatOf ?? (() => 'f32'))
   const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
-  const writers = new Map(program.parameters.map((parameter) => [parameter, createWeightWriter(layoutOf(parameter))]))
   const context: KernelContext = { device: factsOf(device), capacity, ssd, view: placeOf, formatOf }
   const kernels = program.ops.map((op) => kernelsOf(op, context))
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf })
-  const ready = await makeReady(device, { kernels, prelude: prelude(capacity), memory })
-  const health = watch(device)
+  const recording = record(device, { kernels, prelude: prelude(capacity), memory })
+  const health = watch(device, ownsDevice)
   const readback = createReadback(device)
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
   const costs = program.ops.map(opCost)
   const pace = createPace()
-  const layout = createBatchLayout(capacity)
-  let current: BatchCounts & { readonly nScores: number } = { nTokens: 0, nLogitRows: 0, nSegments: 0, maxSegmentRows: 0, maxPositions: 0, nScores: 0 }
+  const words = createBatchWords(capacity)
+  let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
+  const writers = new Map<Parameter, WeightWriter>()
+  let nUnsentBytes = 0
 
   const begin = (batch: Batch, firstLogitRow = 0): void => {
     health.check()
     submissions.submit()
     const wanted = logitRows(batch).slice(firstLogitRow, firstLogitRow + capacity.maxLogitRows)
     current = countsOf(batch, wanted.length)
-    device.queue.writeBuffer(memory.batch, 0, layout.write(batch, wanted))
+    device.queue.writeBuffer(memory.batch, 0, words(batch, wanted))
     // Of the layers alone: later turns of the head find them done.
     if (firstLogitRow === 0) writeAngles(device, memory, batch)
   }
@@ -78,9 +81,17 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => readback.read(pieces, into.subarray(0, nRows * view.width), encoder))
     return into
   }
+  const addOp = async (i: number): Promise<void> => {
+    let dispatches = recording.dispatches(i, current)
+    if (dispatches === undefined) {
+      await health.guard(() => recording.compile(current))
+      dispatches = recording.dispatches(i, current) ?? []
+    }
+    submissions.add(dispatches, costOf(i))
+  }
   const runOps = async (firstOp: number, endOp: number): Promise<void> => {
     for (let i = firstOp; i < endOp; i++) {
-      submissions.add(ready[i], current, costOf(i))
+      await addOp(i)
       if (!submissions.isFull) continue
       submissions.submit()
       await health.guard(() => submissions.settle(1))
@@ -109,17 +120,22 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     formatOf,
     write(parameter, values, first) {
       health.check()
-      const writer = writers.get(parameter)
-      if (writer === undefined) throw new TypeError(`${parameter.name}: no parameter of this program`)
+      const writer = writers.get(parameter) ?? createWeightWriter(layoutOf(parameter))
+      writers.set(parameter, writer)
       const { offset, bytes } = writer(values, first)
       for (const { buffer, firstByte, start, end } of memory.placesOf(parameter)) {
         const piece = bytes.subarray(Math.max(0, start - offset), Math.max(0, end - offset))
         if (piece.length > 0) device.queue.writeBuffer(buffer, firstByte + Math.max(start, offset), piece)
       }
+      nUnsentBytes += bytes.byteLength
+      if (nUnsentBytes < MOST_UNSENT_BYTES) return
+      nUnsentBytes = 0
+      return health.guard(() => device.queue.onSubmittedWorkDone())
     },
+    prepare: (...what) => health.guard(() => recording.compile(...what.map((name) => usualCounts(name === 'token' ? 1 : capacity.maxRows)))),
     begin,
-    run(firstOp, endOp) {
-      for (let i = firstOp; i < endOp; i++) submissions.add(ready[i], current, costOf(i))
+    async run(firstOp, endOp) {
+      for (let i = firstOp; i < endOp; i++) await addOp(i)
       submissions.submit()
     },
     readView,
@@ -176,89 +192,16 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
 }
 
+/** Weights on their way to the GPU: the driver keeps a copy of what it has not sent. */
+const MOST_UNSENT_BYTES = 2 ** 26
+
 function kernelsOf<K extends OpKind>(op: OpOf<K>, context: KernelContext): readonly Kernel[]
 function kernelsOf(op: Op, context: KernelContext): readonly Kernel[] {
   const make = OP_KERNELS[op.kind] as (op: Op, context: KernelContext) => readonly Kernel[]
   return make(op, context)
 }
 
-interface Health {
-  /** Throws when the device is gone. */
-  check(): void
-  /** What waits for the device: an EngineError when it is lost meanwhile. */
-  guard<T>(task: () => Promise<T>): Promise<T>
-  stop(): void
-}
-
-/** A device is of no more use when it is lost, and not to be trusted after an error that nobody asked for: that is one of this package. */
-function watch(device: GPUDevice): Health {
-  let failure: EngineError | undefined
-  const fail = (got: string, cause?: unknown): EngineError => (failure ??= new EngineError({ place: 'backend webgpu', expected: 'a device that works', got }, { cause }))
-  const onError = ({ error }: GPUUncapturedErrorEvent): void => void fail(`an error of it: ${error.message}`)
-  void device.lost.then(({ reason, message }) => fail(`one that was lost (${reason}): ${message}`))
-  device.addEventListener('uncapturederror', onError)
-  const check = (): void => {
-    if (failure !== undefined) throw failure
-  }
-  return {
-    check,
-    async guard(task) {
-      check()
-      let result
-      try {
-        result = await task()
-      } catch (cause) {
-        // The device's own word on it, where it comes, is the better one.
-        await Promise.resolve()
-        throw failure ?? fail(`one that failed: ${cause instanceof Error ? cause.message : String(cause)}`, cause)
-      }
-      check()
-      return result
-    },
-    stop() {
-      device.removeEventListener('uncapturederror', onError)
-    }
-  }
-}
-
-function countsOf({ tokens, segments }: Batch, nLogitRows: number): BatchCounts & { readonly nScores: number } {
-  return {
-    nTokens: tokens.length,
-    nLogitRows,
-    nSegments: segments.length,
-    maxSegmentRows: segments.reduce((most, { nRows }) => Math.max(most, nRows), 0),
-    maxPositions: segments.reduce((most, { position, nRows }) => Math.max(most, position + nRows), 0),
-    nScores: segments.reduce((sum, { position, nRows }) => sum + nRows * position + (nRows * (nRows + 1)) / 2, 0)
-  }
-}
-
-/** The words of the batch buffer, as kernel.ts draws them; the same array every time. */
-function createBatchLayout({ maxRows, maxLogitRows, nSlots }: Capacity): { write(batch: Batch, logitRows: readonly number[]): Uint32Array<ArrayBuffer> } {
-  const words = new Uint32Array(BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots + 2 * maxRows + maxLogitRows)
-  const tokens = words.subarray(BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots)
-  const segmentByRow = tokens.subarray(maxRows)
-  const rows = segmentByRow.subarray(maxRows)
-  return {
-    write(batch, logitRows) {
-      words.set([batch.tokens.length, logitRows.length, batch.segments.length])
-      batch.segments.forEach(({ slot, position, firstRow, nRows }, i) => {
-        words.set([slot, position, firstRow, nRows], BATCH_HEADER_WORDS + SEGMENT_WORDS * i)
-        segmentByRow.fill(i, firstRow, firstRow + nRows)
-      })
-      tokens.set(batch.tokens)
-      rows.set(logitRows)
-      return words
-    }
-  }
-}
-
-/** The angles by which each row's queries and keys are turned. */
-function writeAngles(device: GPUDevice, { rotaries }: GpuMemory, { tokens, segments }: Batch): void {
-  for (const { theta, rotaryDim, buffer } of rotaries) {
-    const angles = new Float32Array(tokens.length * rotaryDim)
-    for (const { position, firstRow, nRows } of segments) {
-      for (let t = 0; t < nRows; t++) angles.set(rotaryRow(theta, rotaryDim, position + t), (firstRow + t) * rotaryDim)
-    }
-    device.queue.writeBuffer(buffer, 0, angles)
-  }
+/** Tokens of a lone sequence, of which the last has logits. */
+function usualCounts(nTokens: number): BatchCounts {
+  return { nTokens, nLogitRows: 1, nSegments: 1, maxSegmentRows: nTokens, maxPositions: nTokens }
 }

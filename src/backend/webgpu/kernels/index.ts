@@ -3,9 +3,17 @@
 import { UnsupportedError } from '../../../errors.ts'
 import type { OpKind } from '../../../program/ops.ts'
 import type { OpKernels } from '../kernel.ts'
+import { activation } from './activation.ts'
+import { attention } from './attention.ts'
+import { cacheKeyValue } from './cache-key-value.ts'
 import { embed } from './embed.ts'
 import { expertLinear } from './expert-linear.ts'
+import { gatherRows } from './gather-rows.ts'
 import { linear } from './linear.ts'
+import { mixExperts } from './mix-experts.ts'
+import { rmsNorm } from './rms-norm.ts'
+import { rotary } from './rotary.ts'
+import { route } from './route.ts'
 import { scaledAdd } from './scaled-add.ts'
 
 /** In place of what is not there yet. */
@@ -17,18 +25,18 @@ function missing(kind: OpKind): () => never {
 
 export const OP_KERNELS: OpKernels = {
   embed,
-  gatherRows: missing('gatherRows'),
-  rmsNorm: missing('rmsNorm'),
+  gatherRows,
+  rmsNorm,
   linear,
   conv1d: missing('conv1d'),
   selectiveScan: missing('selectiveScan'),
   ssdScan: missing('ssdScan'),
-  rotary: missing('rotary'),
-  cacheKeyValue: missing('cacheKeyValue'),
-  attention: missing('attention'),
-  activation: missing('activation'),
+  rotary,
+  cacheKeyValue,
+  attention,
+  activation,
   scaledAdd,
-  route: missing('route'),
+  route,
   expertLinear,
-  mixExperts: missing('mixExperts')
+  mixExperts
 }

@@ -1,23 +1,9 @@
-/** out = factor · x, or out + factor · x: one lane an element. Here to have something that runs: the rest of the kernels come beside it. */
+/** out = factor · x, or added to out. */
 
 import type { OpKernels } from '../kernel.ts'
+import { elementKernel, elementOf, float } from './elements.ts'
 
-export const scaledAdd: OpKernels['scaledAdd'] = ({ x, factor, accumulate, out }, { view }) => {
-  const [from, to] = [view(x), view(out)]
-  const code = `
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let column = id.x;
-  let row = id.y;
-  if (column >= ${out.width}u) { return; }
-  let i = ${to.offset}u + row * ${to.stride}u + column;
-  let value = ${factor.toExponential()} * activations[${from.offset}u + row * ${from.stride}u + column];
-  activations[i] = ${accumulate ? 'activations[i] + value' : 'value'};
-}`
-  return [{
-    label: 'scaledAdd',
-    code,
-    bindings: [],
-    workgroups: ({ nTokens, nLogitRows }) => [Math.ceil(out.width / 64), out.buffer.rows === 'token' ? nTokens : nLogitRows, 1]
-  }]
+export const scaledAdd: OpKernels['scaledAdd'] = ({ x, factor, accumulate, out }, context) => {
+  const [target, source] = [out, x].map((view) => elementOf(context, view)('row', 'i'))
+  return [elementKernel(context, { label: 'scaledAdd', out, body: `${target} = ${float(factor)} * ${source}${accumulate ? ` + ${target}` : ''};` })]
 }
