@@ -4,7 +4,7 @@
  */
 
 /** Decays are exp2(dt · (A · log2 e)): one multiplication fewer for each of them. */
-export const LOG2_E = 1.4426950408889634
+export const LOG2_E = Math.LOG2E
 
 /** PyTorch's: log(1 + exp(x)), which is x in f32 from 17 on, hence at its threshold of 20. log1p(e) = 2 atanh(e / (2 + e)): the polynomial of assembly/math/exp.ts. */
 export const SOFTPLUS = `
