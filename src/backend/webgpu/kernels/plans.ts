@@ -12,16 +12,23 @@ export interface MatrixShape {
   readonly nOut: number
 }
 
-/** For 1 row, and for up to 4 and 8 rows. */
-export function vectorPlans(shape: MatrixShape, device: DeviceFacts): VectorPlan[] {
-  return [1, 4, 8].map((rows) => vectorPlan(shape, rows, device))
+export interface VectorChoice {
+  readonly plan: VectorPlan
+  /** Of one or more times the plan's rows. */
+  readonly most: number
+}
+
+/** For 1 row, and for up to 4 and 8 rows; the inputs of 8 rows beside 32 weights in 16 bytes would take too much workgroup memory. */
+export function vectorChoices(shape: MatrixShape, device: DeviceFacts): VectorChoice[] {
+  const { unitElements } = rowForm(shape.format, shape.nIn)
+  return [1, 4, 8].map((most) => ({ most, plan: vectorPlan(shape, unitElements === 32 ? Math.min(most, 4) : most, device) }))
 }
 
 const WORKGROUP_THREADS = 256
 /** Threads that keep a large GPU busy with loads. */
 const MANY_THREADS = 2 ** 17
 
-function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, device: DeviceFacts): VectorPlan {
+export function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, device: DeviceFacts): VectorPlan {
   const { nUnits } = rowForm(format, nIn)
   // Without subgroups the sums of all threads go through workgroup memory.
   const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= 1024 ? 4 : 1
