@@ -10,6 +10,7 @@ import { type Batch, type Capacity, type QueuedBackend, type Segment, stateEleme
 import type { KeyValueLayout } from '../../src/backend/wasm/key-value.ts'
 import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import { factsOf } from '../../src/backend/webgpu/device.ts'
 import { layOutViews } from '../../src/backend/webgpu/memory.ts'
 import { createReadback } from '../../src/backend/webgpu/readback.ts'
 import { createWebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
@@ -257,7 +258,9 @@ async function createGpuCore(kind: RigKind, program: Program, { capacity, format
   const device = await (kind.startsWith('webgpu least') ? leastGpuDevice() : gpuDevice())
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const backend = await createWebGpuBackend(program, capacity, {
-    device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent'
+    device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent',
+    // The kernels that a GPU would get.
+    facts: { ...factsOf(device), isSoftware: false }
   })
   const { memory } = backend
   const { view } = layOutViews(program, capacity)
