@@ -19,7 +19,7 @@ import type { ScanPlan, ScanQuads } from './scan-plan.ts'
 import { STEP_ROWS } from './scan-steps.ts'
 
 /** What a workgroup takes. */
-interface Tile {
+export interface Tile {
   readonly channels: number
   readonly nSlices: number
   /** Tokens of a slice. */
@@ -30,16 +30,17 @@ const CHANNELS = 16
 const SLICE_TOKENS = 8
 const MAX_THREADS = 512
 
-function tileFor({ lanes }: ScanPlan, { maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
+export function tileFor({ lanes }: ScanPlan, { maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
   const [channels, sliceTokens] = [CHANNELS, SLICE_TOKENS]
   const sliceBytes = 8 * sliceTokens * channels + 32 * sliceTokens * lanes + 32 * channels * lanes
   const most = Math.min(maxWorkgroupStorageBytes / sliceBytes, Math.min(MAX_THREADS, maxWorkgroupInvocations) / (channels * lanes))
   return { channels, sliceTokens, nSlices: 2 ** Math.floor(Math.log2(most)) }
 }
 
-export function scanTiles(plan: ScanPlan, { device }: KernelContext): Kernel {
+/** In tiles as given: for measurements. */
+export function scanTiles(plan: ScanPlan, { device }: KernelContext, tile: Tile = tileFor(plan, device)): Kernel {
   const { dInner, lanes, nGroups, bindings, declarations, x, out, timeStep, output, decayRates, state } = plan
-  const { channels, nSlices, sliceTokens } = tileFor(plan, device)
+  const { channels, nSlices, sliceTokens } = tile
   const teamThreads = channels * lanes
   const threads = teamThreads * nSlices
   const tokens = nSlices * sliceTokens
