@@ -1,9 +1,9 @@
 /**
  * The selective scan on a GPU by length, beside a sequential and an unfused one (baselines.ts): the paper's figure 8.
  *
- *   node --conditions=source bench/webgpu/scan.ts [--channels 2048] [--lengths 512,1024,…] [--tiles channels×slices×tokens,…]
+ *   node --conditions=source bench/webgpu/scan.ts [--channels 2048] [--lengths 512,1024,…] [--tiles 16x8x8,16x8x8u,…]
  *
- * One sequence, 16 states. The time of a run is the GPU's own, by timestamps around as many of them as take some milliseconds; the median of five.
+ * Tiles are channels, slices and tokens of a slice of a workgroup; u: with loops written out. One sequence, 16 states. The time of a run is the GPU's own, by timestamps around as many of them as take some milliseconds; the median of five.
  * Also: how far y is from a float64 recurrence. Needs the package `webgpu` alone.
  */
 
@@ -22,8 +22,7 @@ const { values: options } = parseArgs({ options: {
   channels: { type: 'string', default: '2048' },
   lengths: { type: 'string', default: '512,1024,2048,4096,8192,16384,32768,65536' },
   tiles: { type: 'string', default: '' },
-  baselines: { type: 'string', default: 'true' },
-  unroll: { type: 'boolean', default: false }
+  baselines: { type: 'string', default: 'true' }
 } })
 const [D, N] = [Number(options.channels), 16]
 const LENGTHS = options.lengths.split(',').map(Number)
@@ -118,14 +117,13 @@ async function measure(length: number): Promise<Record<string, number>> {
   }
   const plan = planScan(op, context)
   const own = tileFor(plan, context.device)
-  const tiles = options.tiles === '' ? [own] : options.tiles.split(',').map((text): Tile => {
-    const [channels, nSlices, sliceTokens] = text.split('x').map(Number)
-    return { channels, nSlices, sliceTokens }
+  const tiles = options.tiles === '' ? [{ name: 'ours', tile: own }] : options.tiles.split(',').map((name) => {
+    const [channels, nSlices, sliceTokens] = name.split('x').map(parseFloat)
+    return { name, tile: { channels, nSlices, sliceTokens } satisfies Tile }
   })
-  for (const tile of tiles) {
+  for (const { name, tile } of tiles) {
     const made = scanTiles(plan, context, tile)
-    const kernel = options.unroll ? { ...made, code: unrolled(made.code) } : made
-    const name = options.tiles === '' ? 'ours' : `${tile.channels}x${tile.nSlices}x${tile.sliceTokens}`
+    const kernel = name.endsWith('u') ? { ...made, code: unrolled(made.code) } : made
     try {
       await take(name, [await ofKernel(kernel)])
     } catch (error) {
@@ -150,9 +148,11 @@ async function measure(length: number): Promise<Record<string, number>> {
   return times
 }
 
+/** Loops of `repeat` written out, the inner ones first. */
 function unrolled(code: string): string {
-  return code.replace(/for \(var j = 0u; j < (\d+)u; j\+\+\) {\n([\s\S]*?)\n}/g, (_, count: string, body: string) => (
-    Array.from({ length: Number(count) }, (_, j) => `{ ${body.replace(/\bj\b/g, `${j}u`)} }`).join('\n')))
+  const more = code.replace(/for \(var (\w) = 0u; \1 < (\d+)u; \1\+\+\) {\n((?:(?!for \(var)[\s\S])*?)\n}/g, (_, name: string, count: string, body: string) => (
+    Array.from({ length: Number(count) }, (_, j) => `{ ${body.replace(new RegExp(`\\b${name}\\b`, 'g'), `${j}u`)} }`).join('\n')))
+  return more === code ? code : unrolled(more)
 }
 
 /** Largest error of some channels of y from a zero state, of the largest value there. */
