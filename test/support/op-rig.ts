@@ -258,7 +258,7 @@ async function createGpuCore(kind: RigKind, program: Program, { capacity, format
   const device = await (kind.startsWith('webgpu least') ? leastGpuDevice() : gpuDevice())
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const backend = await createWebGpuBackend(program, capacity, {
-    device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent',
+    device, ownsDevice: false, reason: 'test', formatOf, ssd: kind.endsWith('chunked') ? 'chunked' : 'recurrent',
     // The kernels that a GPU would get.
     facts: { ...factsOf(device), isSoftware: false }
   })
