@@ -49,7 +49,7 @@ export interface Snapshot {
 }
 
 /** One thread alone: what another writes meanwhile could not be told from what the op does. */
-export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked' | 'webgpu least'
+export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked' | 'webgpu least' | 'webgpu least chunked'
 
 export interface Rig {
   readonly program: Program
@@ -223,7 +223,7 @@ interface Core {
 
 async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promise<Core> {
   const { capacity, format = 'f32' } = spec
-  if (kind === 'webgpu' || kind === 'webgpu chunked' || kind === 'webgpu least') return createGpuCore(kind, program, spec)
+  if (kind === 'webgpu' || kind === 'webgpu chunked' || kind === 'webgpu least' || kind === 'webgpu least chunked') return createGpuCore(kind, program, spec)
   if (kind === 'reference') {
     const backend = await createBackend(kind, program, capacity)
     return { backend, spoil() {}, guard: (_op, _segments, task) => task() }
@@ -254,7 +254,7 @@ async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promis
 }
 
 async function createGpuCore(kind: RigKind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
-  const device = await (kind === 'webgpu least' ? leastGpuDevice() : gpuDevice())
+  const device = await (kind.startsWith('webgpu least') ? leastGpuDevice() : gpuDevice())
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const backend = await createWebGpuBackend(program, capacity, {
     device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent'

@@ -4,12 +4,15 @@
  */
 
 import type { Dispatch } from './recording.ts'
+import { encodeDispatches } from './steps.ts'
 
 export interface Submissions {
   /** Adds what an op dispatches, `cost` in the units of opCost. */
   add(dispatches: readonly Dispatch[], cost: number): void
   /** True when what was added should be submitted before more. */
   readonly isFull: boolean
+  /** Whether so much is one submission. */
+  fits(cost: number): boolean
   /** Submits what was added. */
   submit(): void
   /** What was added, ended and not submitted: for whoever has something to add. */
@@ -51,18 +54,15 @@ export function createSubmissions(device: GPUDevice, { isSoftware }: { isSoftwar
   }
   return {
     add(dispatches, opCost) {
-      for (const { bindGroup, workgroups, ...dispatch } of dispatches) {
-        encoder ??= device.createCommandEncoder()
-        pass ??= encoder.beginComputePass()
-        if (pipeline !== dispatch.pipeline) pass.setPipeline((pipeline = dispatch.pipeline))
-        pass.setBindGroup(0, bindGroup)
-        pass.dispatchWorkgroups(workgroups[0], workgroups[1], workgroups[2])
-      }
+      encoder ??= device.createCommandEncoder()
+      pass ??= encoder.beginComputePass()
+      pipeline = encodeDispatches(pass, dispatches, pipeline)
       cost += opCost
     },
     get isFull() {
       return cost > rate * SUBMISSION_MS
     },
+    fits: (whole) => whole <= rate * SUBMISSION_MS,
     submit() {
       const submitted = cost
       if (encoder === undefined) return

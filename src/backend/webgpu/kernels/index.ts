@@ -6,6 +6,7 @@ import type { OpKernels } from '../kernel.ts'
 import { activation } from './activation.ts'
 import { attention } from './attention.ts'
 import { cacheKeyValue } from './cache-key-value.ts'
+import { conv1d } from './conv1d.ts'
 import { embed } from './embed.ts'
 import { expertLinear } from './expert-linear.ts'
 import { gatherRows } from './gather-rows.ts'
@@ -15,6 +16,7 @@ import { rmsNorm } from './rms-norm.ts'
 import { rotary } from './rotary.ts'
 import { route } from './route.ts'
 import { scaledAdd } from './scaled-add.ts'
+import { selectiveScan } from './selective-scan.ts'
 
 /** In place of what is not there yet. */
 function missing(kind: OpKind): () => never {
@@ -28,8 +30,8 @@ export const OP_KERNELS: OpKernels = {
   gatherRows,
   rmsNorm,
   linear,
-  conv1d: missing('conv1d'),
-  selectiveScan: missing('selectiveScan'),
+  conv1d,
+  selectiveScan,
   ssdScan: missing('ssdScan'),
   rotary,
   cacheKeyValue,
