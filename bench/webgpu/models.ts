@@ -95,7 +95,7 @@ interface Subject {
   readonly limits: GpuLimits
   readonly hasProfile: boolean
   /** Milliseconds that are left. */
-  left(): number
+  readonly left: () => number
 }
 
 const lists = (text: string | undefined, fallback: string): string[] => (text ?? fallback).split(',')
@@ -169,8 +169,8 @@ async function measureModel(device: GPUDevice, { shape, format, values, report, 
     let known = 0
     for (const [i, tokens] of lists(values.prompts, '512,2048,16384').map(Number).entries()) {
       const expectedMs = known * tokens
-      if (expectedMs > left() || expectedMs > LONGEST_PROMPT_MS) {
-        note(report, `${shape} ${format}, a prompt of ${tokens}: it would take ${(expectedMs / 1000).toFixed(0)} s`)
+      if (expectedMs > Math.min(left(), LONGEST_PROMPT_MS)) {
+        note(report, `${shape} ${format}, a prompt of ${tokens}: it would take ${(expectedMs / 1000).toFixed(0)} s, and ${(left() / 1000).toFixed(0)} s are left`)
         continue
       }
       const row = await measurePrefill(subject, tokens, i === 0)

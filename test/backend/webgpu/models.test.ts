@@ -14,7 +14,7 @@ const TOLERANCE = 1e-5
 const COPIES: Readonly<Record<string, string>> = { mamba_sharded: 'mamba', mamba_original: 'mamba' }
 /** Goldens without hidden states and greedy tokens. */
 const LOGITS_ONLY = ['mamba_bf16', 'mamba_f16']
-const WITH_SSD: readonly string[] = []
+const WITH_SSD = ['mamba2', 'mamba2_groups', 'bamba', 'falcon_h1', 'granitemoehybrid', 'granitemoehybrid_moe', 'nemotron_h', 'zamba2']
 const MODELS = ['mamba', 'mamba_bias_untied', 'mamba_bf16', 'mamba_f16', 'falcon_mamba', 'jamba', ...WITH_SSD, ...Object.keys(COPIES)]
 
 test('there is a golden for each', () => {

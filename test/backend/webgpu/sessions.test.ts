@@ -14,7 +14,7 @@ const GREEDY = { maxTokens: 6, temperature: 0, ignoreEos: true } as const
 
 test('there are ids', () => expect(IDS).toHaveLength(40))
 
-describe.each(GPUS.flatMap(() => ['mamba', 'jamba']))('%s', (name) => {
+describe.each(GPUS.flatMap(() => ['mamba', 'bamba']))('%s', (name) => {
   let gpu: Mamba
   let cpu: Mamba
 

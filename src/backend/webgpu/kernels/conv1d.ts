@@ -3,8 +3,9 @@
  * registers. Only the first block of a segment reads the state, and it writes it, too, from inputs that nobody changes.
  */
 
-import type { Binding, OpKernels } from '../kernel.ts'
+import type { OpKernels } from '../kernel.ts'
 import { SILU } from './activation.ts'
+import { createBinder } from './binder.ts'
 import { elementOf } from './elements.ts'
 import { unroll } from './product.ts'
 
@@ -16,19 +17,13 @@ export const conv1d: OpKernels['conv1d'] = ({ x, weight, bias, activation, state
   const nPast = weight.shape[2] - 1
   const blockRows = Math.max(BLOCK_ROWS, nPast)
   const [input, output] = [elementOf(context, x), elementOf(context, out)]
-  const bindings: Binding[] = []
-  const declare = (name: string, binding: Binding): string => {
-    const access = binding.kind === 'state' ? 'read_write' : 'read'
-    return `@group(0) @binding(${1 + bindings.push(binding)}) var<storage, ${access}> ${name}: array<f32>;`
-  }
-  const declarations = [
-    declare('weight', { kind: 'parameters', parameters: [weight] }),
-    bias && declare('bias', { kind: 'parameters', parameters: [bias] }),
-    nPast > 0 && declare('state', { kind: 'state', state })
-  ].filter(Boolean)
-  const value = `x${nPast} * w${nPast}${Array.from({ length: nPast }, (_, j) => ` + x${j} * w${j}`).join('')}${bias ? ' + bias[d]' : ''}`
-  const code = `${SILU}
-${declarations.join('\n')}
+  const binder = createBinder()
+  if (activation === 'silu') binder.declare(SILU)
+  const tapAt = binder.values('weight', { kind: 'parameters', parameters: [weight] })
+  const biasAt = bias && binder.values('bias', { kind: 'parameters', parameters: [bias] })
+  const pastAt = nPast > 0 ? binder.values('state', { kind: 'state', state }) : () => ''
+  const value = `x${nPast} * w${nPast}${Array.from({ length: nPast }, (_, j) => ` + x${j} * w${j}`).join('')}${biasAt ? ` + ${biasAt('d')}` : ''}`
+  const code = `${binder.declarations()}
 
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -38,12 +33,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   if (d >= ${x.width}u || start >= segment.nRows) { return; }
   let end = min(start + ${blockRows}u, segment.nRows);
   let past = (segment.slot * ${x.width}u + d) * ${nPast}u;
-  ${unroll(nPast + 1, (j) => `let w${j} = weight[d * ${nPast + 1}u + ${j}u];
+  ${unroll(nPast + 1, (j) => `let w${j} = ${tapAt(`d * ${nPast + 1}u + ${j}u`)};
   var x${j} = 0.0;`)}
   if (start == 0u) {
-    ${unroll(nPast, (j) => `x${j} = state[past + ${j}u];`)}
-    ${unroll(nPast, (j) => `if (segment.nRows + ${j}u < ${nPast}u) { state[past + ${j}u] = state[past + ${j}u + segment.nRows]; }
-    else { state[past + ${j}u] = ${input(`segment.firstRow + segment.nRows + ${j}u - ${nPast}u`, 'd')}; }`)}
+    ${unroll(nPast, (j) => `x${j} = ${pastAt(`past + ${j}u`)};`)}
+    ${unroll(nPast, (j) => `if (segment.nRows + ${j}u < ${nPast}u) { ${pastAt(`past + ${j}u`)} = ${pastAt(`past + ${j}u + segment.nRows`)}; }
+    else { ${pastAt(`past + ${j}u`)} = ${input(`segment.firstRow + segment.nRows + ${j}u - ${nPast}u`, 'd')}; }`)}
   } else {
     ${unroll(nPast, (j) => `x${j} = ${input(`segment.firstRow + start + ${j}u - ${nPast}u`, 'd')};`)}
   }
@@ -58,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   return [{
     label: `conv1d of ${nPast + 1}`,
     code,
-    bindings,
+    bindings: binder.bindings,
     workgroups: ({ nSegments, maxSegmentRows }) => [Math.ceil(x.width / THREADS), Math.ceil(maxSegmentRows / blockRows), nSegments]
   }]
 }

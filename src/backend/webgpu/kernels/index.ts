@@ -1,7 +1,5 @@
 /** The kernels of every op. */
 
-import { UnsupportedError } from '../../../errors.ts'
-import type { OpKind } from '../../../program/ops.ts'
 import type { OpKernels } from '../kernel.ts'
 import { activation } from './activation.ts'
 import { attention } from './attention.ts'
@@ -17,13 +15,7 @@ import { rotary } from './rotary.ts'
 import { route } from './route.ts'
 import { scaledAdd } from './scaled-add.ts'
 import { selectiveScan } from './selective-scan.ts'
-
-/** In place of what is not there yet. */
-function missing(kind: OpKind): () => never {
-  return () => {
-    throw new UnsupportedError({ place: `op ${kind}`, expected: 'one that the WebGPU backend has', got: 'none' })
-  }
-}
+import { ssdScan } from './ssd-scan.ts'
 
 export const OP_KERNELS: OpKernels = {
   embed,
@@ -32,7 +24,7 @@ export const OP_KERNELS: OpKernels = {
   linear,
   conv1d,
   selectiveScan,
-  ssdScan: missing('ssdScan'),
+  ssdScan,
   rotary,
   cacheKeyValue,
   attention,

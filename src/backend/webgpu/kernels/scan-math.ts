@@ -3,9 +3,6 @@
  * as much as the rounding of its argument leaves. Its log is off by up to 2^-21 near 1, where small steps dt come from: that one is ours.
  */
 
-/** Decays are exp2(dt · (A · log2 e)): one multiplication fewer for each of them. */
-export const LOG2_E = Math.LOG2E
-
 /** PyTorch's: log(1 + exp(x)), which is x in f32 from 17 on, hence at its threshold of 20. log1p(e) = 2 atanh(e / (2 + e)): the polynomial of assembly/math/exp.ts. */
 export const SOFTPLUS = `
 fn softplus(x: f32) -> f32 {
@@ -17,9 +14,12 @@ fn softplus(x: f32) -> f32 {
 }
 `
 
-/** Code for 0, 1, …, count − 1 as a loop: drivers of GPUs unroll those, and what is indexed by it stays in registers. A software adapter would take seconds to compile the long form. */
-export function repeat(count: number, code: (i: string) => string): string {
-  return `for (var j = 0u; j < ${count}u; j++) {
-  ${code('j')}
+/**
+ * Code for 0, 1, …, count − 1 as a loop of WGSL over `name`: drivers of GPUs unroll it, so that arrays that it indexes are registers.
+ * Written out it would take a software adapter much longer to compile.
+ */
+export function repeat(count: number, code: (i: string) => string, name = 'j'): string {
+  return `for (var ${name} = 0u; ${name} < ${count}u; ${name}++) {
+  ${code(name)}
 }`
 }

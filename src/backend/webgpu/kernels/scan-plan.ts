@@ -3,10 +3,11 @@
 import { isParameter, type Parameter, scanGroups, type ScanInput, type SelectiveScanOp, type View } from '../../../program/ops.ts'
 import type { Binding, DeviceFacts, KernelContext } from '../kernel.ts'
 import { SILU } from './activation.ts'
-import { elementOf } from './elements.ts'
+import { createBinder } from './binder.ts'
+import { elementOf, float } from './elements.ts'
 import { hasLanes } from './lane-sums.ts'
-import { activationQuads, type Quads, quadsOf } from './quads.ts'
-import { LOG2_E, SOFTPLUS } from './scan-math.ts'
+import { activationQuads, type Quads } from './quads.ts'
+import { SOFTPLUS } from './scan-math.ts'
 
 export interface ScanPlan {
   readonly dInner: number
@@ -24,7 +25,7 @@ export interface ScanPlan {
   readonly timeStep: (row: string, channel: string) => string
   /** Of y = C · h. */
   readonly output: (y: string, x: string, row: string, channel: string) => string
-  /** log2 e times four states of A. */
+  /** log2 e times four states of A: decays are exp2 of dt times it, one multiplication fewer for each of them. */
   readonly decayRates: (channel: string, quad: string) => string
   readonly B: ScanQuads
   readonly C: ScanQuads
@@ -46,21 +47,14 @@ export function planScan(op: SelectiveScanOp, context: KernelContext): ScanPlan 
   const nGroups = Math.ceil(dState / (4 * lanes))
   const nQuads = lanes * nGroups
   const at = (from: View) => elementOf(context, from)
-  const bindings: Binding[] = []
-  const declarations = [SOFTPLUS, SILU, activationQuads('quadOfToken', { width: dState, nQuads })]
-  const bind = (binding: Binding): number => 1 + bindings.push(binding)
-  const bindQuads = (name: string, binding: Binding, access: 'read' | 'read_write' = 'read'): Quads => {
-    const quads = quadsOf(name, { width: dState, nQuads, binding: bind(binding), access })
-    declarations.push(quads.declaration)
-    return quads
-  }
-  const bindChannels = (name: string, parameter: Parameter): ((channel: string) => string) => {
-    declarations.push(`@group(0) @binding(${bind({ kind: 'parameters', parameters: [parameter] })}) var<storage, read> ${name}: array<f32>;`)
-    return (channel) => `${name}[${channel}]`
-  }
+  const binder = createBinder()
+  const row = { width: dState, nQuads }
+  const channels = (name: string, parameter: Parameter) => binder.values(name, { kind: 'parameters', parameters: [parameter] })
+  const states = (name: string, parameter: Parameter): Quads => binder.quads(name, { kind: 'parameters', parameters: [parameter] }, row)
+  for (const code of [SOFTPLUS, SILU, activationQuads('quadOfToken', row)]) binder.declare(code)
   const input = (name: string, from: ScanInput): ScanQuads => {
     if (isParameter(from)) {
-      const quads = bindQuads(name, { kind: 'parameters', parameters: [from] })
+      const quads = states(name, from)
       return { groupChannels: 1, isParameter: true, load: (_, channel, quad) => quads.load(channel, quad) }
     }
     const groupChannels = dInner / scanGroups(op, from)
@@ -72,22 +66,22 @@ export function planScan(op: SelectiveScanOp, context: KernelContext): ScanPlan 
   }
   const [x, dt, out] = [at(op.x), at(op.dt), at(op.out)]
   const z = op.z && at(op.z)
-  const A = bindQuads('A', { kind: 'parameters', parameters: [op.A] })
+  const A = states('A', op.A)
   const B = input('B', op.B)
   // A buffer is bound once.
   const C = isParameter(op.C) && op.C === op.B ? B : input('C', op.C)
-  const D = op.D && bindChannels('D', op.D)
-  const dtBias = op.dtBias && bindChannels('dtBias', op.dtBias)
-  const state = bindQuads('state', { kind: 'state', state: op.state }, 'read_write')
+  const D = op.D && channels('D', op.D)
+  const dtBias = op.dtBias && channels('dtBias', op.dtBias)
+  const state = binder.quads('state', { kind: 'state', state: op.state }, row)
   const gated = (value: string, row: string, channel: string): string => (z ? `(${value}) * silu(${z(row, channel)})` : value)
   return {
-    dInner, lanes, nGroups, bindings, declarations: declarations.join('\n'), x, out, B, C, state,
+    dInner, lanes, nGroups, bindings: binder.bindings, declarations: binder.declarations(), x, out, B, C, state,
     timeStep(row, channel) {
       const raw = dtBias ? `${dt(row, channel)} + ${dtBias(channel)}` : dt(row, channel)
       return op.dtSoftplus ? `softplus(${raw})` : raw
     },
     output: (y, ofX, row, channel) => gated(D ? `fma(${D(channel)}, ${ofX}, ${y})` : y, row, channel),
-    decayRates: (channel, quad) => `${LOG2_E} * ${A.load(channel, quad)}`
+    decayRates: (channel, quad) => `${float(Math.LOG2E)} * ${A.load(channel, quad)}`
   }
 }
 
