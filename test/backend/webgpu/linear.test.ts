@@ -1,10 +1,10 @@
 /** Products with matrices of every format on a GPU against the float64 reference, around the sizes of tiles, teams and batches. */
 import { describe, expect, test } from 'vitest'
-import { FORMATS, type WeightFormat } from '../../src/program/formats.ts'
-import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
-import type { View } from '../../src/program/ops.ts'
-import { type OpSpec, segment } from '../support/op-rig.ts'
-import { compareGpu } from '../support/op-sweep.ts'
+import { FORMATS, type WeightFormat } from '../../../src/program/formats.ts'
+import { columns, type ProgramBuilder } from '../../../src/program/builder.ts'
+import type { View } from '../../../src/program/ops.ts'
+import { type OpSpec, segment } from '../../support/op-rig.ts'
+import { compareGpu } from '../../support/op-sweep.ts'
 
 const FORMAT_NAMES = Object.keys(FORMATS) as readonly WeightFormat[]
 const capacity = { maxRows: 72, maxLogitRows: 72, nSlots: 1, contextLength: 0 }
