@@ -43,7 +43,7 @@ export function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, dev
 /** As few threads as there can be: a subgroup for each output of a row, or for four of a lone row. */
 function softwarePlan(rows: number, { subgroup }: DeviceFacts): VectorPlan {
   const outputs = rows === 1 ? 4 : 1
-  return { rows, outputs, teamThreads: Math.max(subgroup?.min ?? 4, rows * outputs), teams: 4, unroll: 1 }
+  return { rows, outputs, teamThreads: Math.max(subgroup?.min ?? 4, rows * outputs), teams: 4, unroll: 1, ahead: false }
 }
 
 /** The smallest number of rows for which a plan is taken, and the largest. */
