@@ -213,7 +213,7 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
     return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
   }
   if (options.backend === 'webgpu') {
-    const { openWebGpuBackend } = await import('./backend/webgpu/open.ts')
+    const { openWebGpuBackend } = await import('#webgpu')
     const { gpu, ssd } = options
     const device = gpu !== undefined && isDevice(gpu) ? gpu : undefined
     return openWebGpuBackend(program, (chunk) => capacityOf(program, capacity.nSlots, options.contextLength, chunk), { device, formatOf, ssd })

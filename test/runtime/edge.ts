@@ -13,7 +13,8 @@ const COMPATIBILITY_DATE = '2026-07-01'
 const LACKS: Lacks = {
   packageFiles: 'a worker has no address of its package: the model comes as bytes',
   threads: 'workerd has no threads',
-  scalar: 'one build is taken along, for size'
+  scalar: 'one build is taken along, for size',
+  webgpu: 'an edge function has no GPU'
 }
 
 const WORKER = `

@@ -11,7 +11,7 @@ import { promisify } from 'node:util'
 import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
 import { program } from './installs.ts'
-import { runCompiled, runProcess } from './processes.ts'
+import { runCompiled, runProcess, runWithGpu } from './processes.ts'
 import { makeProject } from './project.ts'
 import { measureSizes } from './sizes.ts'
 import type { Report } from './suite.ts'
@@ -19,17 +19,23 @@ import type { Report } from './suite.ts'
 const folder = await mkdtemp(join(tmpdir(), 'mamba-wasm-runtimes-'))
 
 const PAGES: readonly BrowserRun[] = [
-  { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: true },
+  { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: true, hasGpu: true },
   { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: false },
   { browser: 'chromium', bundler: 'esbuild', isIsolated: false, isWorker: false },
   { browser: 'chromium', bundler: 'vite', isIsolated: true, isWorker: true },
-  { browser: 'chromium', bundler: 'vite', isIsolated: false, isWorker: true },
+  { browser: 'chromium', bundler: 'vite', isIsolated: false, isWorker: true, hasGpu: true },
   { browser: 'firefox-esr', bundler: 'vite', isIsolated: true, isWorker: true },
   { browser: 'firefox-esr', bundler: 'esbuild', isIsolated: false, isWorker: false }
 ]
 
-function nameOf({ browser, bundler, isIsolated, isWorker }: BrowserRun): string {
-  return `${browser} (${bundler}, ${isIsolated ? 'isolated' : 'not isolated'}, ${isWorker ? 'worker' : 'main thread'})`
+function nameOf({ browser, bundler, isIsolated, isWorker, hasGpu }: BrowserRun): string {
+  return `${browser} (${bundler}, ${isIsolated ? 'isolated' : 'not isolated'}, ${isWorker ? 'worker' : 'main thread'}${hasGpu ? ', GPU' : ''})`
+}
+
+/** It has a GPU of its own: Mesa's software one. */
+const DENO = {
+  args: ['run', '--allow-read', '--allow-env', '--allow-sys', '--allow-net'],
+  lacks: {}, env: { VK_ICD_FILENAMES: '/usr/share/vulkan/icd.d/lvp_icd.x86_64.json' }
 }
 
 const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
@@ -38,8 +44,10 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   // This project's own.
   'node-24': async () => runProcess(folder, process.execPath),
   'node-26': async () => runProcess(folder, await program('node26', 'node')),
-  deno: async () => runProcess(folder, await program('deno', 'deno'), ['run', '--allow-read', '--allow-env', '--allow-sys', '--allow-net']),
-  bun: async () => runProcess(folder, await program('bun', 'bun'), ['run']),
+  'node-24 with webgpu': () => runWithGpu(folder, process.execPath),
+  deno: async () => runProcess(folder, await program('deno', 'deno'), DENO),
+  bun: async () => runProcess(folder, await program('bun', 'bun'), { args: ['run'] }),
+  'bun with webgpu': async () => runWithGpu(folder, await program('bun', 'bun'), ['run']),
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
   ...Object.fromEntries(PAGES.map((run) => [nameOf(run), () => runBrowser(folder, run)]))

@@ -21,6 +21,7 @@ export interface Lacks {
   readonly packageFiles?: string
   readonly threads?: string
   readonly scalar?: string
+  readonly webgpu?: string
 }
 
 export interface Outcome {
@@ -45,6 +46,8 @@ class Skip extends Error {}
 
 const PROMPT = 'The captain looked at the'
 const OPTIONS = { maxTokens: 48, seed: 7, temperature: 0.7, ignoreEos: true } as const
+/** The likeliest token each time: a GPU rounds otherwise, which draws of a sampler could show. */
+const GREEDY = { maxTokens: 8, temperature: 0, ignoreEos: true } as const
 const CONTINUATION = { ...OPTIONS, maxTokens: 28, seed: 8 }
 
 /** What one runtime saves for all others, and what it says next. */
@@ -189,6 +192,21 @@ export async function runSuite(library: typeof Library, { embedded, session: sav
       return expectEqual((await scalar.complete(PROMPT, OPTIONS)).text, text)
     } finally {
       await scalar.dispose()
+    }
+  })
+  await check('a GPU', async () => {
+    await skipLacking(lacks.webgpu, () => Mamba.load(embedded, { backend: 'webgpu' }))
+    const gpu = await timed('load on the GPU', () => Mamba.load(embedded, { backend: 'webgpu' }))
+    try {
+      expectEqual(gpu.backend.name, 'webgpu')
+      expectEqual((await gpu.complete(PROMPT, GREEDY)).text, (await mamba.complete(PROMPT, GREEDY)).text)
+      const [there, here] = await Promise.all([gpu, mamba].map((model) => model.restore(saved)))
+      expectEqual((await there.complete(GREEDY)).text, (await here.complete(GREEDY)).text)
+      await there.dispose()
+      await here.dispose()
+      return gpu.backend.build
+    } finally {
+      await gpu.dispose()
     }
   })
   for (const [name, task] of more) await check(name, () => task(library))

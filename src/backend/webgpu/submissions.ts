@@ -4,12 +4,15 @@
  */
 
 import type { Dispatch } from './recording.ts'
+import { encodeDispatches } from './steps.ts'
 
 export interface Submissions {
   /** Adds what an op dispatches, `cost` in the units of opCost. */
   add(dispatches: readonly Dispatch[], cost: number): void
   /** True when what was added should be submitted before more. */
   readonly isFull: boolean
+  /** Whether so much is one submission. */
+  fits(cost: number): boolean
   /** Submits what was added. */
   submit(): void
   /** What was added, ended and not submitted: for whoever has something to add. */
@@ -20,6 +23,8 @@ export interface Submissions {
 
 /** Of a submission: well within the 2 s that Windows allows, and the time after which an abort takes hold. */
 const SUBMISSION_MS = 100
+
+const LATENCY_MS = 5
 
 /** Cost in a millisecond before any was measured: of a small GPU, and of a software adapter on two cores. */
 const FIRST_RATE = { hardware: 1e8, software: 2e6 } as const
@@ -40,29 +45,28 @@ export function createSubmissions(device: GPUDevice, { isSoftware }: { isSoftwar
     cost = 0
     return taken
   }
-  /** How long it took, if long enough to be more than latency, tells how much fits the next one. */
+  /** How long it took tells how much fits the next one. Of a short time most is latency, so that the rate is at least as high. */
   const watch = async (submitted: number): Promise<void> => {
     const submittedMs = performance.now()
     await device.queue.onSubmittedWorkDone()
     const endMs = performance.now()
     const elapsedMs = endMs - Math.max(submittedMs, lastEndMs)
     lastEndMs = endMs
-    if (elapsedMs > 5) rate += (submitted / elapsedMs - rate) / 4
+    const measured = submitted / elapsedMs
+    if (measured > rate) rate = Math.min(measured, 4 * rate)
+    else if (elapsedMs > LATENCY_MS) rate += (measured - rate) / 4
   }
   return {
     add(dispatches, opCost) {
-      for (const { bindGroup, workgroups, ...dispatch } of dispatches) {
-        encoder ??= device.createCommandEncoder()
-        pass ??= encoder.beginComputePass()
-        if (pipeline !== dispatch.pipeline) pass.setPipeline((pipeline = dispatch.pipeline))
-        pass.setBindGroup(0, bindGroup)
-        pass.dispatchWorkgroups(workgroups[0], workgroups[1], workgroups[2])
-      }
+      encoder ??= device.createCommandEncoder()
+      pass ??= encoder.beginComputePass()
+      pipeline = encodeDispatches(pass, dispatches, pipeline)
       cost += opCost
     },
     get isFull() {
       return cost > rate * SUBMISSION_MS
     },
+    fits: (whole) => whole <= rate * SUBMISSION_MS,
     submit() {
       const submitted = cost
       if (encoder === undefined) return

@@ -7,11 +7,12 @@ import { type Batch, type Capacity, logitRows, type QueuedBackend, ssdOf, type S
 import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
 import { watch } from './health.ts'
-import { type BatchCounts, type Kernel, type KernelContext, prelude } from './kernel.ts'
+import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude } from './kernel.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
-import { record } from './recording.ts'
+import { type Dispatch, record } from './recording.ts'
+import { createSteps } from './steps.ts'
 import { createSubmissions } from './submissions.ts'
 import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout, type WeightWriter } from './weights.ts'
 
@@ -23,6 +24,8 @@ export interface GpuOptions {
   /** The format of each matrix; f32 by default. */
   readonly formatOf?: ((parameter: Parameter) => WeightFormat) | undefined
   readonly ssd?: SsdForm | undefined
+  /** For tests: kernels as for another device, whose limits and features this one has. */
+  readonly facts?: DeviceFacts | undefined
 }
 
 export interface WebGpuBackend extends QueuedBackend {
@@ -41,13 +44,14 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const layouts = weightLayouts(program, options.formatOf ?? (() => 'f32'))
   const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
-  const context: KernelContext = { device: factsOf(device), capacity, ssd, view: placeOf, formatOf }
+  const context: KernelContext = { device: options.facts ?? factsOf(device), capacity, ssd, view: placeOf, formatOf }
   const kernels = program.ops.map((op) => kernelsOf(op, context))
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device, ownsDevice)
   const readback = createReadback(device)
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
+  const steps = createSteps(device, memory.activations)
   const costs = program.ops.map(opCost)
   const pace = createPace()
   const words = createBatchWords(capacity)
@@ -69,6 +73,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     if (op.kind === 'attention') return 4 * op.q.width * current.nScores
     return costs[i] * (i < program.headStart ? current.nTokens : current.nLogitRows)
   }
+  const wholeCost = (): number => costs.reduce((sum, _, i) => sum + costOf(i), 0)
   const rowsOf = ({ buffer }: View): number => (buffer.rows === 'token' ? current.nTokens : current.nLogitRows)
   const readView = async (view: View, into: Float32Array = new Float32Array(rowsOf(view) * view.width)): Promise<Float32Array> => {
     const { offset, stride } = placeOf(view)
@@ -81,14 +86,18 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => readback.read(pieces, into.subarray(0, nRows * view.width), encoder))
     return into
   }
-  const addOp = async (i: number): Promise<void> => {
-    let dispatches = recording.dispatches(i, current)
-    if (dispatches === undefined) {
-      await health.guard(() => recording.compile(current))
-      dispatches = recording.dispatches(i, current) ?? []
-    }
-    submissions.add(dispatches, costOf(i))
+  const dispatchesOf = async (i: number): Promise<readonly Dispatch[]> => {
+    const dispatches = recording.dispatches(i, current)
+    if (dispatches !== undefined) return dispatches
+    await health.guard(() => recording.compile(current))
+    return recording.dispatches(i, current) ?? []
   }
+  const allDispatches = async (): Promise<readonly Dispatch[]> => {
+    const all: Dispatch[] = []
+    for (let i = 0; i < program.ops.length; i++) all.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    return all
+  }
+  const addOp = async (i: number): Promise<void> => submissions.add(await dispatchesOf(i), costOf(i))
   const runOps = async (firstOp: number, endOp: number): Promise<void> => {
     for (let i = firstOp; i < endOp; i++) {
       await addOp(i)
@@ -149,6 +158,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     async forward(batch, logits) {
       begin(batch)
       const nRows = logitRows(batch).length
+      if (program.logits !== null && nRows > 0 && nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) {
+        const dispatches = await allDispatches()
+        const { offset, stride } = placeOf(program.logits)
+        const rows = { first: offset, count: nRows, stride, width: program.logits.width }
+        return health.guard(() => steps.run(dispatches, rows, logits))
+      }
       await runOps(0, program.headStart)
       if (program.logits === null || nRows === 0) {
         submissions.submit()
@@ -186,6 +201,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     async dispose() {
       health.stop()
       readback.destroy()
+      steps.destroy()
       memory.destroy()
       if (ownsDevice) device.destroy()
     }

@@ -40,26 +40,27 @@ const TILE_BATCHES = [
   [segment(1, 0, TILE + 2, 'none', BLOCK - 3)],
   [segment(1, 0, 5, 'none', 30), segment(2, 5, 0, 'none', 7), segment(0, 5, 37), segment(3, 42, 1, 'none', SHARE + 64)]
 ]
+const ALL_BATCHES = [...ROW_BATCHES, ...TILE_BATCHES]
 /** The reference takes its time. */
 const FEW_BATCHES = [ROW_BATCHES[2], ROW_BATCHES[7], TILE_BATCHES[3], TILE_BATCHES[6]]
 
 // f32 rounding of scores of some units.
 const tolerance = 3e-6
 
-test.each([[1, 1], [4, 1], [4, 2], [4, 4]])('%i heads, %i of keys and values', async (nHeads, nKvHeads) => {
-  await compareGpu(attentionSpec({ nHeads, nKvHeads, headDim: 8 }), [...ROW_BATCHES, ...TILE_BATCHES], { tolerance, place: '8 columns' })
+test.each([[1, 1, ALL_BATCHES], [4, 2, ALL_BATCHES], [4, 1, FEW_BATCHES], [4, 4, FEW_BATCHES]] as const)('%i heads, %i of keys and values', async (nHeads, nKvHeads, batches) => {
+  await compareGpu(attentionSpec({ nHeads, nKvHeads, headDim: 8 }), batches, { tolerance, place: '8 columns' })
 })
 
-test.each([1, 2, 3, 4, 7, 30, 33, 64, 80, 128])('heads of %i columns', async (headDim) => {
+test.each([1, 3, 30, 64, 80])('heads of %i columns', async (headDim) => {
   await compareGpu(attentionSpec({ nHeads: 2, nKvHeads: 1, headDim }), FEW_BATCHES, { tolerance, place: `${headDim} columns` })
 })
 
-test('heads of 256 columns', async () => {
-  await compareGpu(attentionSpec({ nHeads: 1, nKvHeads: 1, headDim: 256 }), [ROW_BATCHES[4], TILE_BATCHES[6]], { tolerance, place: '256 columns' })
+test.each([128, 256])('heads of %i columns', async (headDim) => {
+  await compareGpu(attentionSpec({ nHeads: 1, nKvHeads: 1, headDim }), [ROW_BATCHES[4], TILE_BATCHES[6]], { tolerance, place: `${headDim} columns` })
 })
 
 describe('on the least device', () => {
-  test.each([8, 64, 128, 256])('heads of %i columns', async (headDim) => {
+  test.each([64, 256])('heads of %i columns', async (headDim) => {
     await compareGpu(attentionSpec({ nHeads: 2, nKvHeads: 1, headDim }), [ROW_BATCHES[7], TILE_BATCHES[6]], { tolerance, place: `${headDim} columns`, kind: 'webgpu least' })
   })
 })

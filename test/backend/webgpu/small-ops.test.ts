@@ -17,7 +17,7 @@ function inset(builder: ProgramBuilder, name: string, width: number, rows: View[
 
 describe.each(KINDS)('rmsNorm, %s', (kind) => {
   // 4 columns a lane, 32 to 512 lanes.
-  test.each([1, 31, 33, 127, 128, 129, 500, 1023, 1025, 2048, 2300])('%i columns', async (width) => {
+  test.each([1, 31, 127, 129, 1023, 1025, 2300])('%i columns', async (width) => {
     const spec: OpSpec = {
       seed: width, capacity,
       build(builder) {
@@ -28,7 +28,7 @@ describe.each(KINDS)('rmsNorm, %s', (kind) => {
     await compareGpu(spec, ROWS, { tolerance: 5e-7, place: `width ${width}`, kind })
   })
 
-  test.each([[1, 3], [4, 2], [9, 2], [64, 3], [200, 2], [600, 1]])('groups of %i columns, %i of them', async (groupWidth, nGroups) => {
+  test.each([[1, 3], [9, 2], [64, 3], [600, 1]])('groups of %i columns, %i of them', async (groupWidth, nGroups) => {
     for (const [hasGate, hasWeight, target] of [[true, true, 'gate'], [true, false, 'x'], [false, false, 'out'], [false, true, 'x']] as const) {
       const width = groupWidth * nGroups
       const spec: OpSpec = {

@@ -9,7 +9,7 @@ import { type MatrixPart, matrixParts, rowForm } from '../weights.ts'
 import { rowsOf } from './linear.ts'
 import { tileKernel, tileSize } from './linear-tiles.ts'
 import { vectorKernel, vectorOutputs } from './linear-vector.ts'
-import { EXPERT_TILE, vectorPlans } from './plans.ts'
+import { EXPERT_TILE, vectorPlan } from './plans.ts'
 import { foldWorkgroups, type Product } from './product.ts'
 import { weightReader } from './weight-reader.ts'
 
@@ -70,7 +70,7 @@ function chosen({ choices }: ExpertLinearOp, context: KernelContext, row: string
 function choiceKernel(op: ExpertLinearOp, context: KernelContext, part: Part): Kernel {
   const { device } = context
   const format = context.formatOf(op.weights[0])
-  const [plan] = vectorPlans({ format, ...shapeOf(op) }, device)
+  const plan = vectorPlan({ format, ...shapeOf(op) }, 1, device)
   const base = expertProduct(op, context, part)
   const product: Product = {
     ...base,
@@ -84,7 +84,7 @@ fn choiceOf(row: u32) -> u32 { return onlyChoice; }`,
   const [x, y] = foldWorkgroups(Math.ceil(base.nOut / vectorOutputs(plan)), device.maxWorkgroups)
   return {
     label: `expertLinear ${format} vector`,
-    code: vectorKernel(product, plan, device),
+    ...vectorKernel(product, plan, device),
     bindings: [weightsOf(op, part)],
     workgroups(counts) {
       const nRows = rowsOf(op.x, counts)

@@ -5,9 +5,9 @@
  * The order of a sum depends on the shape and the device alone: a thread's units in sequence, then the threads of a team.
  */
 
-import type { DeviceFacts } from '../kernel.ts'
+import type { DeviceFacts, Kernel } from '../kernel.ts'
 import { type Product, unroll, WORKGROUP_INDEX } from './product.ts'
-import { type Sums, sumsBytes, sumsCode, sumsParameter, sumTeams } from './team-sums.ts'
+import { type Sums, sumsBytes, sumsCode, sumsEnables, sumsParameter, sumTeams } from './team-sums.ts'
 
 export interface VectorPlan {
   /** Rows of x at a time. */
@@ -29,7 +29,7 @@ export function vectorOutputs({ teams, outputs }: VectorPlan): number {
 /** For inputs; the partial sums take less. */
 const MAX_CHUNK_BYTES = 16_384
 
-export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceFacts): string {
+export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceFacts): Pick<Kernel, 'code' | 'enables'> {
   const { reader, nIn, nOut } = product
   const { rows, teamThreads, teams, outputs } = plan
   const threads = teamThreads * teams
@@ -41,7 +41,7 @@ export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceF
   const chunk = Math.min(fitting, Math.ceil(reader.nUnits / teamThreads) * teamThreads)
   const nSteps = Math.ceil(chunk / step)
   const isWhole = reader.nUnits % chunk === 0 && chunk % step === 0
-  return `${product.code}
+  const code = `${product.code}
 var<workgroup> inputs: array<vec4<f32>, ${rows * quads * chunk}>;
 ${sumsCode(sums, device)}
 
@@ -97,6 +97,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   }
 }
 `
+  return { code, enables: sumsEnables(sums, device) }
 }
 
 /** Adds the products of the k-th of the units that were loaded. */

@@ -5,7 +5,7 @@ import type { BatchCounts, Binding, Kernel, KernelContext } from '../kernel.ts'
 import { type MatrixPart, matrixParts, rowForm } from '../weights.ts'
 import { tileKernel, type TilePlan, tileSize } from './linear-tiles.ts'
 import { vectorKernel, vectorOutputs, type VectorPlan } from './linear-vector.ts'
-import { tilePlans, vectorPlans } from './plans.ts'
+import { tilePlans, vectorChoices } from './plans.ts'
 import { foldWorkgroups, type Product } from './product.ts'
 import { weightReader } from './weight-reader.ts'
 
@@ -22,10 +22,10 @@ interface Part extends MatrixPart {
 
 function partKernels(op: LinearOp, context: KernelContext, part: Part): Kernel[] {
   const shape = { format: context.formatOf(op.weight), nIn: op.x.width, nOut: part.nRows }
-  const few = vectorPlans(shape, context.device)
-  const mostFew = few[few.length - 1].rows
+  const few = vectorChoices(shape, context.device)
+  const mostFew = few[few.length - 1].most
   return [
-    ...few.map((plan, i) => linearVector(op, context, { part, plan, range: { least: i === 0 ? 1 : few[i - 1].rows + 1, most: plan.rows } })),
+    ...few.map(({ plan, most }, i) => linearVector(op, context, { part, plan, range: { least: i === 0 ? 1 : few[i - 1].most + 1, most } })),
     ...tilePlans(shape).map(({ plan, least, most }) => linearTiles(op, context, { part, plan, range: { least: Math.max(least, mostFew + 1), most } }))
   ]
 }
@@ -46,7 +46,7 @@ export function linearVector(op: LinearOp, context: KernelContext, { part, plan,
   const [x, y] = foldWorkgroups(Math.ceil(part.nRows / vectorOutputs(plan)), context.device.maxWorkgroups)
   return {
     label: `linear ${context.formatOf(op.weight)} vector ${plan.rows}`,
-    code: vectorKernel(linearProduct(op, context, part), plan, context.device),
+    ...vectorKernel(linearProduct(op, context, part), plan, context.device),
     bindings: bindingsOf(op, part),
     workgroups: (counts) => within(rowsOf(op.x, counts), range, (nRows) => [x, y, Math.ceil(nRows / plan.rows)])
   }

@@ -17,6 +17,11 @@ function lanesOf({ teamThreads }: Sums, { subgroup }: DeviceFacts): number | nul
   return subgroup !== null && subgroup.min === subgroup.max && teamThreads % subgroup.min === 0 ? subgroup.min : null
 }
 
+/** Of a kernel that has such sums. */
+export function sumsEnables(sums: Sums, device: DeviceFacts): readonly 'subgroups'[] {
+  return lanesOf(sums, device) === null ? [] : ['subgroups']
+}
+
 /** Partial sums that wait in workgroup memory for each of a thread's. */
 function nPartial(sums: Sums, device: DeviceFacts): number {
   const lanes = lanesOf(sums, device)
