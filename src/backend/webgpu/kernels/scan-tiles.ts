@@ -36,7 +36,7 @@ const MAX_THREADS = 512
 export function tileFor({ lanes }: ScanPlan, { maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
   const [channels, sliceTokens] = [CHANNELS, SLICE_TOKENS]
   // B and C of a slice, h and decays of its threads.
-  const sliceBytes = 32 * sliceTokens * lanes + 32 * channels * lanes
+  const sliceBytes = 32 * (sliceTokens + 1) * lanes + 32 * channels * lanes
   const most = Math.min(maxWorkgroupStorageBytes / sliceBytes, Math.min(MAX_THREADS, maxWorkgroupInvocations) / (channels * lanes))
   return { channels, sliceTokens, nSlices: 2 ** Math.floor(Math.log2(most)) }
 }
@@ -61,10 +61,41 @@ export function scanTiles(plan: ScanPlan, { device }: KernelContext, tile: Tile 
     nextX[${i}] = ${x('row', 'd')};
     ${z ? `nextZ[${i}] = ${z('row', 'd')};` : ''}`)
 
+  const token = (i: string, l: string): string => `let step = ${ofLane(`steps[${i}]`, l)};
+      let input = step * ${ofLane(`x[${i}]`, l)};`
+  /** Slices beside each other. */
+  const parallel = `var a = array<vec4f, ${sliceTokens}>();
+      var inputs = array<f32, ${sliceTokens}>();
+      let start = ${state.load('stateRow', 'quad')};
+      var h = vec4f();
+      var elapsed = 0.0;
+      ${perToken((j, i, l) => `${token(i, l)}
+      inputs[${j}] = input;
+      a[${j}] = exp2(step * A);
+      elapsed += step;
+      h = a[${j}] * h + input * ${staging.B(j)};`)}
+      ends[thread] = h;
+      decays[thread] = exp2(elapsed * A);
+      workgroupBarrier();
+      h = start;
+      for (var i = team; i < slice * ${teamThreads}u; i += ${teamThreads}u) { h = decays[i] * h + ends[i]; }
+      ${perToken((j) => `h = a[${j}] * h + inputs[${j}] * ${staging.B(j)};
+      y[${j}] += dot(${staging.C(j)}, h);`)}
+      if (slice == ${nSlices - 1}u && isInside) { ${state.store('stateRow', 'quad', 'h')} }
+      storageBarrier();`
+  /** One slice: there is nothing to join, and its state stays in a register where it has four elements. */
+  const keepsState = nGroups === 1
+  const sequential = `${keepsState ? '' : `var h = ${state.load('stateRow', 'quad')};`}
+      ${perToken((j, i, l) => `${token(i, l)}
+      h = exp2(step * A) * h + input * ${staging.B(j)};
+      y[${j}] += dot(${staging.C(j)}, h);`)}
+      ${keepsState ? '' : `if (isInside) { ${state.store('stateRow', 'quad', 'h')} }`}`
+  const isSequential = nSlices === 1
+
   const code = `${declarations}
 ${sums.declarations}
-var<workgroup> ends: array<vec4f, ${threads}>;
-var<workgroup> decays: array<vec4f, ${threads}>;
+${isSequential ? '' : `var<workgroup> ends: array<vec4f, ${threads}>;
+var<workgroup> decays: array<vec4f, ${threads}>;`}
 ${staging.declaration}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32${lanes === 1 ? '' : ', @builtin(subgroup_invocation_id) subgroupLane: u32'}) {
@@ -86,6 +117,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   var nextX = array<f32, ${ownTokens}>();
   ${z ? `var nextZ = array<f32, ${ownTokens}>();` : ''}
   ${staging.registers}
+  ${isSequential && keepsState ? `var h = ${state.load('stateRow', 'lane')};` : ''}
   ${load('segment.firstRow')}
   ${staging.load('segment.firstRow', '0u')}
   for (var first = segment.firstRow; first <= lastRow; first += ${tokens}u) {
@@ -100,33 +132,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       ${staging.store}
       workgroupBarrier();
       ${nGroups === 1 ? staging.load(`first + ${tokens}u`, '0u') : staging.load(`select(first, first + ${tokens}u, g == ${nGroups - 1}u)`, `select(g + 1u, 0u, g == ${nGroups - 1}u)`)}
-      let start = ${state.load('stateRow', 'quad')};
       let A = ${decayRates('d', 'quad')};
       ${staging.ready}
-      var a = array<vec4f, ${sliceTokens}>();
-      var inputs = array<f32, ${sliceTokens}>();
-      var h = vec4f();
-      var elapsed = 0.0;
-      ${perToken((j, i, l) => `let step = ${ofLane(`steps[${i}]`, l)};
-      let input = step * ${ofLane(`x[${i}]`, l)};
-      inputs[${j}] = input;
-      a[${j}] = exp2(step * A);
-      elapsed += step;
-      h = a[${j}] * h + input * ${staging.B(j)};`)}
-      ends[thread] = h;
-      decays[thread] = exp2(elapsed * A);
-      workgroupBarrier();
-      h = start;
-      for (var i = team; i < slice * ${teamThreads}u; i += ${teamThreads}u) { h = decays[i] * h + ends[i]; }
-      ${perToken((j) => `h = a[${j}] * h + inputs[${j}] * ${staging.B(j)};
-      y[${j}] += dot(${staging.C(j)}, h);`)}
-      if (slice == ${nSlices - 1}u && isInside) { ${state.store('stateRow', 'quad', 'h')} }
-      storageBarrier();
+${isSequential ? sequential : parallel}
       workgroupBarrier();
     }
     ${sums.of('y')}
     ${unroll(ownTokens, (i) => `if (isInside && first + ownToken + ${i}u <= lastRow) { ${out(`first + ownToken + ${i}u`, 'd')} = ${output(`sum${i}`, `x[${i}]`, `z[${i}]`)}; }`)}
   }
+  ${isSequential && keepsState ? `if (isInside) { ${state.store('stateRow', 'lane', 'h')} }` : ''}
 }`
   return {
     label: `selectiveScan tiles of ${tokens}`,
@@ -137,7 +151,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
 }
 
-/** B and C of a tile and a group of states. */
+/**
+ * B and C of a tile and a group of states. In workgroup memory a lane's are together, as many as a slice has tokens and one more: the lanes of
+ * a channel read from different banks, and a token is a constant offset.
+ */
 interface Staging {
   readonly declaration: string
   /** Variables of main. */
@@ -166,7 +183,7 @@ function stage({ lanes, dInner, B, C }: ScanPlan, { channels, nSlices, sliceToke
     const token = `slice * ${sliceTokens}u + ${j}`
     if (isParameter) return `own${name}`
     const index = staged.findIndex((other) => other.load === load)
-    return isStaged({ isParameter, load, ...input }) ? `tile[${index * quads}u + (${token}) * ${lanes}u + lane]` : load(`min(first + ${token}, lastRow)`, 'd', 'quad')
+    return isStaged({ isParameter, load, ...input }) ? `tile[${index * nSlices * lanes}u + slice * ${lanes}u + lane][${j}]` : load(`min(first + ${token}, lastRow)`, 'd', 'quad')
   }
   const load = (first: string, g: string): string => places((i) => {
     const loads = staged.map((input) => `next${i} = ${input.load('row', 'firstChannel', 'quad')};`)
@@ -176,10 +193,12 @@ function stage({ lanes, dInner, B, C }: ScanPlan, { channels, nSlices, sliceToke
       ${loads.length === 1 ? loads[0] : `if (place < ${quads}u) { ${loads[0]} } else { ${loads[1]} }`}`
   })
   return {
-    declaration: staged.length > 0 ? `var<workgroup> tile: array<vec4f, ${staged.length * quads}>;` : '',
+    declaration: staged.length > 0 ? `var<workgroup> tile: array<array<vec4f, ${sliceTokens + 1}>, ${staged.length * nSlices * lanes}>;` : '',
     registers: unroll(own, (i) => `var next${i} = vec4f();`),
     load,
-    store: places((i) => `tile[thread + ${i * threads}u] = next${i};`),
+    store: places((i) => `let place = thread + ${i * threads}u;
+      let token = place / ${lanes}u;
+      tile[token / ${sliceTokens}u * ${lanes}u + place % ${lanes}u][token % ${sliceTokens}u] = next${i};`),
     ready: [['B', B] as const, ['C', C] as const].filter(([, { isParameter }]) => isParameter).map(([name, { load }]) => `let own${name} = ${load('', 'd', 'quad')};`).join('\n'),
     B: of('B', B),
     C: of('C', C)
