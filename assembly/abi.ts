@@ -344,3 +344,14 @@ export const FUNCTION_SILU: i32 = 2
 export const FUNCTION_EXP2: i32 = 3
 export const FUNCTION_GELU: i32 = 4
 export const FUNCTION_RELU2: i32 = 5
+
+/** gelu(x) = relu(x) − |x| · t · (GELU_0 + t · (GELU_1 + …)) · exp(−x² / 2), t = 1 / (1 + GELU_P · |x|): see math/gelu.ts. WGSL has the same. */
+export const GELU_P: f32 = 0.3
+export const GELU_0: f32 = 0.11962928674151785
+export const GELU_1: f32 = 0.12075412870152968
+export const GELU_2: f32 = 0.09991250990069553
+export const GELU_3: f32 = 0.12856450049787743
+export const GELU_4: f32 = -0.05368828594831085
+export const GELU_5: f32 = 0.20635758942773907
+export const GELU_6: f32 = -0.15720483799802215
+export const GELU_7: f32 = 0.03567503453936461

@@ -111,12 +111,17 @@ export async function createRandomBackend(model: RandomModel, { format, threads,
   })
   for (const parameter of model.program.parameters) {
     const wanted = backend.formatOf(parameter)
-    for (const { values, first } of model.values(parameter)) {
-      if (parameter.transform === 'negExp') values.forEach((value, i) => (values[i] = -Math.exp(value)))
-      backend.write(parameter, encodeWeights(wanted, values), first)
-    }
+    for (const { values, first } of transformedValues(model, parameter)) backend.write(parameter, encodeWeights(wanted, values), first)
   }
   return backend
+}
+
+/** The values of a parameter as a backend takes them. */
+export function* transformedValues(model: RandomModel, parameter: Parameter): ReturnType<RandomModel['values']> {
+  for (const part of model.values(parameter)) {
+    if (parameter.transform === 'negExp') part.values.forEach((value, i) => (part.values[i] = -Math.exp(value)))
+    yield part
+  }
 }
 
 /** Formats that values can be encoded in. */

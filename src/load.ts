@@ -31,6 +31,9 @@ export type WeightDtype = 'auto' | 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0'
 
 export const WEIGHT_DTYPES = ['auto', 'f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const satisfies readonly WeightDtype[]
 
+/** What runs a model; 'auto' is 'wasm'. */
+export const BACKENDS = ['auto', 'wasm', 'webgpu', 'reference'] as const
+
 /** What runs a model, and in how much memory. */
 export interface EngineOptions extends ConfigOverrides {
   /**
@@ -40,8 +43,14 @@ export interface EngineOptions extends ConfigOverrides {
   readonly dtype?: WeightDtype | undefined
   /** 'auto' takes the host's cores where the model is large enough to gain by them. Any number gives the same bits. Default 'auto'. */
   readonly threads?: number | 'auto' | undefined
-  /** 'reference' is the float64 interpreter: slow, for checking. Default 'auto', which is 'wasm'. */
-  readonly backend?: 'auto' | 'wasm' | 'reference' | undefined
+  /**
+   * 'webgpu' computes on a GPU: in Node and Bun by the optional package `webgpu`, elsewhere by the host's own. Its results are within rounding of the
+   * others', but differ from GPU to GPU and with how a text is split. 'reference' is the float64 interpreter: slow, for checking.
+   * Default 'auto', which is 'wasm': the same bits everywhere.
+   */
+  readonly backend?: 'auto' | 'wasm' | 'webgpu' | 'reference' | undefined
+  /** For backend 'webgpu': a GPUDevice of the caller's own, with the limits that it was asked for; it is not destroyed. Default: the fastest there is. */
+  readonly gpu?: object | undefined
   /** Build of the compute core; 'auto' takes SIMD where the host has it. Both give the same bits. Default 'auto'. */
   readonly build?: 'auto' | 'scalar' | 'simd' | undefined
   /** Fused multiply-and-add where the host has it: faster, but results may differ from machine to machine in the last digits. Default false. */
@@ -117,8 +126,9 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
   return { config, backend, metadata: checkpoint.metadata, fingerprint }
 }
 
-/** Builds of the same one give the same bits. */
-function arithmeticOf({ build, ssd }: BackendInfo): string {
+/** Builds of the same one give the same bits; a GPU goes on from a state of f32, and the other way round, within rounding. */
+function arithmeticOf({ name, build, ssd }: BackendInfo): string {
+  if (name === 'webgpu') return 'f32'
   if (build === 'float64') return build
   return `${build.endsWith('-relaxed') ? 'relaxed ' : ''}f32${ssd === 'chunked' ? ', chunked ssd' : ''}`
 }
@@ -135,9 +145,9 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 
 /** The checks of options that need no model. */
 export function checkEngineOptions(options: EngineOptions): void {
-  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, ssd = 'recurrent', maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
+  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, ssd = 'recurrent', gpu, maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
   oneOf('dtype', dtype, WEIGHT_DTYPES)
-  oneOf('backend', backend, ['auto', 'wasm', 'reference'])
+  oneOf('backend', backend, BACKENDS)
   oneOf('build', build, ['auto', 'scalar', 'simd'])
   oneOf('ssd', ssd, ['recurrent', 'chunked'])
   if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
@@ -149,10 +159,21 @@ export function checkEngineOptions(options: EngineOptions): void {
     oneOf('relaxed of the reference backend', relaxed, [false])
     oneOf('ssd of the reference backend', ssd, ['recurrent'])
   }
+  if (backend === 'webgpu') {
+    oneOf('threads of the WebGPU backend', threads, ['auto', 1])
+    oneOf('build of the WebGPU backend', build, ['auto'])
+    oneOf('relaxed of the WebGPU backend', relaxed, [false])
+    if (gpu !== undefined && !isDevice(gpu)) throw new TypeError(messageOf({ place: 'gpu', expected: 'a GPUDevice', got: describe(gpu) }))
+  } else if (gpu !== undefined) throw new UnsupportedError({ place: 'gpu', expected: "backend 'webgpu' with it", got: `backend ${describe(backend)}` })
   checkInteger('maxBatch', maxBatch, 1024)
   if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
   checkInteger('maxQueue', maxQueue, 2 ** 20, 0)
   if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
+}
+
+/** By its form: it may be of another window. */
+function isDevice(value: object): value is GPUDevice {
+  return 'createComputePipelineAsync' in value && 'queue' in value && 'limits' in value
 }
 
 /** What the option says, or what the model was made for within the default. */
@@ -196,6 +217,12 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
     const { createReferenceBackend } = await import('./backend/reference/reference-backend.ts')
     // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
     return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
+  }
+  if (options.backend === 'webgpu') {
+    const { openWebGpuBackend } = await import('#webgpu')
+    const { gpu, ssd } = options
+    const device = gpu !== undefined && isDevice(gpu) ? gpu : undefined
+    return openWebGpuBackend(program, (chunk) => capacityOf(program, capacity.nSlots, options.contextLength, chunk), { device, formatOf, ssd })
   }
   const { build, nThreads, reason } = chooseBuild(program, options)
   const ssd = chooseSsd(program, build, options.ssd)
@@ -250,14 +277,21 @@ function chooseThreads(program: Program, isSimd: boolean, threads: number | 'aut
   return nThreadsOf(useful, useful < platform.nCores ? 'the model is too small to gain by more' : `of ${platform.nCores} cores`)
 }
 
-/** The largest op of a chunk: 30 ms on a core of 20 GFLOP/s, so that it ends within the 50 ms between two turns of the event loop. */
-const CHUNK_OP_COST = 6e8
+/** How large a chunk may be. */
+export interface ChunkLimits {
+  /** Of its largest op. */
+  readonly opCost: number
+  readonly rows: number
+}
+
+/** 30 ms on a core of 20 GFLOP/s, so that an op ends within the 50 ms between two turns of the event loop. */
+const CORE_CHUNK: ChunkLimits = { opCost: 6e8, rows: 256 }
 
 /** Chunks as large as the longest op may last, of the layers and of the head: long enough to use the weights many times. */
-export function capacityOf(program: Program, nSlots: number, contextLength = DEFAULT_CONTEXT): Capacity {
+export function capacityOf(program: Program, nSlots: number, contextLength = DEFAULT_CONTEXT, chunk = CORE_CHUNK): Capacity {
   const rowsOf = (space: RowSpace): number => {
     const largest = Math.max(1, ...program.ops.filter(({ out }) => out.buffer.rows === space).map(opCost))
-    const rows = Math.max(1, Math.min(256, Math.floor(CHUNK_OP_COST / largest)))
+    const rows = Math.max(1, Math.min(chunk.rows, Math.floor(chunk.opCost / largest)))
     // The kernels take four rows at a time.
     return Math.max(nSlots, rows < 4 ? rows : rows - (rows % 4))
   }

@@ -28,8 +28,8 @@ export type SsdForm = 'recurrent' | 'chunked'
 
 /** What runs, and why; a property of every loaded model. */
 export interface BackendInfo {
-  readonly name: 'reference' | 'wasm'
-  /** Build of the compute core: 'simd', 'scalar', or 'float64' for the reference. */
+  readonly name: 'reference' | 'wasm' | 'webgpu'
+  /** Build of the compute core: 'simd', 'scalar', or 'float64' for the reference; on a GPU the adapter's name. */
   readonly build: string
   readonly threads: number
   /** Of the Mamba-2 layers; null without any. */
@@ -67,8 +67,11 @@ export interface Backend {
   readonly capacity: Capacity
   /** The format in which `write` takes a parameter. */
   formatOf(parameter: Parameter): WeightFormat
-  /** Values of a parameter, row-major from element `first` (a block's first), already transformed. All of them come before the first forward. */
-  write(parameter: Parameter, values: WeightData, first: number): void
+  /**
+   * Values of a parameter, row-major from element `first` (a block's first), already transformed; read before this returns, be it a promise.
+   * All of them come before the first forward.
+   */
+  write(parameter: Parameter, values: WeightData, first: number): void | Promise<void>
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
   /**
@@ -83,12 +86,19 @@ export interface Backend {
 
 /** A backend whose program can be run one op at a time: for tests, profiles and the bare scan. */
 export interface SteppingBackend extends Backend {
+  write(parameter: Parameter, values: WeightData, first: number): void
   /** Of the logit rows, those from `firstLogitRow` on, maxLogitRows at most. */
   begin(batch: Batch, firstLogitRow?: number): void
   run(firstOp: number, endOp: number): void
   /** (rows of the batch, view.width): written to the start of `into`, by default the caller's own. */
   readView(view: View, into?: Float32Array): Float32Array
   writeView(view: View, values: Float32Array): void
+}
+
+/** The same where results have to be waited for: a GPU's. */
+export interface QueuedBackend extends Omit<SteppingBackend, 'run' | 'readView' | 'write'>, Pick<Backend, 'write'> {
+  run(firstOp: number, endOp: number): void | Promise<void>
+  readView(view: View, into?: Float32Array): Float32Array | Promise<Float32Array>
 }
 
 /** What BackendInfo tells of a program that would be computed by `form`. */

@@ -27,8 +27,8 @@ export interface LoadOptions {
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined
   /** The format in which `write` takes a parameter. */
   readonly formatOf: (parameter: Parameter) => WeightFormat
-  /** Values of a parameter, row-major from element `first`, transformed; to be read before this returns. */
-  readonly write: (parameter: Parameter, values: WeightData, first: number) => void
+  /** Values of a parameter, row-major from element `first`, transformed; to be read before this returns, be it a promise, which is waited for. */
+  readonly write: (parameter: Parameter, values: WeightData, first: number) => void | Promise<void>
   /** The same slice as it is stored. */
   readonly onBytes?: ((name: string, bytes: Uint8Array) => void) | undefined
 }
@@ -72,7 +72,7 @@ export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, opt
     await readTensor(entry, {
       signal, asStored, memory,
       async onSlice(values, first, bytes) {
-        write(parameter, convert(values, first, bytes), first)
+        await write(parameter, convert(values, first, bytes), first)
         options.onBytes?.(parameter.name, bytes)
         loadedBytes += bytes.byteLength
         report()

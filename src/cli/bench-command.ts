@@ -55,8 +55,8 @@ export const benchCommand = defineCommand({
 
 async function load(context: Context, values: BenchValues, model: string | undefined): Promise<Backend> {
   const { backend, build, quiet, profile: wantsProfile } = values
-  if (wantsProfile && (backend === 'reference' || build === 'scalar')) {
-    throw new UsageError("expected no --backend reference and no --build scalar with --profile: the limits are those of SIMD")
+  if (wantsProfile && (backend === 'reference' || backend === 'webgpu' || build === 'scalar')) {
+    throw new UsageError(`expected no ${build === 'scalar' ? '--build scalar' : `--backend ${backend}`} with --profile: the limits are those of SIMD`)
   }
   const onProgress = ({ phase, file, loadedBytes, totalBytes }: LoadProgress): void => {
     if (!quiet) context.terminal.progress({ label: phase === 'download' ? `downloading ${file}` : 'loading', done: loadedBytes, total: totalBytes, unit: 'bytes' })

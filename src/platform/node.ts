@@ -21,6 +21,8 @@ export const platform: Platform = {
   },
   threadObstacle: () => (isOnDisk ? undefined : 'a worker’s script must be on a disk, and this package is at a web address'),
   startWorker: async (task, onEnd) => (await import('./node-threads.ts')).startWorker(task, onEnd),
+  // A package that few have is asked for by few.
+  gpu: async () => (await import('./node-gpu.ts')).nodeGpu(),
   yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   async localFiles(path) {
     const { folderFiles, stat } = await import('./node-files.ts')

@@ -33,6 +33,8 @@ export interface Platform {
   threadObstacle(): string | undefined
   /** Starts a worker that, once ready, does not keep the process alive. `onEnd` is called once, with the reason, when it ends. */
   startWorker(task: WorkerTask, onEnd: (reason: string) => void): Promise<WorkerHandle>
+  /** The host's WebGPU; an UnsupportedError, which says what to do, where it has none. */
+  gpu(): Promise<GPU>
   /** Lets timers, input and abort signals through. */
   yieldToEventLoop(): Promise<void>
   /** The folder at a path, or that of the checkpoint file at a path; undefined where there is neither. */

@@ -20,6 +20,9 @@ export const platform: Platform = {
   async startWorker() {
     throw new UnsupportedError({ place: 'threads', expected: '1', got: NO_THREADS })
   },
+  async gpu() {
+    throw new UnsupportedError({ place: 'backend webgpu', expected: 'backend wasm', got: 'an edge function, which has no GPU' })
+  },
   yieldToEventLoop: () => new Promise((resolve) => setTimeout(resolve)),
   localFiles: async () => undefined,
   // Files are read by range as needed: a worker's memory is small, and what its caches keep is the platform's choice.

@@ -1,57 +1,15 @@
 /** The scan's kernel alone against the float64 reference: channels, states, blocks of tokens and groups around its tiles, in both builds. */
 import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../src/backend/backend.ts'
-import { columns, type ProgramBuilder } from '../../src/program/builder.ts'
-import type { Op, ScanInput, View } from '../../src/program/ops.ts'
 import { BUILDS } from '../support/backends.ts'
 import { createNumbers } from '../support/numbers.ts'
 import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment, segmentsOf } from '../support/op-rig.ts'
+import { addScan, type Form, type Groups, PLAIN } from '../support/scan-op.ts'
 
 /** The kernel takes so many tokens at a time: assembly/abi.ts, SCAN_BLOCK. */
 const BLOCK = 32
 /** Of the largest value: f32 rounding over some tens of states and steps. */
 const TOLERANCE = 2e-6
-
-/** Groups of channels with one B or C each, or 'fixed' for the same (D, N) at every token. */
-type Groups = number | 'fixed'
-
-interface Form {
-  readonly dInner: number
-  readonly dState: number
-  readonly BGroups: Groups
-  readonly CGroups: Groups
-  readonly hasZ: boolean
-  readonly hasD: boolean
-  readonly hasDtBias: boolean
-  readonly dtSoftplus: boolean
-  /** z beside x, and dt, B and C in one buffer, as in a model. */
-  readonly isInset: boolean
-}
-
-function addScan(builder: ProgramBuilder, form: Form): Op {
-  const { dInner, dState, isInset } = form
-  const widthOf = (groups: Groups): number => (groups === 'fixed' ? 0 : groups * dState)
-  const xz = isInset ? builder.buffer('xz', 2 * dInner) : null
-  const BC = builder.buffer('BC', 3 + widthOf(form.BGroups) + widthOf(form.CGroups))
-  const input = (name: string, groups: Groups, offset: number): ScanInput =>
-    groups === 'fixed' ? builder.parameter(name, [dInner, dState]) : columns(BC, offset, widthOf(groups))
-  const z = (): View => (xz ? columns(xz, dInner, dInner) : builder.buffer('z', dInner))
-  builder.state('before', [5])
-  const state = builder.state('ssm', [dInner, dState])
-  builder.state('after', [3])
-  return {
-    kind: 'selectiveScan', dState, dtSoftplus: form.dtSoftplus, state,
-    x: xz ? columns(xz, 0, dInner) : builder.buffer('x', dInner),
-    dt: builder.buffer('dt', dInner),
-    z: form.hasZ ? z() : null,
-    A: builder.parameter('A', [dInner, dState]),
-    B: input('B', form.BGroups, 3),
-    C: input('C', form.CGroups, 3 + widthOf(form.BGroups)),
-    D: form.hasD ? builder.parameter('D', [dInner]) : null,
-    dtBias: form.hasDtBias ? builder.parameter('dtBias', [dInner]) : null,
-    out: builder.buffer('out', dInner)
-  }
-}
 
 async function compareAll(form: Form, batches: readonly (readonly Segment[])[]): Promise<number> {
   const spec: OpSpec = {
@@ -71,7 +29,6 @@ async function compareAll(form: Form, batches: readonly (readonly Segment[])[]):
 }
 
 const divisorsOf = (value: number): number[] => Array.from({ length: value }, (_, i) => i + 1).filter((divisor) => value % divisor === 0)
-const PLAIN: Form = { dInner: 5, dState: 16, BGroups: 1, CGroups: 1, hasZ: true, hasD: true, hasDtBias: true, dtSoftplus: true, isInset: true }
 
 describe.each([1, 2, 3, 4, 5, 6, 7, 8, 9, 12])('%i channels', (dInner) => {
   test('states, inputs that may be missing, groups', async () => {

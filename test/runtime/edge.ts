@@ -14,7 +14,8 @@ const LACKS: Lacks = {
   packageFiles: 'a worker has no address of its package: the model comes as bytes',
   threads: 'workerd has no threads',
   worker: 'workerd has no workers in a worker',
-  scalar: 'one build is taken along, for size'
+  scalar: 'one build is taken along, for size',
+  webgpu: 'an edge function has no GPU'
 }
 
 const WORKER = `

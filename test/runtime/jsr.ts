@@ -10,9 +10,9 @@ import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { repositoryPath } from '../support/fixtures.ts'
 import { program } from './installs.ts'
-import { runProcess } from './processes.ts'
+import { DENO_ENV, runProcess } from './processes.ts'
 import { serveSite } from './site.ts'
-import type { Report } from './suite.ts'
+import type { Lacks, Report } from './suite.ts'
 
 /** Beside the package's own files, as the registry of npm would give them. */
 const DEPENDENCIES: Readonly<Record<string, string>> = {
@@ -20,6 +20,8 @@ const DEPENDENCIES: Readonly<Record<string, string>> = {
   '@huggingface/jinja': 'dist/index.js',
   '@huggingface/tokenizers': 'dist/tokenizers.mjs'
 }
+
+const LACKS: Lacks = { threads: 'a worker of a package at a web address', worker: 'the subpath is not published there' }
 
 interface Manifest {
   readonly version: string
@@ -61,7 +63,7 @@ export async function runFromWeb(folder: string): Promise<Report> {
     }
     await writeFile(join(folder, 'jsr-map.json'), JSON.stringify(map))
     const args = ['run', '--no-check', `--import-map=${join(folder, 'jsr-map.json')}`, '--reload', '--allow-import', '--allow-read', '--allow-env', '--allow-sys', '--allow-net']
-    return await runProcess(folder, await program('deno', 'deno'), args, { threads: 'a worker of a package at a web address' })
+    return await runProcess(folder, await program('deno', 'deno'), { args, lacks: LACKS, env: DENO_ENV })
   } finally {
     await site.close()
   }

@@ -14,7 +14,7 @@ import { makeDocs } from './docs.ts'
 import { EXAMPLES } from './examples.ts'
 import { program } from './installs.ts'
 import { runFromWeb } from './jsr.ts'
-import { runCompiled, runProcess } from './processes.ts'
+import { DENO_ENV, runCompiled, runProcess, runWithGpu } from './processes.ts'
 import { makeProject } from './project.ts'
 import { measureSizes } from './sizes.ts'
 import { measureStartup } from './startup.ts'
@@ -24,19 +24,24 @@ import { runWebExample } from './web-example.ts'
 const folder = await mkdtemp(join(tmpdir(), 'mamba-wasm-runtimes-'))
 
 const PAGES: readonly BrowserRun[] = [
-  { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: true },
+  { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: true, hasGpu: true },
   { browser: 'chromium', bundler: 'esbuild', isIsolated: true, isWorker: false },
   { browser: 'chromium', bundler: 'esbuild', isIsolated: false, isWorker: false },
   { browser: 'chromium', bundler: 'vite', isIsolated: true, isWorker: true },
-  { browser: 'chromium', bundler: 'vite', isIsolated: false, isWorker: true },
+  { browser: 'chromium', bundler: 'vite', isIsolated: false, isWorker: true, hasGpu: true },
   { browser: 'chromium', bundler: 'rolldown', isIsolated: true, isWorker: true },
   { browser: 'chromium', bundler: 'webpack', isIsolated: true, isWorker: true },
   { browser: 'firefox-esr', bundler: 'vite', isIsolated: true, isWorker: true },
   { browser: 'firefox-esr', bundler: 'esbuild', isIsolated: false, isWorker: false }
 ]
 
-function nameOf({ browser, bundler, isIsolated, isWorker }: BrowserRun): string {
-  return `${browser} (${bundler}, ${isIsolated ? 'isolated' : 'not isolated'}, ${isWorker ? 'worker' : 'main thread'})`
+function nameOf({ browser, bundler, isIsolated, isWorker, hasGpu }: BrowserRun): string {
+  return `${browser} (${bundler}, ${isIsolated ? 'isolated' : 'not isolated'}, ${isWorker ? 'worker' : 'main thread'}${hasGpu ? ', GPU' : ''})`
+}
+
+const DENO = {
+  args: ['run', '--allow-read', '--allow-env', '--allow-sys', '--allow-net'],
+  lacks: {}, env: DENO_ENV
 }
 
 const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
@@ -45,9 +50,11 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   // This project's own.
   'node-24': async () => runProcess(folder, process.execPath),
   'node-26': async () => runProcess(folder, await program('node26', 'node')),
-  deno: async () => runProcess(folder, await program('deno', 'deno'), ['run', '--allow-read', '--allow-env', '--allow-sys', '--allow-net']),
+  'node-24 with webgpu': () => runWithGpu(folder, process.execPath),
+  deno: async () => runProcess(folder, await program('deno', 'deno'), DENO),
   'deno, as from JSR': () => runFromWeb(folder),
-  bun: async () => runProcess(folder, await program('bun', 'bun'), ['run']),
+  bun: async () => runProcess(folder, await program('bun', 'bun'), { args: ['run'] }),
+  'bun with webgpu': async () => runWithGpu(folder, await program('bun', 'bun'), ['run']),
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
   'chromium, examples/web': () => runWebExample(folder),

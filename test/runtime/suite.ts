@@ -7,7 +7,7 @@ import type * as Core from '../../src/index.ts'
 import type * as Worker from '../../src/worker/load-in-worker.ts'
 
 /** `mamba-wasm` and `mamba-wasm/worker`. */
-type Library = typeof Core & Pick<typeof Worker, 'loadInWorker'>
+type Library = typeof Core & Partial<Pick<typeof Worker, 'loadInWorker'>>
 
 export interface Inputs {
   /** model.gguf of the embedded model. */
@@ -26,6 +26,7 @@ export interface Lacks {
   readonly threads?: string
   readonly scalar?: string
   readonly worker?: string
+  readonly webgpu?: string
 }
 
 export interface Outcome {
@@ -50,6 +51,8 @@ class Skip extends Error {}
 
 const PROMPT = 'The captain looked at the'
 const OPTIONS = { maxTokens: 48, seed: 7, temperature: 0.7, ignoreEos: true } as const
+/** The likeliest token each time: a GPU rounds otherwise, which draws of a sampler could show. */
+const GREEDY = { maxTokens: 8, temperature: 0, ignoreEos: true } as const
 const CONTINUATION = { ...OPTIONS, maxTokens: 28, seed: 8 }
 
 /** What one runtime saves for all others, and what it says next. */
@@ -188,6 +191,7 @@ export async function runSuite(library: Library, { embedded, session: saved, fix
     }
   })
   await check('the engine in a worker', async () => {
+    if (loadInWorker === undefined) throw lacks.worker === undefined ? new Error('no loadInWorker') : new Skip(lacks.worker)
     await skipLacking(lacks.worker, () => loadInWorker(embedded))
     // Of its own: a page's main thread has none, its workers have them where there is shared memory.
     const threads = typeof SharedArrayBuffer === 'undefined' ? 1 : 2
@@ -216,6 +220,21 @@ export async function runSuite(library: Library, { embedded, session: saved, fix
       return expectEqual((await scalar.complete(PROMPT, OPTIONS)).text, text)
     } finally {
       await scalar.dispose()
+    }
+  })
+  await check('a GPU', async () => {
+    await skipLacking(lacks.webgpu, () => Mamba.load(embedded, { backend: 'webgpu' }))
+    const gpu = await timed('load on the GPU', () => Mamba.load(embedded, { backend: 'webgpu' }))
+    try {
+      expectEqual(gpu.backend.name, 'webgpu')
+      expectEqual((await gpu.complete(PROMPT, GREEDY)).text, (await mamba.complete(PROMPT, GREEDY)).text)
+      const [there, here] = await Promise.all([gpu, mamba].map((model) => model.restore(saved)))
+      expectEqual((await there.complete(GREEDY)).text, (await here.complete(GREEDY)).text)
+      await there.dispose()
+      await here.dispose()
+      return gpu.backend.build
+    } finally {
+      await gpu.dispose()
     }
   })
   for (const [name, task] of more) await check(name, () => task(library))

@@ -1,7 +1,8 @@
 /** Models and programs on the backends, below the library's face: run op by op, states read and written. */
-import type { Batch, Capacity, SteppingBackend } from '../../src/backend/backend.ts'
+import type { Backend, Batch, Capacity, SsdForm, SteppingBackend } from '../../src/backend/backend.ts'
 import { createReferenceBackend } from '../../src/backend/reference/reference-backend.ts'
 import { createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import { createWebGpuBackend, type WebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
 import { recordFiles } from '../../src/checkpoint/file-set.ts'
 import { checkTensors, loadParameters } from '../../src/checkpoint/load-parameters.ts'
 import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
@@ -11,6 +12,7 @@ import { platform } from '../../src/platform/node.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import type { Program } from '../../src/program/ops.ts'
 import { filesOf } from './fixtures.ts'
+import { gpuDevice } from './gpu.ts'
 
 export const BUILDS = ['scalar', 'simd'] as const
 export const KINDS = ['reference', ...BUILDS] as const
@@ -39,6 +41,8 @@ export async function createBackend(kind: Kind, program: Program, capacity: Capa
 /** A checkpoint's program, and its weights in a new backend of any kind. */
 export interface LoadedModel extends Model {
   load(kind: Kind, capacity: Capacity, format?: WeightFormat): Promise<SteppingBackend>
+  /** On the GPU of the tests. */
+  loadGpu(capacity: Capacity, options?: { readonly format?: WeightFormat, readonly ssd?: SsdForm }): Promise<WebGpuBackend>
 }
 
 /** `source`: a folder's path, or files by name. */
@@ -48,15 +52,18 @@ export async function openModel(source: string | Record<string, Uint8Array>): Pr
   const model = buildModel(readModelConfig(checkpoint.config), (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   checkTensors(checkpoint, wanted)
+  const fill = async <T extends Backend>(backend: T): Promise<T> => {
+    await loadParameters(checkpoint, wanted, {
+      formatOf: (parameter) => backend.formatOf(parameter),
+      write: (parameter, values, first) => backend.write(parameter, values, first)
+    })
+    return backend
+  }
   return {
     ...model,
-    async load(kind, capacity, format) {
-      const backend = await createBackend(kind, model.program, capacity, format)
-      await loadParameters(checkpoint, wanted, {
-        formatOf: (parameter) => backend.formatOf(parameter),
-        write: (parameter, values, first) => backend.write(parameter, values, first)
-      })
-      return backend
+    load: async (kind, capacity, format) => fill(await createBackend(kind, model.program, capacity, format)),
+    async loadGpu(capacity, { format = 'f32', ssd = 'recurrent' } = {}) {
+      return fill(await createWebGpuBackend(model.program, capacity, { device: await gpuDevice(), ownsDevice: false, reason: 'test', formatOf: () => format, ssd }))
     }
   }
 }

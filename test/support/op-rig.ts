@@ -1,11 +1,11 @@
 /**
  * One op in a program of its own, on any backend, with everything around it filled: all rows and columns of all buffers, all slots.
  * In the wasm backends the places that no view reaches (padding, scratch) hold NaN before each run, and the whole of linear memory
- * is compared with what it was: only the op's output, its state and the scratch may change.
+ * is compared with what it was: only the op's output, its state and the scratch may change. On a GPU the same holds (gpu-rig.ts).
  */
 import { instantiateSync } from '@assemblyscript/loader'
 import { expect } from 'vitest'
-import { type Batch, type Capacity, type Segment, stateElements, type SteppingBackend } from '../../src/backend/backend.ts'
+import { type Batch, type Capacity, type QueuedBackend, type Segment, stateElements, type SteppingBackend } from '../../src/backend/backend.ts'
 import type { KeyValueLayout } from '../../src/backend/wasm/key-value.ts'
 import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
@@ -15,6 +15,7 @@ import type { WeightFormat } from '../../src/program/formats.ts'
 import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
+import { createGpuCore } from './gpu-rig.ts'
 import { createNumbers, type Numbers } from './numbers.ts'
 import { randomWeights } from './weights.ts'
 
@@ -44,14 +45,14 @@ export interface Snapshot {
 }
 
 /** One thread alone: what another writes meanwhile could not be told from what the op does. */
-type Kind = (typeof KINDS)[number] | 'chunked'
+export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked' | 'webgpu least' | 'webgpu least chunked'
 
 export interface Rig {
   readonly program: Program
   run(segments: readonly Segment[]): Promise<Snapshot>
 }
 
-export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
+export async function createRig(kind: RigKind, spec: OpSpec): Promise<Rig> {
   const builder = new ProgramBuilder()
   const op = spec.build(builder)
   builder.add(op)
@@ -64,12 +65,12 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
   for (const parameter of program.parameters) {
     const count = elementsOf(parameter.shape)
     if (spec.format === undefined || !isWeight(parameter)) {
-      backend.write(parameter, parameterNumbers.floats(count, ...range(parameter.name)), 0)
+      await backend.write(parameter, parameterNumbers.floats(count, ...range(parameter.name)), 0)
       continue
     }
     const { data, values } = randomWeights(parameterNumbers, spec.format, count)
     // A backend may want the numbers where it does not have the format.
-    backend.write(parameter, backend.formatOf(parameter) === spec.format ? data : values, 0)
+    await backend.write(parameter, backend.formatOf(parameter) === spec.format ? data : values, 0)
   }
 
   const { maxRows, maxLogitRows, nSlots } = spec.capacity
@@ -117,7 +118,7 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
     const nChanged = rowsOf(op.out, segments)
     backend.begin(everything)
     for (const buffer of program.buffers) {
-      const values = backend.readView(wholeOf(buffer))
+      const values = await backend.readView(wholeOf(buffer))
       const isOut = (_: unknown, i: number): boolean => {
         const column = (i % buffer.width) - op.out.offset
         return buffer === op.out.buffer && column >= 0 && column < op.out.width && i < nChanged * buffer.width
@@ -141,7 +142,7 @@ export async function createRig(kind: Kind, spec: OpSpec): Promise<Rig> {
       await fill(segments)
       const tokens = Int32Array.from({ length: nTokens }, () => numbers.integer(0, Math.max(0, program.vocabSize - 1)))
       backend.begin({ tokens, segments })
-      core.guard(op, segments, () => backend.run(0, 1))
+      await core.guard(op, segments, () => backend.run(0, 1))
       return snapshot(segments)
     }
   }
@@ -199,24 +200,26 @@ function wholeOf(buffer: ActivationBuffer): View {
   return { buffer, offset: 0, width: buffer.width }
 }
 
-function rowsOf({ buffer }: View, segments: readonly Segment[]): number {
+export function rowsOf({ buffer }: View, segments: readonly Segment[]): number {
   if (buffer.rows === 'token') return segments.reduce((sum, { nRows }) => sum + nRows, 0)
   return segments.reduce((sum, { nRows, logits }) => sum + (logits === 'all' ? nRows : logits === 'last' ? Math.min(1, nRows) : 0), 0)
 }
 
-function isWeight({ name }: Parameter): boolean {
+export function isWeight({ name }: Parameter): boolean {
   return /^weight\d*$/.test(name)
 }
 
-interface Core {
-  readonly backend: SteppingBackend
+export interface Core {
+  readonly backend: QueuedBackend
   /** Fills scratch, states and activations with NaN, padding included. */
   spoil(): void
   /** Runs a task and fails where memory changed that the op does not own. */
-  guard(op: Op, segments: readonly Segment[], task: () => void): void
+  guard(op: Op, segments: readonly Segment[], task: () => void | Promise<void>): void | Promise<void>
 }
 
-async function createCore(kind: Kind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
+async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promise<Core> {
+  const { capacity, format = 'f32' } = spec
+  if (kind === 'webgpu' || kind === 'webgpu chunked' || kind === 'webgpu least' || kind === 'webgpu least chunked') return createGpuCore(kind, program, spec)
   if (kind === 'reference') {
     const backend = await createBackend(kind, program, capacity)
     return { backend, spoil() {}, guard: (_op, _segments, task) => task() }
@@ -237,7 +240,7 @@ async function createCore(kind: Kind, program: Program, { capacity, format = 'f3
     },
     guard(op, segments, task) {
       const before = new Uint8Array(memory.buffer).slice()
-      task()
+      void task()
       const after = new Uint8Array(memory.buffer)
       for (const [start, end] of ownedRanges(map, op, segments)) after.subarray(start, end).forEach((byte, i) => (before[start + i] = byte))
       const index = Buffer.compare(before, after) === 0 ? -1 : after.findIndex((byte, i) => byte !== before[i])
@@ -246,7 +249,7 @@ async function createCore(kind: Kind, program: Program, { capacity, format = 'f3
   }
 }
 
-type Ranges = (readonly [first: number, end: number])[]
+export type Ranges = (readonly [first: number, end: number])[]
 
 /** What the op may write, in bytes: scratch, its rows of the output with their padding, and its part of the slots. */
 function ownedRanges(map: MemoryMap, op: Op, segments: readonly Segment[]): Ranges {

@@ -1,0 +1,277 @@
+/**
+ * Whole models on a GPU: decoding and prompts on random weights of the shapes of the published checkpoints.
+ *
+ *   node --conditions=source bench/webgpu/models.ts [OPTIONS]
+ *
+ * Needs Node 24, the npm package `webgpu` where Node finds it, and the Vulkan loader (libvulkan.so.1) with a driver; of this repository
+ * src/, assembly/abi.ts, bench/ and package.json, and the package @assemblyscript/loader. Nothing is built, and no wasm is used.
+ *
+ * Decoding is measured twice: as a caller has it, who waits for each token's logits before the next (`ms`), and with tokens that follow each
+ * other without being waited for (`gpuMs`): what the GPU takes. The fraction of the bandwidth limit is the bytes of the weights that a token reads over
+ * its time, over what a shader that only reads reaches in the same run. bench/webgpu/peer.py measures transformers on the same shapes.
+ */
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Batch } from '../../src/backend/backend.ts'
+import { adapterName, openDevice } from '../../src/backend/webgpu/device.ts'
+import { openWebGpuBackend } from '../../src/backend/webgpu/open.ts'
+import type { WebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
+import { weightLayouts } from '../../src/backend/webgpu/weights.ts'
+import { describeOptions, type OptionTable, parseOptions, UsageError, type Values } from '../../src/cli/options.ts'
+import { capacityOf } from '../../src/load.ts'
+import { platform } from '../../src/platform/node.ts'
+import type { WeightFormat } from '../../src/program/formats.ts'
+import type { Parameter } from '../../src/program/ops.ts'
+import { currentCommit, describeMachine } from '../machine.ts'
+import { createNumbers } from '../numbers.ts'
+import { ROOT } from '../paths.ts'
+import { createRandomModel, type Shape } from '../random-model.ts'
+import { type GpuLimits, measureGpuLimits, medianSeconds } from './gpu-limits.ts'
+import { type KernelTime, kernelTimes } from './kernel-times.ts'
+import { bytesOfToken, writeRandomWeights } from './random-weights.ts'
+
+const SHAPES: Readonly<Record<string, Shape>> = {
+  'mamba-2.8b': { vocabSize: 50280, dModel: 2560, nLayers: 64 },
+  'mamba-1.4b': { vocabSize: 50280, dModel: 2048, nLayers: 48 },
+  'mamba2-2.7b': { vocabSize: 50280, dModel: 2560, nLayers: 64, modelType: 'mamba2' },
+  'mamba-130m': { vocabSize: 50280, dModel: 768, nLayers: 24 },
+  // Shows that everything runs.
+  tiny: { vocabSize: 96, dModel: 64, nLayers: 2 },
+  tiny2: { vocabSize: 96, dModel: 64, nLayers: 2, modelType: 'mamba2' }
+}
+
+const OPTIONS = {
+  shapes: { kind: 'text', value: 'A,B', help: `of ${Object.keys(SHAPES).join(', ')}; all but the tiny ones by default` },
+  formats: { kind: 'text', value: 'F,G', help: 'of the large matrices; f16,f32,q8_0 by default' },
+  prompts: { kind: 'text', value: 'N,M', help: 'tokens; 512,2048,16384 by default' },
+  batches: { kind: 'text', value: 'N,M', help: 'sequences that are decoded at once; 1,32 by default' },
+  ssd: { kind: 'choice', choices: ['recurrent', 'chunked'], fallback: 'chunked', help: "Mamba-2's state space on prompts" },
+  seconds: { kind: 'number', value: 'S', min: 1, fallback: 300, help: 'begin nothing that would end later' },
+  'read-mib': { kind: 'integer', value: 'N', min: 1, fallback: 1024, help: 'memory that the bandwidth is measured on' },
+  profile: { kind: 'flag', help: 'tell what each kernel takes, at each decoding and at the first prompt' },
+  json: { kind: 'text', value: 'FILE', help: 'write the results to FILE, after every model' },
+  help: { kind: 'flag', short: 'h', help: 'show this text' }
+} as const satisfies OptionTable
+
+interface Row {
+  readonly shape: string
+  readonly format: string
+  readonly kind: 'decode' | 'prefill'
+  /** Sequences. */
+  readonly batch: number
+  /** Of each. */
+  readonly tokens: number
+  /** Of a step of all sequences, or of the whole prompt; the median. */
+  readonly ms: number
+  /** Of a step that nobody waits for. */
+  readonly gpuMs?: number
+  readonly tokensPerSecond: number
+  /** Of `ms` and of `gpuMs`. */
+  readonly ofBandwidth?: readonly [number, number]
+  readonly weightBytes?: number
+  readonly kernels?: readonly KernelTime[]
+}
+
+interface Report {
+  readonly date: string
+  readonly commit: unknown
+  readonly command: string
+  readonly adapter: string
+  readonly machine: unknown
+  readonly ssd: string
+  readonly limits: GpuLimits
+  readonly rows: Row[]
+  /** What was not measured, and why. */
+  readonly left: string[]
+}
+
+/** What is measured of one model. */
+interface Subject {
+  readonly shape: string
+  readonly format: string
+  readonly backend: WebGpuBackend
+  readonly weightBytes: number
+  readonly limits: GpuLimits
+  readonly hasProfile: boolean
+  /** Milliseconds that are left. */
+  readonly left: () => number
+}
+
+const lists = (text: string | undefined, fallback: string): string[] => (text ?? fallback).split(',')
+
+async function run(args: readonly string[]): Promise<void> {
+  const { values } = parseOptions(OPTIONS, args)
+  if (values.help) return void process.stdout.write(`Usage: node --conditions=source bench/webgpu/models.ts [OPTIONS]\n\n${describeOptions(OPTIONS)}\n`)
+  const endMs = performance.now() + 1000 * values.seconds
+  const device = await openDevice(await platform.gpu())
+  const limits = await measureGpuLimits(device, values['read-mib'] * 2 ** 20)
+  const report: Report = {
+    date: new Date().toISOString(), commit: currentCommit() ?? copiedCommit(), command: `bench/webgpu/models.ts ${args.join(' ')}`,
+    adapter: adapterName(device), machine: describeMachine(), ssd: values.ssd, limits, rows: [], left: []
+  }
+  print(`${report.adapter}: reads ${(limits.bandwidth / 1e9).toFixed(0)} GB/s, an empty submission takes ${(1e6 * limits.submission).toFixed(0)} µs`)
+  const save = (): void => {
+    if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(report, null, 2))
+  }
+  for (const format of lists(values.formats, 'f16,f32,q8_0')) {
+    for (const shape of lists(values.shapes, 'mamba-2.8b,mamba-1.4b,mamba2-2.7b,mamba-130m')) {
+      try {
+        await measureModel(device, { shape, format, values, report, left: () => endMs - performance.now() })
+      } catch (error) {
+        // The others still tell something.
+        note(report, `${shape} ${format}: ${error instanceof Error ? error.stack : String(error)}`)
+        process.exitCode = 1
+      }
+      save()
+    }
+  }
+  device.destroy()
+}
+
+/** Of a copy without its repository. */
+function copiedCommit(): string | null {
+  try {
+    return readFileSync(join(ROOT, 'COMMIT'), 'utf8').trim()
+  } catch {
+    return null
+  }
+}
+
+function note(report: Report, text: string): void {
+  report.left.push(text)
+  print(`not measured: ${text}`)
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+async function measureModel(device: GPUDevice, { shape, format, values, report, left }: {
+  shape: string; format: string; values: Values<typeof OPTIONS>; report: Report; left: () => number
+}): Promise<void> {
+  const sizes = SHAPES[shape]
+  if (sizes === undefined) throw new UsageError(`shape ${shape}: expected one of ${Object.keys(SHAPES).join(', ')}`)
+  const model = createRandomModel(sizes)
+  const formatOf = ({ isSensitive }: Parameter): WeightFormat => (isSensitive ? 'f32' : (format as WeightFormat))
+  const layouts = weightLayouts(model.program, formatOf)
+  const weightBytes = bytesOfToken(model, layouts)
+  // Some 3 GB/s of weights to make and pipelines to compile, before anything is measured.
+  if (left() < 5000 + weightBytes / 3e6) return note(report, `${shape} ${format}: no time left`)
+  const batches = lists(values.batches, '1,32').map(Number)
+  const startMs = performance.now()
+  const backend = await openWebGpuBackend(model.program, (chunk) => capacityOf(model.program, Math.max(...batches), undefined, chunk), { device, formatOf, ssd: values.ssd })
+  try {
+    await writeRandomWeights(model, backend, layouts)
+    print(`${shape} ${format}: ${(weightBytes / 1e9).toFixed(2)} GB of weights a token, chunks of ${backend.capacity.maxRows} rows; ready in ${((performance.now() - startMs) / 1000).toFixed(1)} s`)
+    const subject: Subject = { shape, format, backend, weightBytes, limits: report.limits, hasProfile: values.profile, left }
+    for (const batch of batches) add(report, await measureDecode(subject, batch))
+    let known = 0
+    for (const [i, tokens] of lists(values.prompts, '512,2048,16384').map(Number).entries()) {
+      const expectedMs = known * tokens
+      if (expectedMs > Math.min(left(), LONGEST_PROMPT_MS)) {
+        note(report, `${shape} ${format}, a prompt of ${tokens}: it would take ${(expectedMs / 1000).toFixed(0)} s, and ${(left() / 1000).toFixed(0)} s are left`)
+        continue
+      }
+      const row = await measurePrefill(subject, tokens, i === 0)
+      known = row.ms / tokens
+      add(report, row)
+    }
+  } finally {
+    await backend.dispose()
+  }
+}
+
+const LONGEST_PROMPT_MS = 20_000
+
+function add(report: Report, row: Row): void {
+  report.rows.push(row)
+  const { shape, format, kind, batch, tokens, ms, gpuMs, tokensPerSecond, ofBandwidth, kernels = [] } = row
+  const what = kind === 'decode' ? `decode, batch ${batch}` : `prompt of ${tokens}`
+  const gpu = gpuMs === undefined || ofBandwidth === undefined ? '' : `, not waited for ${gpuMs.toFixed(3)} ms; ${ofBandwidth.map((part) => `${(100 * part).toFixed(0)} %`).join(' and ')} of the bandwidth`
+  print(`${shape} ${format} ${what}: ${tokensPerSecond.toFixed(1)} tokens/s, ${ms.toFixed(3)} ms${gpu}`)
+  for (const { label, dispatches, ms } of kernels) print(`    ${ms.toFixed(3)} ms  ${dispatches} × ${((1000 * ms) / dispatches).toFixed(1)} µs  ${label}`)
+}
+
+const WARM_UPS = 3
+const STEPS = 30
+const LONGEST_DECODE_MS = 4000
+
+async function measureDecode(subject: Subject, nSequences: number): Promise<Row> {
+  const { shape, format, backend, weightBytes, limits, hasProfile } = subject
+  const { program, device } = backend
+  const tokens = tokensOf(program.vocabSize, nSequences)
+  const logits = new Float32Array(nSequences * program.vocabSize)
+  const batchAt = (position: number): Batch => ({ tokens, segments: Array.from({ length: nSequences }, (_, slot) => ({ slot, position, firstRow: slot, nRows: 1, logits: 'last' })) })
+  for (let slot = 0; slot < nSequences; slot++) await backend.clearState(slot)
+  let position = 0
+  const step = (): Promise<void> => backend.forward(batchAt(position++), logits)
+  for (let i = 0; i < WARM_UPS; i++) await step()
+  checkLogits(logits, `${shape} ${format}`)
+  const once = await medianSeconds(3, step)
+  const steps = Math.max(3, Math.min(STEPS, Math.floor(LONGEST_DECODE_MS / 2000 / once)))
+  const seconds = await medianSeconds(steps, step)
+  const follow = async (): Promise<void> => {
+    for (let i = 0; i < steps; i++) {
+      backend.begin(batchAt(position++))
+      await backend.run(0, program.ops.length)
+    }
+    await device.queue.onSubmittedWorkDone()
+  }
+  const gpuSeconds = (await medianSeconds(3, follow)) / steps
+  const part = (time: number): number => weightBytes / time / limits.bandwidth
+  return {
+    shape, format, kind: 'decode', batch: nSequences, tokens: 1, ms: 1000 * seconds, gpuMs: 1000 * gpuSeconds, tokensPerSecond: nSequences / seconds,
+    weightBytes, ofBandwidth: [part(seconds), part(gpuSeconds)],
+    ...(hasProfile && { kernels: await kernelTimes(backend, batchAt(position), nSequences) })
+  }
+}
+
+async function measurePrefill(subject: Subject, nTokens: number, isFirst: boolean): Promise<Row> {
+  const { shape, format, backend, hasProfile, left } = subject
+  const { program, capacity: { maxRows } } = backend
+  const tokens = tokensOf(program.vocabSize, nTokens)
+  const logits = new Float32Array(program.vocabSize)
+  const batchAt = (position: number): Batch => {
+    const part = tokens.subarray(position, position + maxRows)
+    return { tokens: part, segments: [{ slot: 0, position, firstRow: 0, nRows: part.length, logits: position + part.length === nTokens ? 'last' : 'none' }] }
+  }
+  const prompt = async (): Promise<void> => {
+    await backend.clearState(0)
+    for (let position = 0; position < nTokens; position += maxRows) await backend.forward(batchAt(position), logits)
+  }
+  // The first one compiles what is missing.
+  if (isFirst) await prompt()
+  const first = await medianSeconds(1, prompt)
+  checkLogits(logits, `${shape} ${format}`)
+  const more = Math.min(first > 2 ? 0 : first > 0.5 ? 2 : 4, Math.floor(left() / 1000 / first))
+  const seconds = more < 2 ? first : await medianSeconds(more + 1, prompt)
+  return {
+    shape, format, kind: 'prefill', batch: 1, tokens: nTokens, ms: 1000 * seconds, tokensPerSecond: nTokens / seconds,
+    ...(hasProfile && isFirst && { kernels: await kernelTimes(backend, batchAt(0), 1, 1) })
+  }
+}
+
+function tokensOf(vocabSize: number, count: number): Int32Array {
+  const { below } = createNumbers(3)
+  return Int32Array.from({ length: count }, () => below(vocabSize))
+}
+
+/** Weights that make nonsense of the activations would make nonsense of the times. */
+function checkLogits(logits: Float32Array, place: string): void {
+  let [least, most] = [Infinity, -Infinity]
+  for (const value of logits) {
+    if (!Number.isFinite(value)) throw new RangeError(`${place}: a logit is ${value}`)
+    least = Math.min(least, value)
+    most = Math.max(most, value)
+  }
+  if (!(most - least > 1e-3)) throw new RangeError(`${place}: all logits lie between ${least} and ${most}`)
+}
+
+try {
+  await run(process.argv.slice(2))
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error
+  process.stderr.write(`models: ${error.message}\n`)
+  process.exitCode = 2
+}

@@ -1,0 +1,120 @@
+/** WGSL that reads a matrix of any format as weights.ts lays it out, 16 bytes of a row at a time, and makes float32 of it. */
+
+import { BLOCK_TYPES, type BlockFormat, isBlockFormat } from '../../../ggml-blocks.ts'
+import type { WeightFormat } from '../../../program/formats.ts'
+import { NIBBLE_ZERO, rowForm } from '../weights.ts'
+
+/**
+ * weight = scale · quad + minimum, with factors = (scale, minimum) of a unit of 16 bytes, or the quad itself where there are no factors.
+ * A kernel that sums products over a unit multiplies by its factors once.
+ */
+export interface WeightReader {
+  /** Inputs of a unit, and of a row in units. */
+  readonly unitElements: number
+  readonly nUnits: number
+  readonly rowUnits: number
+  readonly hasFactors: boolean
+  /** Where not, the minimum is 0. */
+  readonly hasMinimum: boolean
+  /**
+   * The binding `weights` and, of row `row` of what is bound:
+   *   fn weightUnit(row: u32, unit: u32) -> vec4<u32>
+   *   fn weightFactors(row: u32, unit: u32) -> vec2<f32>   where there are any
+   *   fn weightQuad(row: u32, quad: u32) -> vec4<f32>      the weights of inputs 4 · quad to 4 · quad + 3
+   */
+  readonly code: string
+  /** An expression: inputs 4 j to 4 j + 3 of a unit, which the variable `unit` holds, as vec4<f32>. */
+  quad(unit: string, j: number): string
+}
+
+export function weightReader(format: WeightFormat, nIn: number, binding: number): WeightReader {
+  const { unitElements, nUnits, regions, rowUnits } = rowForm(format, nIn)
+  const hasFactors = isBlockFormat(format)
+  const component = (j: string): string => `weights[row * ${rowUnits}u + quad / ${unitElements / 4}u]${j}`
+  return {
+    unitElements, nUnits, rowUnits, hasFactors,
+    hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
+    quad: (unit, j) => quadOf(format, unit, j),
+    code: `
+@group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
+fn weightUnit(row: u32, unit: u32) -> vec4<u32> { return weights[row * ${rowUnits}u + unit]; }
+${hasFactors ? factorsCode(format, { unitElements, regions, rowUnits }) : ''}
+fn weightQuad(row: u32, quad: u32) -> vec4<f32> {
+  ${quadCode(format, component)}
+}
+`
+  }
+}
+
+const HALVES = (word: string): string => `unpack2x16float(${word})`
+/** The upper halves of float32. */
+const WIDE = (word: string): string => `bitcast<vec2<f32>>(vec2<u32>(${word} << 16u, ${word} & 0xffff0000u))`
+
+function quadOf(format: WeightFormat, unit: string, j: number): string {
+  const component = (i: number): string => `${unit}.${'xyzw'[i]}`
+  if (format === 'f32') return `bitcast<vec4<f32>>(${unit})`
+  if (!isBlockFormat(format)) {
+    const pair = format === 'f16' ? HALVES : WIDE
+    return `vec4<f32>(${pair(component(2 * j))}, ${pair(component(2 * j + 1))})`
+  }
+  if (BLOCK_TYPES[format].bits !== 4) return `vec4<f32>(unpack4xI8(${component(j)}))`
+  const word = component(j >> 1)
+  return `vec4<f32>(unpack4xU8(${j % 2 === 0 ? word : `(${word} >> 4u)`} & 0x0f0f0f0fu))`
+}
+
+/** The body of weightQuad: of the unit only the words are loaded that are wanted. */
+function quadCode(format: WeightFormat, component: (j: string) => string): string {
+  if (format === 'f32') return `return bitcast<vec4<f32>>(${component('')});`
+  if (!isBlockFormat(format)) {
+    const pair = format === 'f16' ? HALVES : WIDE
+    return `let first = 2u * (quad % 2u);
+  let low = ${component('[first]')};
+  let high = ${component('[first + 1u]')};
+  return vec4<f32>(${pair('low')}, ${pair('high')});`
+  }
+  const nibbles = BLOCK_TYPES[format].bits === 4
+  const integers = nibbles
+    ? `unpack4xU8((${component('[(quad % 8u) / 2u]')} >> (4u * (quad % 2u))) & 0x0f0f0f0fu)`
+    : `unpack4xI8(${component('[quad % 4u]')})`
+  return `let factors = weightFactors(row, quad / ${nibbles ? 8 : 4}u);
+  return factors.x * vec4<f32>(${integers}) + factors.y;`
+}
+
+interface Places {
+  readonly unitElements: number
+  readonly regions: readonly number[]
+  readonly rowUnits: number
+}
+
+/** What of a group of inputs is where: see ggml-blocks.ts for the blocks' drawings. */
+function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: Places): string {
+  const unitsOf = (i: number): string => `row * ${rowUnits}u + ${regions[i]}u`
+  const group = unitElements === 32 ? 'unit' : 'unit / 2u'
+  const bodies: Readonly<Record<'half' | 'pair' | 'k' | 'q6', string>> = {
+    half: `
+  let group = ${group};
+  let halves = unpack2x16float(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u]);
+  let scale = select(halves.x, halves.y, group % 2u == 1u);
+  return vec2<f32>(scale, ${unitElements === 32 ? `${-NIBBLE_ZERO}.0 * scale` : '0.0'});`,
+    pair: `
+  let group = ${group};
+  return unpack2x16float(weights[${unitsOf(0)} + group / 4u][group % 4u]);`,
+    k: `
+  let group = ${group};
+  let block = weights[${unitsOf(0)} + group / 8u];
+  let d = unpack2x16float(block.x);
+  let bytes = block.yzw >> vec3<u32>(8u * (group % 4u));
+  let low = bytes.xy & vec2<u32>(63u);
+  let high = vec2<u32>(bytes.z & 15u, (bytes.z >> 4u) & 15u) | ((bytes.xy >> vec2<u32>(2u)) & vec2<u32>(48u));
+  let integers = vec2<f32>(select(low, high, group % 8u >= 4u));
+  return vec2<f32>(d.x * integers.x, -d.y * integers.y);`,
+    q6: `
+  let scales = unpack4xI8(weights[${unitsOf(0)} + unit / 16u][(unit / 4u) % 4u]);
+  let block = unit / 16u;
+  let halves = unpack2x16float(weights[${unitsOf(1)} + block / 8u][(block / 2u) % 4u]);
+  return vec2<f32>(select(halves.x, halves.y, block % 2u == 1u) * f32(scales[unit % 4u]), 0.0);`
+  }
+  const kinds = { q8_0: 'half', q4_0: 'half', q5_0: 'half', q4_1: 'pair', q5_1: 'pair', q4_k: 'k', q5_k: 'k', q6_k: 'q6' } as const
+  return `fn weightFactors(row: u32, unit: u32) -> vec2<f32> {${bodies[kinds[format]]}
+}`
+}
