@@ -53,8 +53,8 @@ function dense<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32
     const count = blockEnd - block
     if (count == 1) {
       oneRowDense<F>(op, block, first, end)
-    } else if (isF32<F>() && count == 2) {
-      twoRowsDense<F>(op, block, first, end)
+    } else if (isF32<F>() && count <= 3) {
+      pairsDense<F>(op, block, count, first, end)
     } else if (count < manyRows<F>()) {
       const step = groupPanels(densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN)))
       for (let group = first; group < end; group += step) fewRowsDense<F>(op, block, blockEnd, group, min(end, group + step))
@@ -71,11 +71,21 @@ function dense<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32
   }
 }
 
-/** Two panels at a time, half the range apart: two streams from memory, which two rows in f32 are bound by. */
-function twoRowsDense<F>(op: usize, row: i32, first: i32, end: i32): void {
+/**
+ * Two rows or three: two rows times two panels at a time, half the range apart, since two streams from memory are faster than one, by which
+ * a tile of three rows is bound; the third row then finds a group of panels in L2.
+ */
+function pairsDense<F>(op: usize, row: i32, n: i32, first: i32, end: i32): void {
   const half = (end - first) >> 1
-  for (let panel = first; panel < first + half; panel++) tileDense<F, Two, Two>(op, row, panel, densePanelAt(op, panel), half)
-  if (first + 2 * half < end) tileDense<F, Two, One>(op, row, end - 1, densePanelAt(op, end - 1), 0)
+  const step = n == 2 ? half : max(4, groupPanels(densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN))) & ~3)
+  for (let group = first; group < first + half; group += step) {
+    const stop = min(first + half, group + step)
+    for (let panel = group; panel < stop; panel++) tileDense<F, Two, Two>(op, row, panel, densePanelAt(op, panel), half)
+    if (n == 2) continue
+    oneRowDense<F>(op, row + 2, group, stop)
+    oneRowDense<F>(op, row + 2, group + half, stop + half)
+  }
+  if (first + 2 * half < end) rowsDense<F>(op, row, n, end - 1, densePanelAt(op, end - 1))
 }
 
 /** Rows [row, endRow) times panels [first, end), tile by tile, on the weights as they are stored. */
