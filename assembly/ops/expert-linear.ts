@@ -1,7 +1,7 @@
 /**
  * The products of a mixture of experts: for each row and each of its choices j, out_j = W_e · x_j with the matrix of the chosen expert e.
  *
- * Rows that chose the same expert are gathered, up to EXPERT_ROWS at a time, and meet its panels in the kernels of `linear`, four rows at a time;
+ * Rows that chose the same expert are gathered, up to EXPERT_ROWS at a time, and meet its panels in the kernels of `linear`;
  * the results go to their places from there. Each output is summed as `linear` does it, so the grouping decides no bit.
  * Reads x (nRows, nIn) or (nRows, topK · nIn), choices as `route` leaves them; writes out (nRows, topK · nOut), exactly its width.
  * Threads share the panels of every expert. A thread's scratch:

@@ -2,14 +2,15 @@
 
 import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS } from '../abi'
 import { at, pointer, word } from '../control'
-import { densePanelBytes, denseWeight, evenWeights, F32, isF32, maskOf, oddWeights } from '../formats/dense'
+import { densePanelBytes, denseWeight, evenWeights, isF32, maskOf, oddWeights } from '../formats/dense'
 import { halfScale } from '../math/half'
 import { multiplyAdd } from '../math/multiply-add'
 import { storeOutput, storePanel } from './linear-panel'
+import { countOf } from './linear-tile'
 
 // @ts-ignore: decorator
 @inline
-function panelAt(op: usize, panel: i32): usize {
+export function densePanelAt(op: usize, panel: i32): usize {
   return pointer(op, LINEAR_WEIGHT) + <usize>panel * densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN))
 }
 
@@ -56,10 +57,10 @@ function fourPanels<F>(op: usize, row: i32, panel: i32, distance: i32): void {
   const nIn = word(op, LINEAR_N_IN)
   const mask = maskOf<F>()
   const scale = halfScale()
-  let a = panelAt(op, panel)
-  let b = panelAt(op, panel + distance)
-  let c = panelAt(op, panel + 2 * distance)
-  let d = panelAt(op, panel + 3 * distance)
+  let a = densePanelAt(op, panel)
+  let b = densePanelAt(op, panel + distance)
+  let c = densePanelAt(op, panel + 2 * distance)
+  let d = densePanelAt(op, panel + 3 * distance)
   let a0 = f32x4.splat(0)
   let a1 = f32x4.splat(0)
   let b0 = f32x4.splat(0)
@@ -108,7 +109,7 @@ function onePanel<F>(op: usize, row: i32, panel: i32): void {
   const mask = maskOf<F>()
   const scale = halfScale()
   let x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
-  let weights = panelAt(op, panel)
+  let weights = densePanelAt(op, panel)
   let a0 = f32x4.splat(0)
   let a1 = f32x4.splat(0)
   for (const stop = at(x, nIn & ~1); x < stop; x += 8) {
@@ -128,7 +129,7 @@ function onePanel<F>(op: usize, row: i32, panel: i32): void {
 
 /** A panel as f32: where it lies, or expanded to `scratch` (nIn · 32 bytes), which pays for itself from a few rows on. */
 export function panelInF32<F>(op: usize, panel: i32, scratch: usize): usize {
-  let weights = panelAt(op, panel)
+  let weights = densePanelAt(op, panel)
   if (isF32<F>()) return weights
   const mask = maskOf<F>()
   const scale = halfScale()
@@ -143,10 +144,17 @@ export function panelInF32<F>(op: usize, panel: i32, scratch: usize): usize {
   return scratch
 }
 
-/** Four rows times one f32 panel at `weights`: eight sums in registers, two weight vectors for each input. */
-export function fourRowsDense(op: usize, row: i32, panel: i32, weights: usize): void {
-  const nIn = word(op, LINEAR_N_IN)
+/**
+ * R rows, two to four, from `row` on times the panel at `weights`, and two rows also times the panel `distance` further on, where P is Two:
+ * eight sums in registers, two weight vectors for each input. The checks in the middle end a row of an odd number of inputs, and keep V8 from
+ * holding the weights of two inputs at once: with four rows it would run out of registers, and be a third slower.
+ */
+export function tileDense<F, R, P>(op: usize, row: i32, panel: i32, weights: usize, distance: i32): void {
   const stride = word(op, LINEAR_X_STRIDE)
+  const mask = maskOf<F>()
+  const scale = halfScale()
+  let w = weights
+  let other = densePanelAt(op, panel + distance)
   let x0 = at(pointer(op, LINEAR_X), row * stride)
   let x1 = at(x0, stride)
   let x2 = at(x1, stride)
@@ -159,48 +167,81 @@ export function fourRowsDense(op: usize, row: i32, panel: i32, weights: usize): 
   let c1 = f32x4.splat(0)
   let d0 = f32x4.splat(0)
   let d1 = f32x4.splat(0)
-  const stop = at(x0, nIn)
+  const stop = at(x0, word(op, LINEAR_N_IN))
   for (;;) {
     if (x0 >= stop) break
-    let w0 = v128.load(weights)
-    let w1 = v128.load(weights, 16)
+    let low = lowEven<F>(w, mask, scale)
+    let high = highEven<F>(w, mask, scale)
     let x = v128.load32_splat(x0)
-    a0 = multiplyAdd(x, w0, a0)
-    a1 = multiplyAdd(x, w1, a1)
+    a0 = multiplyAdd(x, low, a0)
+    a1 = multiplyAdd(x, high, a1)
     x = v128.load32_splat(x1)
-    b0 = multiplyAdd(x, w0, b0)
-    b1 = multiplyAdd(x, w1, b1)
-    x = v128.load32_splat(x2)
-    c0 = multiplyAdd(x, w0, c0)
-    c1 = multiplyAdd(x, w1, c1)
-    x = v128.load32_splat(x3)
-    d0 = multiplyAdd(x, w0, d0)
-    d1 = multiplyAdd(x, w1, d1)
+    b0 = multiplyAdd(x, low, b0)
+    b1 = multiplyAdd(x, high, b1)
+    if (countOf<R>() > 2) {
+      x = v128.load32_splat(x2)
+      c0 = multiplyAdd(x, low, c0)
+      c1 = multiplyAdd(x, high, c1)
+    }
+    if (countOf<R>() > 3) {
+      x = v128.load32_splat(x3)
+      d0 = multiplyAdd(x, low, d0)
+      d1 = multiplyAdd(x, high, d1)
+    }
+    if (countOf<P>() > 1) {
+      low = lowEven<F>(other, mask, scale)
+      high = highEven<F>(other, mask, scale)
+      x = v128.load32_splat(x0)
+      c0 = multiplyAdd(x, low, c0)
+      c1 = multiplyAdd(x, high, c1)
+      x = v128.load32_splat(x1)
+      d0 = multiplyAdd(x, low, d0)
+      d1 = multiplyAdd(x, high, d1)
+    }
     if (x0 + 4 >= stop) break
-    w0 = v128.load(weights, 32)
-    w1 = v128.load(weights, 48)
+    low = lowOdd<F>(w, mask, scale)
+    high = highOdd<F>(w, mask, scale)
     x = v128.load32_splat(x0, 4)
-    a0 = multiplyAdd(x, w0, a0)
-    a1 = multiplyAdd(x, w1, a1)
+    a0 = multiplyAdd(x, low, a0)
+    a1 = multiplyAdd(x, high, a1)
     x = v128.load32_splat(x1, 4)
-    b0 = multiplyAdd(x, w0, b0)
-    b1 = multiplyAdd(x, w1, b1)
-    x = v128.load32_splat(x2, 4)
-    c0 = multiplyAdd(x, w0, c0)
-    c1 = multiplyAdd(x, w1, c1)
-    x = v128.load32_splat(x3, 4)
-    d0 = multiplyAdd(x, w0, d0)
-    d1 = multiplyAdd(x, w1, d1)
+    b0 = multiplyAdd(x, low, b0)
+    b1 = multiplyAdd(x, high, b1)
+    if (countOf<R>() > 2) {
+      x = v128.load32_splat(x2, 4)
+      c0 = multiplyAdd(x, low, c0)
+      c1 = multiplyAdd(x, high, c1)
+    }
+    if (countOf<R>() > 3) {
+      x = v128.load32_splat(x3, 4)
+      d0 = multiplyAdd(x, low, d0)
+      d1 = multiplyAdd(x, high, d1)
+    }
+    if (countOf<P>() > 1) {
+      low = lowOdd<F>(other, mask, scale)
+      high = highOdd<F>(other, mask, scale)
+      x = v128.load32_splat(x0, 4)
+      c0 = multiplyAdd(x, low, c0)
+      c1 = multiplyAdd(x, high, c1)
+      x = v128.load32_splat(x1, 4)
+      d0 = multiplyAdd(x, low, d0)
+      d1 = multiplyAdd(x, high, d1)
+    }
     x0 += 8
     x1 += 8
-    x2 += 8
-    x3 += 8
-    weights += pairBytes<F32>()
+    if (countOf<R>() > 2) x2 += 8
+    if (countOf<R>() > 3) x3 += 8
+    w += pairBytes<F>()
+    if (countOf<P>() > 1) other += pairBytes<F>()
   }
   storePanel(op, row, panel, a0, a1)
   storePanel(op, row + 1, panel, b0, b1)
-  storePanel(op, row + 2, panel, c0, c1)
-  storePanel(op, row + 3, panel, d0, d1)
+  if (countOf<P>() > 1) {
+    storePanel(op, row, panel + distance, c0, c1)
+    storePanel(op, row + 1, panel + distance, d0, d1)
+  }
+  if (countOf<R>() > 2) storePanel(op, row + 2, panel, c0, c1)
+  if (countOf<R>() > 3) storePanel(op, row + 3, panel, d0, d1)
 }
 
 /** The scalar form: the same sums in the same order. */
@@ -212,7 +253,7 @@ export function rowsDenseScalar(op: usize, nRows: i32, first: i32, end: i32): vo
     for (let panel = first; panel < end; panel++) {
       for (let lane = 0; lane < PANEL_ROWS; lane++) {
         let sum: f32 = 0
-        for (let k = 0; k < nIn; k++) sum += load<f32>(at(x, k)) * denseWeight(format, panelAt(op, panel), lane, k)
+        for (let k = 0; k < nIn; k++) sum += load<f32>(at(x, k)) * denseWeight(format, densePanelAt(op, panel), lane, k)
         storeOutput(op, row, panel * PANEL_ROWS + lane, sum)
       }
     }

@@ -1,6 +1,6 @@
 /**
- * Linear on quantized panels: every form by one kernel for a row, and by one for four (linear-quantized-rows.ts). For each block of inputs the
- * integer sums are exact, then
+ * Linear on quantized panels: every form by one kernel for a row, one for a few (linear-quantized-tile.ts) and one for many
+ * (linear-quantized-rows.ts). For each block of inputs the integer sums are exact, then
  * out += sum · (weight scale · activation scale) and, where the weights have minima, out += minimum · (sum of the activations), blocks in
  * sequence.
  */
@@ -45,7 +45,7 @@ function addQuad<F>(sum: v128, first: v128, second: v128, lanes: v128, mask: v12
 /** Where integer sums of rows 0–3 start, given Σ x: stored integers are 128 too large, or 8, or as they are. */
 // @ts-ignore: decorator
 @inline
-function lowStart<F>(sums: v128): v128 {
+export function lowStart<F>(sums: v128): v128 {
   if (hasMinima(formatOf<F>())) return i32x4.splat(0)
   return i32x4.neg(i32x4.shl(sums, isBytes(formatOf<F>()) ? 7 : 3))
 }
@@ -53,14 +53,14 @@ function lowStart<F>(sums: v128): v128 {
 /** Of rows 4–7. */
 // @ts-ignore: decorator
 @inline
-function highStart<F>(sums: v128): v128 {
+export function highStart<F>(sums: v128): v128 {
   return hasMinima(formatOf<F>()) ? i32x4.splat(0) : i32x4.neg(i32x4.shl(sums, 7))
 }
 
 /** Adds a block's part of rows 0–3 or, with offset 16, of rows 4–7: `scale` and `sums` are those of the activations. */
 // @ts-ignore: decorator
 @inline
-function addBlock<F>(total: v128, sum: v128, block: usize, offset: usize, scale: v128, sums: v128): v128 {
+export function addBlock<F>(total: v128, sum: v128, block: usize, offset: usize, scale: v128, sums: v128): v128 {
   total = multiplyAdd(f32x4.convert_i32x4_s(sum), f32x4.mul(v128.load(block + offset), scale), total)
   return hasMinima(formatOf<F>()) ? multiplyAdd(v128.load(minimaOf(block) + offset), f32x4.mul(f32x4.convert_i32x4_s(sums), scale), total) : total
 }

@@ -5,20 +5,23 @@
  * eight outputs are two vectors, and no sum crosses lanes. One order of summation for one row and for many: the same bits for prefill,
  * chunks, steps and batches. Threads share the panels.
  *
- * Memory levels, for many rows: a block of ROW_BLOCK rows of x in L2, one panel in L1, expanded to f32 or to 16-bit integers, ROW_TILE rows ×
- * 8 outputs in registers.
+ * Memory levels, for many rows: a block of ROW_BLOCK rows of x in L2, one panel in L1, expanded to f32 or to 16-bit integers, four rows ×
+ * 8 outputs in registers. For a few (linear-tile.ts says how many): the panels as they are stored, some of them in L2 for all tiles of rows.
  * For one row: the weights stream from DRAM once, four distant panels at a time.
  */
 
 import {
-  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK
+  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_IN, LINEAR_N_OUT, PANEL_ROWS,
+  ROW_BLOCK
 } from '../abi'
 import { firstOf, rowsOf, scratchOf, word } from '../control'
-import { Bf16, F16, F32 } from '../formats/dense'
-import { Bytes, Bytes16, BytesMin, Nibbles, NibblesMin } from '../formats/blocks'
-import { fourRowsDense, oneRowDense, panelInF32, rowsDenseScalar } from './linear-dense'
+import { Bf16, densePanelBytes, F16, F32, isF32 } from '../formats/dense'
+import { blockPanelBytes, Bytes, Bytes16, BytesMin, formatOf, Nibbles, NibblesMin } from '../formats/blocks'
+import { densePanelAt, oneRowDense, panelInF32, rowsDenseScalar, tileDense } from './linear-dense'
 import { oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 import { fourRowsQuantized, panelInI16 } from './linear-quantized-rows'
+import { tileQuantized } from './linear-quantized-tile'
+import { Four, groupPanels, manyRows, mostRows, One, Three, tileRows, Two } from './linear-tile'
 
 const ROW_TILE: i32 = 4
 
@@ -47,15 +50,59 @@ function dense<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32
   if (!ASC_FEATURE_SIMD) return rowsDenseScalar(op, nRows, first, end)
   for (let block = 0; block < nRows; block += ROW_BLOCK) {
     const blockEnd = min(nRows, block + ROW_BLOCK)
-    const tiled = block + (blockEnd - block) / ROW_TILE * ROW_TILE
-    if (tiled > block) {
+    const count = blockEnd - block
+    if (count == 1) {
+      oneRowDense<F>(op, block, first, end)
+    } else if (isF32<F>() && count <= 3) {
+      pairsDense<F>(op, block, count, first, end)
+    } else if (count < manyRows<F>()) {
+      const step = groupPanels(densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN)))
+      for (let group = first; group < end; group += step) fewRowsDense<F>(op, block, blockEnd, group, min(end, group + step))
+    } else {
       for (let panel = first; panel < end; panel++) {
         const weights = panelInF32<F>(op, panel, scratch)
-        for (let row = block; row < tiled; row += ROW_TILE) fourRowsDense(op, row, panel, weights)
+        for (let row = block; row < blockEnd; ) {
+          const n = tileRows(blockEnd - row, mostRows<F32>())
+          rowsDense<F32>(op, row, n, panel, weights)
+          row += n
+        }
       }
     }
-    for (let row = tiled; row < blockEnd; row++) oneRowDense<F>(op, row, first, end)
   }
+}
+
+/**
+ * Two rows or three: two rows times two panels at a time, half the range apart, since two streams from memory are faster than one, by which
+ * a tile of three rows is bound; the third row then finds a group of panels in L2.
+ */
+function pairsDense<F>(op: usize, row: i32, n: i32, first: i32, end: i32): void {
+  const half = (end - first) >> 1
+  const step = n == 2 ? half : max(4, groupPanels(densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN))) & ~3)
+  for (let group = first; group < first + half; group += step) {
+    const stop = min(first + half, group + step)
+    for (let panel = group; panel < stop; panel++) tileDense<F, Two, Two>(op, row, panel, densePanelAt(op, panel), half)
+    if (n == 2) continue
+    oneRowDense<F>(op, row + 2, group, stop)
+    oneRowDense<F>(op, row + 2, group + half, stop + half)
+  }
+  if (first + 2 * half < end) rowsDense<F>(op, row, n, end - 1, densePanelAt(op, end - 1))
+}
+
+/** Rows [row, endRow) times panels [first, end), tile by tile, on the weights as they are stored. */
+function fewRowsDense<F>(op: usize, row: i32, endRow: i32, first: i32, end: i32): void {
+  while (row < endRow) {
+    const n = tileRows(endRow - row, mostRows<F>())
+    for (let panel = first; panel < end; panel++) rowsDense<F>(op, row, n, panel, densePanelAt(op, panel))
+    row += n
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function rowsDense<F>(op: usize, row: i32, n: i32, panel: i32, weights: usize): void {
+  if (mostRows<F>() > 3 && n == 4) tileDense<F, Four, One>(op, row, panel, weights, 0)
+  else if (n == 3) tileDense<F, Three, One>(op, row, panel, weights, 0)
+  else tileDense<F, Two, One>(op, row, panel, weights, 0)
 }
 
 /** Each thread quantizes the block's activations for itself, which is cheaper than to meet. */
@@ -67,13 +114,33 @@ function quantized<F>(control: usize, op: usize, nRows: i32, thread: i32, first:
       rowsQuantizedScalar(op, inputs, block, count, first, end)
       continue
     }
-    const tiled = count / ROW_TILE * ROW_TILE
+    if (count == 1) {
+      oneRowQuantized<F>(op, inputs, block, count, 0, first, end)
+      continue
+    }
+    // The last rows of many, where they are no four, meet the panels as they are stored.
+    const tiled = count < manyRows<F>() ? 0 : (count % ROW_TILE == 1 ? count - ROW_TILE - 1 : count) / ROW_TILE * ROW_TILE
     if (tiled > 0) {
       for (let panel = first; panel < end; panel++) {
         const weights = panelInI16<F>(op, inputs, count, panel)
         for (let row = 0; row < tiled; row += ROW_TILE) fourRowsQuantized(op, inputs, block, count, row, panel, weights)
       }
     }
-    for (let row = tiled; row < count; row++) oneRowQuantized<F>(op, inputs, block, count, row, first, end)
+    if (tiled == count) continue
+    const step = groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
+    for (let group = first; group < end; group += step) fewRowsQuantized<F>(op, inputs, block, count, tiled, group, min(end, group + step))
+  }
+}
+
+/** Rows [row, count) of the block times panels [first, end), as `fewRowsDense`. */
+function fewRowsQuantized<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32, first: i32, end: i32): void {
+  while (row < count) {
+    const n = tileRows(count - row, mostRows<F>())
+    for (let panel = first; panel < end; panel++) {
+      if (mostRows<F>() > 3 && n == 4) tileQuantized<F, Four>(op, inputs, block, count, row, panel)
+      else if (n == 3) tileQuantized<F, Three>(op, inputs, block, count, row, panel)
+      else tileQuantized<F, Two>(op, inputs, block, count, row, panel)
+    }
+    row += n
   }
 }

@@ -12,7 +12,7 @@ import { type Core, type Group, type Suite, tokens } from '../suite.ts'
 
 const QUICK_SHAPE = { vocabSize: 96, dModel: 64, nLayers: 2 }
 
-/** 3 and 6 too: the kernels take four rows at a time. */
+/** 3 and 6 too: the kernels take two, three or four rows at a time. */
 const SIZES = [1, 2, 3, 4, 6, 8, 16, 32]
 const QUICK_SIZES = [1, 2, 3]
 

@@ -1,6 +1,6 @@
 /**
- * Linear in every format: one row, as in decoding, and many, as in a prompt. One row reads matrices that no cache holds, as the layers
- * of a model follow each other: as many matrices as fill 96 MB, one after the other.
+ * Linear in every format: one row, as in decoding, a few, as in decoding many sequences at once, and many, as in a prompt. One row and a few read
+ * matrices that no cache holds, as the layers of a model follow each other: as many matrices as fill 96 MB, one after the other.
  */
 
 import { type Line, type Group, type Core, type Suite, bytes, flop } from '../suite.ts'
@@ -14,6 +14,8 @@ interface MatrixShape {
   readonly nIn: number
   readonly nOut: number
   readonly nRows: number
+  /** Numbers of rows between one and many that have lines. */
+  readonly few?: readonly number[]
   /** Initial weights are uniform within 1 / √inputs, divided by this. */
   readonly divisor?: number
   /** Lines of weights so small that a half float of them is subnormal. */
@@ -22,13 +24,13 @@ interface MatrixShape {
 
 /** in_proj, out_proj, x_proj, dt_proj and the head of mamba-130m with their first weights. The head sees few rows: a prompt asks for its last token's logits. */
 const SHAPES: readonly MatrixShape[] = [
-  { nIn: 768, nOut: 3072, nRows: 128, hasTiny: true },
+  { nIn: 768, nOut: 3072, nRows: 128, few: [2, 3, 4, 6, 8], hasTiny: true },
   { nIn: 1536, nOut: 768, nRows: 128, divisor: Math.sqrt(24) },
   { nIn: 1536, nOut: 80, nRows: 128 },
   { nIn: 48, nOut: 1536, nRows: 128 },
   { nIn: 768, nOut: 50280, nRows: 16 }
 ]
-const QUICK_SHAPES: readonly MatrixShape[] = [{ nIn: 64, nOut: 80, nRows: 8, hasTiny: true }, { nIn: 48, nOut: 16, nRows: 8 }]
+const QUICK_SHAPES: readonly MatrixShape[] = [{ nIn: 64, nOut: 80, nRows: 8, few: [2, 3], hasTiny: true }, { nIn: 48, nOut: 16, nRows: 8 }]
 
 const COLD_BYTES = 96 * 2 ** 20
 const QUICK_COLD_BYTES = 2 ** 16
@@ -46,19 +48,19 @@ async function createGroup(core: Core, shape: MatrixShape, coldBytes: number): P
   for (const format of [...ENCODED_FORMATS, 'q5_k'] as const) lines.push(...await linesOf(core, format, shape, coldBytes))
   if (hasTiny) {
     for (const format of ['f16', 'q8_0'] as const) {
-      const tiny = await linesOf(core, format, { ...shape, divisor: TINY }, coldBytes)
+      const tiny = await linesOf(core, format, { ...shape, few: [], divisor: TINY }, coldBytes)
       lines.push(...tiny.map((line) => ({ ...line, name: `${line.name}, halves subnormal`, against: line.name })))
     }
   }
   // Alike stands by alike.
-  lines.sort((a, b) => Number(a.name.startsWith('1 ')) - Number(b.name.startsWith('1 ')))
+  lines.sort((a, b) => parseInt(b.name, 10) - parseInt(a.name, 10))
   return { name: `${nIn} × ${nOut}`, lines }
 }
 
 /** Weights of some 1e-5: as halves they are subnormal, and so is their scale in blocks. */
 const TINY = 1000
 
-async function linesOf(core: Core, format: WeightFormat, { nIn, nOut, nRows, divisor = 1 }: MatrixShape, coldBytes: number): Promise<Line[]> {
+async function linesOf(core: Core, format: WeightFormat, { nIn, nOut, nRows, few = [], divisor = 1 }: MatrixShape, coldBytes: number): Promise<Line[]> {
   const { blockElements, blockBytes } = FORMATS[format]
   if (nIn % blockElements !== 0) return []
   const matrixBytes = (nIn * nOut * blockBytes) / blockElements
@@ -78,9 +80,9 @@ async function linesOf(core: Core, format: WeightFormat, { nIn, nOut, nRows, div
       name: `${nRows} rows ${format}`, run: () => run(nRows, 1),
       amounts: [flop(nRows * operations), bytes(matrixBytes)], works: [workOf(op, nRows, formatOf)]
     },
-    {
-      name: `1 row ${format}`, run: () => run(1, nMatrices),
-      amounts: [flop(nMatrices * operations), bytes(nMatrices * matrixBytes)], works: Array.from({ length: nMatrices }, () => workOf(op, 1, formatOf))
-    }
+    ...[1, ...few].map((count): Line => ({
+      name: `${count} ${count === 1 ? 'row' : 'rows'} ${format}`, run: () => run(count, nMatrices),
+      amounts: [flop(nMatrices * count * operations), bytes(nMatrices * matrixBytes)], works: Array.from({ length: nMatrices }, () => workOf(op, count, formatOf))
+    }))
   ]
 }
