@@ -33,13 +33,15 @@ export async function runBrowser(folder: string, { browser, bundler, isIsolated,
   const profile = await mkdtemp(join(tmpdir(), 'mamba-wasm-profile-'))
   const address = `${site.address}/index.html#${encodeURIComponent(JSON.stringify({ isWorker, lacks }))}`
   const args = browser === 'chromium' ? [`--user-data-dir=${profile}`, '--headless', '--no-sandbox', ...(hasGpu ? GPU_FLAGS : ['--disable-gpu']), '--no-first-run', address] : ['--headless', '--no-remote', '--profile', profile, address]
+  // A software GPU takes its time to compile.
+  const limitMs = hasGpu ? 120_000 : 60_000
   // In a group of its own: a browser is many processes.
   const child = spawn(browser, args, { stdio: 'ignore', detached: true })
   try {
     const ended = new Promise<never>((_, reject) => {
       child.once('error', reject)
       child.once('exit', (code) => reject(new Error(`${browser} ended with code ${code} before the page reported`)))
-      setTimeout(() => reject(new Error(`${browser}: no report after 60 s`)), 60_000).unref()
+      setTimeout(() => reject(new Error(`${browser}: no report after ${limitMs / 1000} s`)), limitMs).unref()
     })
     const report = JSON.parse(await Promise.race([site.report, ended])) as Report & { readonly error?: string }
     if (report.error !== undefined) throw new Error(report.error)

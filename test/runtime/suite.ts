@@ -47,7 +47,7 @@ class Skip extends Error {}
 const PROMPT = 'The captain looked at the'
 const OPTIONS = { maxTokens: 48, seed: 7, temperature: 0.7, ignoreEos: true } as const
 /** The likeliest token each time: a GPU rounds otherwise, which draws of a sampler could show. */
-const GREEDY = { maxTokens: 24, temperature: 0, ignoreEos: true } as const
+const GREEDY = { maxTokens: 8, temperature: 0, ignoreEos: true } as const
 const CONTINUATION = { ...OPTIONS, maxTokens: 28, seed: 8 }
 
 /** What one runtime saves for all others, and what it says next. */

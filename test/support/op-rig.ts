@@ -1,8 +1,7 @@
 /**
  * One op in a program of its own, on any backend, with everything around it filled: all rows and columns of all buffers, all slots.
  * In the wasm backends the places that no view reaches (padding, scratch) hold NaN before each run, and the whole of linear memory
- * is compared with what it was: only the op's output, its state and the scratch may change. On a GPU the same holds for all buffers
- * that a kernel can write.
+ * is compared with what it was: only the op's output, its state and the scratch may change. On a GPU the same holds (gpu-rig.ts).
  */
 import { instantiateSync } from '@assemblyscript/loader'
 import { expect } from 'vitest'
@@ -10,16 +9,13 @@ import { type Batch, type Capacity, type QueuedBackend, type Segment, stateEleme
 import type { KeyValueLayout } from '../../src/backend/wasm/key-value.ts'
 import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
-import { layOutViews } from '../../src/backend/webgpu/memory.ts'
-import { createReadback } from '../../src/backend/webgpu/readback.ts'
-import { createWebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
 import { platform } from '../../src/platform/node.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
 import { firstDifference } from './compare.ts'
-import { gpuDevice, leastGpuDevice } from './gpu.ts'
+import { createGpuCore } from './gpu-rig.ts'
 import { createNumbers, type Numbers } from './numbers.ts'
 import { randomWeights } from './weights.ts'
 
@@ -204,16 +200,16 @@ function wholeOf(buffer: ActivationBuffer): View {
   return { buffer, offset: 0, width: buffer.width }
 }
 
-function rowsOf({ buffer }: View, segments: readonly Segment[]): number {
+export function rowsOf({ buffer }: View, segments: readonly Segment[]): number {
   if (buffer.rows === 'token') return segments.reduce((sum, { nRows }) => sum + nRows, 0)
   return segments.reduce((sum, { nRows, logits }) => sum + (logits === 'all' ? nRows : logits === 'last' ? Math.min(1, nRows) : 0), 0)
 }
 
-function isWeight({ name }: Parameter): boolean {
+export function isWeight({ name }: Parameter): boolean {
   return /^weight\d*$/.test(name)
 }
 
-interface Core {
+export interface Core {
   readonly backend: QueuedBackend
   /** Fills scratch, states and activations with NaN, padding included. */
   spoil(): void
@@ -253,57 +249,7 @@ async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promis
   }
 }
 
-async function createGpuCore(kind: RigKind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
-  const device = await (kind.startsWith('webgpu least') ? leastGpuDevice() : gpuDevice())
-  const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
-  const backend = await createWebGpuBackend(program, capacity, {
-    device, ownsDevice: false, reason: 'test', formatOf, ssd: kind === 'webgpu chunked' ? 'chunked' : 'recurrent'
-  })
-  const { memory } = backend
-  const { view } = layOutViews(program, capacity)
-  const caches = program.keyValues.map((part) => ({ part, ...memory.keyValueOf(part) }))
-  /** What a kernel may write, but for the scratch, and which elements of it an op does. */
-  const writable = [
-    { buffer: memory.activations, owned: (op: Op, segments: readonly Segment[]): Ranges => {
-      if (op.kind === 'cacheKeyValue') return []
-      const { offset, stride } = view(op.out)
-      return Array.from({ length: rowsOf(op.out, segments) }, (_, row) => [offset + row * stride, offset + row * stride + op.out.width])
-    } },
-    ...program.states.map((part) => ({ buffer: memory.stateOf(part), owned: (op: Op, segments: readonly Segment[]): Ranges => {
-      const count = elementsOf(part.shape)
-      return 'state' in op && op.state === part ? segments.map(({ slot }) => [slot * count, (slot + 1) * count]) : []
-    } })),
-    ...caches.flatMap(({ part, keys, values }) => [keys, values].map((buffer) => ({ buffer, owned: (op: Op, segments: readonly Segment[]): Ranges => {
-      const first = (slot: number): number => slot * capacity.contextLength * part.width
-      const isOwner = op.kind === 'cacheKeyValue' && op.cache === part
-      return isOwner ? segments.map(({ slot, position, nRows }) => [first(slot) + position * part.width, first(slot) + (position + nRows) * part.width]) : []
-    } })))
-  ]
-  const readback = createReadback(device)
-  const contentsOf = (buffer: GPUBuffer): Promise<Float32Array> => readback.read([{ buffer, first: 0, count: buffer.size / 4 }], new Float32Array(buffer.size / 4))
-  return {
-    backend,
-    spoil() {
-      const buffers = [...writable.map(({ buffer }) => buffer), ...(memory.scratch ? [memory.scratch] : [])]
-      for (const buffer of buffers) device.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4).fill(NaN))
-    },
-    async guard(op, segments, task) {
-      const before = await Promise.all(writable.map(({ buffer }) => contentsOf(buffer)))
-      device.pushErrorScope('validation')
-      await task()
-      const error = await device.popErrorScope()
-      if (error !== null) expect.fail(`${kind}: ${error.message}`)
-      for (const [i, { buffer, owned }] of writable.entries()) {
-        const after = await contentsOf(buffer)
-        for (const [start, end] of owned(op, segments)) before[i].set(after.subarray(start, end), start)
-        const index = firstDifference(after, before[i])
-        if (index >= 0) expect.fail(`${kind}: element ${index} of ${buffer.label} changed, which is not the op's`)
-      }
-    }
-  }
-}
-
-type Ranges = (readonly [first: number, end: number])[]
+export type Ranges = (readonly [first: number, end: number])[]
 
 /** What the op may write, in bytes: scratch, its rows of the output with their padding, and its part of the slots. */
 function ownedRanges(map: MemoryMap, op: Op, segments: readonly Segment[]): Ranges {

@@ -31,11 +31,13 @@ export async function openDevice(gpu: GPU): Promise<GPUDevice> {
   }
 }
 
-export function factsOf({ features, limits, adapterInfo }: GPUDevice): DeviceFacts {
+export function factsOf(device: GPUDevice): DeviceFacts {
+  const { features, limits, adapterInfo } = device
   // Older hosts know the feature, but not the sizes.
   const hasSubgroups = features.has('subgroups') && adapterInfo.subgroupMinSize > 0
   return {
     subgroup: hasSubgroups ? { min: adapterInfo.subgroupMinSize, max: adapterInfo.subgroupMaxSize } : null,
+    isSoftware: isSoftware(device),
     hasF16: features.has('shader-f16'),
     maxWorkgroupInvocations: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
     maxWorkgroupStorageBytes: limits.maxComputeWorkgroupStorageSize,

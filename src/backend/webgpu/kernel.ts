@@ -21,6 +21,8 @@ export interface KernelContext {
 export interface DeviceFacts {
   /** Lanes of a subgroup, least and most; null without subgroup operations. */
   readonly subgroup: { readonly min: number; readonly max: number } | null
+  /** Computes on the CPU (SwiftShader, lavapipe): every thread of a workgroup costs microseconds there, and code the time to compile it. */
+  readonly isSoftware: boolean
   /** shader-f16 */
   readonly hasF16: boolean
   readonly maxWorkgroupInvocations: number

@@ -24,6 +24,8 @@ export interface Submissions {
 /** Of a submission: well within the 2 s that Windows allows, and the time after which an abort takes hold. */
 const SUBMISSION_MS = 100
 
+const LATENCY_MS = 5
+
 /** Cost in a millisecond before any was measured: of a small GPU, and of a software adapter on two cores. */
 const FIRST_RATE = { hardware: 1e8, software: 2e6 } as const
 
@@ -43,14 +45,16 @@ export function createSubmissions(device: GPUDevice, { isSoftware }: { isSoftwar
     cost = 0
     return taken
   }
-  /** How long it took, if long enough to be more than latency, tells how much fits the next one. */
+  /** How long it took tells how much fits the next one. Of a short time most is latency, so that the rate is at least as high. */
   const watch = async (submitted: number): Promise<void> => {
     const submittedMs = performance.now()
     await device.queue.onSubmittedWorkDone()
     const endMs = performance.now()
     const elapsedMs = endMs - Math.max(submittedMs, lastEndMs)
     lastEndMs = endMs
-    if (elapsedMs > 5) rate += (submitted / elapsedMs - rate) / 4
+    const measured = submitted / elapsedMs
+    if (measured > rate) rate = Math.min(measured, 4 * rate)
+    else if (elapsedMs > LATENCY_MS) rate += (measured - rate) / 4
   }
   return {
     add(dispatches, opCost) {

@@ -7,7 +7,7 @@ import { type Batch, type Capacity, logitRows, type QueuedBackend, ssdOf, type S
 import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
 import { watch } from './health.ts'
-import { type BatchCounts, type Kernel, type KernelContext, prelude } from './kernel.ts'
+import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude } from './kernel.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
@@ -24,6 +24,8 @@ export interface GpuOptions {
   /** The format of each matrix; f32 by default. */
   readonly formatOf?: ((parameter: Parameter) => WeightFormat) | undefined
   readonly ssd?: SsdForm | undefined
+  /** For tests: kernels as for another device, whose limits and features this one has. */
+  readonly facts?: DeviceFacts | undefined
 }
 
 export interface WebGpuBackend extends QueuedBackend {
@@ -42,7 +44,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const layouts = weightLayouts(program, options.formatOf ?? (() => 'f32'))
   const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
-  const context: KernelContext = { device: factsOf(device), capacity, ssd, view: placeOf, formatOf }
+  const context: KernelContext = { device: options.facts ?? factsOf(device), capacity, ssd, view: placeOf, formatOf }
   const kernels = program.ops.map((op) => kernelsOf(op, context))
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
@@ -90,10 +92,16 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => recording.compile(current))
     return recording.dispatches(i, current) ?? []
   }
+  /** The last step's, and the counts by which they go; positions decide of attention alone. */
+  let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
   const allDispatches = async (): Promise<readonly Dispatch[]> => {
-    const all: Dispatch[] = []
-    for (let i = 0; i < program.ops.length; i++) all.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
-    return all
+    const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
+    const counts = [nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
+    if (step?.counts === counts) return step.dispatches
+    const dispatches: Dispatch[] = []
+    for (let i = 0; i < program.ops.length; i++) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    step = { counts, dispatches }
+    return dispatches
   }
   const addOp = async (i: number): Promise<void> => submissions.add(await dispatchesOf(i), costOf(i))
   const runOps = async (firstOp: number, endOp: number): Promise<void> => {

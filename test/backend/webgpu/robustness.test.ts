@@ -58,7 +58,7 @@ test('memory that the device does not give', async () => {
   expect(nAlive).toBe(0)
 })
 
-describe.each(GPUS)('%s', () => {
+describe.each(GPUS)('%s', { timeout: 180_000 }, () => {
   test('a limit below what the model needs', async () => {
     const builder = new ProgramBuilder()
     builder.keyValue('layer', 64)

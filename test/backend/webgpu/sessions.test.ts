@@ -14,7 +14,7 @@ const GREEDY = { maxTokens: 6, temperature: 0, ignoreEos: true } as const
 
 test('there are ids', () => expect(IDS).toHaveLength(40))
 
-describe.each(GPUS.flatMap(() => ['mamba', 'bamba']))('%s', (name) => {
+describe.each(GPUS.flatMap(() => ['mamba', 'bamba']))('%s', { timeout: 180_000 }, (name) => {
   let gpu: Mamba
   let cpu: Mamba
 
@@ -23,7 +23,7 @@ describe.each(GPUS.flatMap(() => ['mamba', 'bamba']))('%s', (name) => {
     const options = { maxBatch: 2, contextLength: 64 }
     cpu = await Mamba.load(fixtureModel(name), options)
     gpu = await Mamba.load(fixtureModel(name), { ...options, backend: 'webgpu', gpu: await gpuDevice() })
-  })
+  }, 180_000)
   afterAll(async () => {
     await gpu.dispose()
     await cpu.dispose()

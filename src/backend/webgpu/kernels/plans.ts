@@ -21,6 +21,8 @@ export interface VectorChoice {
 /** For 1 row, and for up to 4 and 8 rows; the inputs of 8 rows beside 32 weights in 16 bytes would take too much workgroup memory. */
 export function vectorChoices(shape: MatrixShape, device: DeviceFacts): VectorChoice[] {
   const { unitElements } = rowForm(shape.format, shape.nIn)
+  // Two kernels to compile, and few threads.
+  if (device.isSoftware) return [{ most: 1, plan: softwarePlan(1, device) }, { most: Number.POSITIVE_INFINITY, plan: softwarePlan(4, device) }]
   return [1, 4, 8].map((most) => ({ most, plan: vectorPlan(shape, unitElements === 32 ? Math.min(most, 4) : most, device) }))
 }
 
@@ -30,11 +32,18 @@ const MANY_THREADS = 2 ** 17
 
 export function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, device: DeviceFacts): VectorPlan {
   const { nUnits } = rowForm(format, nIn)
+  if (device.isSoftware) return softwarePlan(rows, device)
   // Without subgroups the sums of all threads go through workgroup memory.
   const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= 1024 ? 4 : 1
   let teamThreads = 32
   while (teamThreads < WORKGROUP_THREADS && nUnits / teamThreads > 4 && (nOut / outputs) * teamThreads < MANY_THREADS) teamThreads *= 2
   return { rows, outputs, teamThreads, teams: WORKGROUP_THREADS / teamThreads, unroll: rows === 1 ? 2 : 1, ahead: rows === 1 }
+}
+
+/** As few threads as there can be: a subgroup for each output of a row, or for four of a lone row. */
+function softwarePlan(rows: number, { subgroup }: DeviceFacts): VectorPlan {
+  const outputs = rows === 1 ? 4 : 1
+  return { rows, outputs, teamThreads: Math.max(subgroup?.min ?? 4, rows * outputs), teams: 4, unroll: 1, ahead: false }
 }
 
 /** The smallest number of rows for which a plan is taken, and the largest. */

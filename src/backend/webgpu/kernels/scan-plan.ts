@@ -20,11 +20,16 @@ export interface ScanPlan {
   readonly declarations: string
   /** WGSL; row of the batch and channel are expressions. */
   readonly x: (row: string, channel: string) => string
+  readonly dt: (row: string, channel: string) => string
+  /** The gate before its silu, or null without one. */
+  readonly z: ((row: string, channel: string) => string) | null
   readonly out: (row: string, channel: string) => string
-  /** dt with its bias and softplus. */
-  readonly timeStep: (row: string, channel: string) => string
+  /** Statements: what `timeStep` and `output` need of a channel. */
+  readonly constants: (channel: string) => string
+  /** Of dt as it is: with its bias and softplus. */
+  readonly timeStep: (dt: string) => string
   /** Of y = C · h. */
-  readonly output: (y: string, x: string, row: string, channel: string) => string
+  readonly output: (y: string, x: string, z: string) => string
   /** log2 e times four states of A: decays are exp2 of dt times it, one multiplication fewer for each of them. */
   readonly decayRates: (channel: string, quad: string) => string
   readonly B: ScanQuads
@@ -64,8 +69,6 @@ export function planScan(op: SelectiveScanOp, context: KernelContext): ScanPlan 
       load: (row, channel, quad) => `quadOfToken(${offset}u + (${row}) * ${stride}u + ${groupChannels === dInner ? '0u' : `(${channel}) / ${groupChannels}u * ${dState}u`}, ${quad})`
     }
   }
-  const [x, dt, out] = [at(op.x), at(op.dt), at(op.out)]
-  const z = op.z && at(op.z)
   const A = states('A', op.A)
   const B = input('B', op.B)
   // A buffer is bound once.
@@ -73,14 +76,18 @@ export function planScan(op: SelectiveScanOp, context: KernelContext): ScanPlan 
   const D = op.D && channels('D', op.D)
   const dtBias = op.dtBias && channels('dtBias', op.dtBias)
   const state = binder.quads('state', { kind: 'state', state: op.state }, row)
-  const gated = (value: string, row: string, channel: string): string => (z ? `(${value}) * silu(${z(row, channel)})` : value)
   return {
-    dInner, lanes, nGroups, bindings: binder.bindings, declarations: binder.declarations(), x, out, B, C, state,
-    timeStep(row, channel) {
-      const raw = dtBias ? `${dt(row, channel)} + ${dtBias(channel)}` : dt(row, channel)
+    dInner, lanes, nGroups, bindings: binder.bindings, declarations: binder.declarations(), B, C, state,
+    x: at(op.x), dt: at(op.dt), z: op.z && at(op.z), out: at(op.out),
+    constants: (channel) => [D && `let skip = ${D(channel)};`, dtBias && `let bias = ${dtBias(channel)};`].filter(Boolean).join('\n'),
+    timeStep(dt) {
+      const raw = dtBias ? `${dt} + bias` : dt
       return op.dtSoftplus ? `softplus(${raw})` : raw
     },
-    output: (y, ofX, row, channel) => gated(D ? `fma(${D(channel)}, ${ofX}, ${y})` : y, row, channel),
+    output(y, x, z) {
+      const sum = D ? `fma(skip, ${x}, ${y})` : y
+      return op.z ? `${sum} * silu(${z})` : sum
+    },
     decayRates: (channel, quad) => `${float(Math.LOG2E)} * ${A.load(channel, quad)}`
   }
 }

@@ -16,7 +16,7 @@ export const STEP_ROWS = 4
 const THREADS = 64
 
 export function scanSteps(plan: ScanPlan, { device }: KernelContext): Kernel {
-  const { dInner, lanes, nGroups, bindings, declarations, x, out, timeStep, output, decayRates, B, C, state } = plan
+  const { dInner, lanes, nGroups, bindings, declarations, x, dt, z, out, constants, timeStep, output, decayRates, B, C, state } = plan
   const channels = THREADS / lanes
   const sums = laneSums({ count: 1, lanes, threads: THREADS, subgroup: device.subgroup })
   const quad = (g: number): string => `lane + ${g * lanes}u`
@@ -31,16 +31,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let isInside = channel < ${dInner}u;
   let d = min(channel, ${dInner - 1}u);
   let stateRow = segment.slot * ${dInner}u + d;
+  ${constants('d')}
   ${unroll(nGroups, (g) => `let A${g} = ${decayRates('d', quad(g))};
   var h${g} = ${state.load('stateRow', quad(g))};`)}
   for (var row = segment.firstRow; row < segment.firstRow + segment.nRows; row++) {
     let x = ${x('row', 'd')};
-    let dt = ${timeStep('row', 'd')};
+    let dt = ${timeStep(dt('row', 'd'))};
     var y = array<f32, 1>();
     ${unroll(nGroups, (g) => `h${g} = exp2(dt * A${g}) * h${g} + (dt * x) * ${B.load('row', 'd', quad(g))};
     y[0] += dot(${C.load('row', 'd', quad(g))}, h${g});`)}
     ${sums.of('y')}
-    if (isInside && lane == 0u) { ${out('row', 'd')} = ${output('sum0', 'x', 'row', 'd')}; }
+    if (isInside && lane == 0u) { ${out('row', 'd')} = ${output('sum0', 'x', z ? z('row', 'd') : '')}; }
   }
   if (isInside) {
     ${unroll(nGroups, (g) => state.store('stateRow', quad(g), `h${g}`))}

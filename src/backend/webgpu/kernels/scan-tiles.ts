@@ -3,12 +3,15 @@
  * a segment, tile by tile. A thread has four states of a channel for a slice of consecutive tokens:
  *
  *   1. h_t = a_t h_(t−1) + b_t over its slice from zero; a_t = exp(dt_t A) stays in registers, the slice's own decay is exp(A Σ dt)
- *   2. one thread for each four states goes over the slices: what each of them starts from. This is the associative scan of (a, b), with one pair a slice
- *   3. h_t again, from there; y_t = C_t h_t, summed over the channel's lanes; D, the gate, out
+ *   2. the associative scan of (a, b), with one pair a slice: from the state at the start of the tile over the slices before its own
+ *   3. h_t again, from there; y_t = C_t h_t, summed over the channel's lanes; D, the gate, out. The last slice's h is the state of the next tile
  *
- *   paper: HBM   here: GPU memory        rows of x, dt, z, B, C and out; the state at either end
- *   paper: SRAM  here: workgroup memory  of a tile's tokens dt and dt · x by channel, B and C; of each slice its h and its decay
- *                registers               a, dt, dt · x and y of a slice; the state between tiles
+ * The lanes of a channel share its tokens, too: each loads dt, x and z of some and writes their outputs. What a tile needs is loaded while the one before it
+ * is computed: nothing waits for memory.
+ *
+ *   paper: HBM   here: GPU memory        rows of x, dt, z, B, C and out, each read or written once; the state, in L2 from tile to tile
+ *   paper: SRAM  here: workgroup memory  B and C of a tile; of each slice its h and its decay
+ *                registers               a, dt · x and y of a slice
  */
 
 import type { DeviceFacts, Kernel, KernelContext } from '../kernel.ts'
@@ -19,7 +22,7 @@ import type { ScanPlan, ScanQuads } from './scan-plan.ts'
 import { STEP_ROWS } from './scan-steps.ts'
 
 /** What a workgroup takes. */
-interface Tile {
+export interface Tile {
   readonly channels: number
   readonly nSlices: number
   /** Tokens of a slice. */
@@ -30,109 +33,114 @@ const CHANNELS = 16
 const SLICE_TOKENS = 8
 const MAX_THREADS = 512
 
-function tileFor({ lanes }: ScanPlan, { maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
+export function tileFor({ lanes }: ScanPlan, { maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
   const [channels, sliceTokens] = [CHANNELS, SLICE_TOKENS]
-  const sliceBytes = 8 * sliceTokens * channels + 32 * sliceTokens * lanes + 32 * channels * lanes
+  // B and C of a slice, h and decays of its threads.
+  const sliceBytes = 32 * (sliceTokens + 1) * lanes + 32 * channels * lanes
   const most = Math.min(maxWorkgroupStorageBytes / sliceBytes, Math.min(MAX_THREADS, maxWorkgroupInvocations) / (channels * lanes))
   return { channels, sliceTokens, nSlices: 2 ** Math.floor(Math.log2(most)) }
 }
 
-export function scanTiles(plan: ScanPlan, { device }: KernelContext): Kernel {
-  const { dInner, lanes, nGroups, bindings, declarations, x, out, timeStep, output, decayRates, state } = plan
-  const { channels, nSlices, sliceTokens } = tileFor(plan, device)
+/** In tiles as given: for measurements. */
+export function scanTiles(plan: ScanPlan, { device }: KernelContext, tile: Tile = tileFor(plan, device)): Kernel {
+  const { dInner, lanes, nGroups, bindings, declarations, x, dt, z, out, constants, timeStep, output, decayRates, state } = plan
+  const { channels, nSlices, sliceTokens } = tile
   const teamThreads = channels * lanes
   const threads = teamThreads * nSlices
   const tokens = nSlices * sliceTokens
-  const rest = sliceTokens / lanes
+  /** Tokens of a slice that are a lane's own. */
+  const ownTokens = sliceTokens / lanes
   const sums = laneSums({ count: sliceTokens, lanes, threads, subgroup: device.subgroup })
-  const quads = { lanes, tokens, channels, dInner, threads, sliceTokens }
-  const [B, C] = [quadsOfTile('B', plan.B, quads), quadsOfTile('C', plan.C, quads)]
-  const perToken = (code: (j: string) => string): string => repeat(sliceTokens, code)
+  const staging = stage(plan, { ...tile, threads })
+  const perOwn = (code: (i: string) => string): string => repeat(ownTokens, code, 'i')
+  /** For the tokens of a slice in their order: token i of lane l. */
+  const perToken = (code: (j: string, i: string, l: string) => string): string => repeat(lanes, (l) => repeat(ownTokens, (i) => code(`${l} * ${ownTokens}u + ${i}`, i, l), 'i'), 'l')
+  const ofLane = (value: string, l: string): string => (lanes === 1 ? value : `subgroupShuffle(${value}, firstLane + ${l})`)
+  const load = (first: string): string => perOwn((i) => `let row = min(${first} + ownToken + ${i}, lastRow);
+    nextDt[${i}] = ${dt('row', 'd')};
+    nextX[${i}] = ${x('row', 'd')};
+    ${z ? `nextZ[${i}] = ${z('row', 'd')};` : ''}`)
+
+  const token = (i: string, l: string): string => `let step = ${ofLane(`steps[${i}]`, l)};
+      let input = step * ${ofLane(`x[${i}]`, l)};`
+  /** Slices beside each other. */
+  const parallel = `var a = array<vec4f, ${sliceTokens}>();
+      var inputs = array<f32, ${sliceTokens}>();
+      let start = ${state.load('stateRow', 'quad')};
+      var h = vec4f();
+      var elapsed = 0.0;
+      ${perToken((j, i, l) => `${token(i, l)}
+      inputs[${j}] = input;
+      a[${j}] = exp2(step * A);
+      elapsed += step;
+      h = a[${j}] * h + input * ${staging.B(j)};`)}
+      ends[thread] = h;
+      decays[thread] = exp2(elapsed * A);
+      workgroupBarrier();
+      h = start;
+      for (var i = team; i < slice * ${teamThreads}u; i += ${teamThreads}u) { h = decays[i] * h + ends[i]; }
+      ${perToken((j) => `h = a[${j}] * h + inputs[${j}] * ${staging.B(j)};
+      y[${j}] += dot(${staging.C(j)}, h);`)}
+      if (slice == ${nSlices - 1}u && isInside) { ${state.store('stateRow', 'quad', 'h')} }
+      storageBarrier();`
+  /** One slice: there is nothing to join, and its state stays in a register where it has four elements. */
+  const keepsState = nGroups === 1
+  const sequential = `${keepsState ? '' : `var h = ${state.load('stateRow', 'quad')};`}
+      ${perToken((j, i, l) => `${token(i, l)}
+      h = exp2(step * A) * h + input * ${staging.B(j)};
+      y[${j}] += dot(${staging.C(j)}, h);`)}
+      ${keepsState ? '' : `if (isInside) { ${state.store('stateRow', 'quad', 'h')} }`}`
+  const isSequential = nSlices === 1
 
   const code = `${declarations}
 ${sums.declarations}
-var<workgroup> steps: array<vec2f, ${tokens * channels}>;
-var<workgroup> ends: array<vec4f, ${threads}>;
-var<workgroup> decays: array<vec4f, ${threads}>;
-${B.declaration}
-${C.declaration}
+${isSequential ? '' : `var<workgroup> ends: array<vec4f, ${threads}>;
+var<workgroup> decays: array<vec4f, ${threads}>;`}
+${staging.declaration}
 @compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32${lanes === 1 ? '' : ', @builtin(subgroup_invocation_id) subgroupLane: u32'}) {
   let segment = segmentAt(group.y);
   if (segment.nRows <= ${STEP_ROWS}u) { return; }
   let lane = thread % ${lanes}u;
+  ${lanes === 1 ? '' : 'let firstLane = subgroupLane - lane;'}
   let team = thread % ${teamThreads}u;
   let slice = thread / ${teamThreads}u;
+  let ownToken = slice * ${sliceTokens}u + lane * ${ownTokens}u;
   let firstChannel = group.x * ${channels}u;
   let channel = firstChannel + team / ${lanes}u;
   let isInside = channel < ${dInner}u;
   let d = min(channel, ${dInner - 1}u);
   let stateRow = segment.slot * ${dInner}u + d;
   let lastRow = segment.firstRow + segment.nRows - 1u;
-  let isCarrier = slice == 0u;
-  var carry: array<vec4f, ${nGroups}>;
-  if (isCarrier) {
-    for (var g = 0u; g < ${nGroups}u; g++) { carry[g] = ${state.load('stateRow', `g * ${lanes}u + lane`)}; }
-  }
+  ${constants('d')}
+  var nextDt = array<f32, ${ownTokens}>();
+  var nextX = array<f32, ${ownTokens}>();
+  ${z ? `var nextZ = array<f32, ${ownTokens}>();` : ''}
+  ${staging.registers}
+  ${isSequential && keepsState ? `var h = ${state.load('stateRow', 'lane')};` : ''}
+  ${load('segment.firstRow')}
+  ${staging.load('segment.firstRow', '0u')}
   for (var first = segment.firstRow; first <= lastRow; first += ${tokens}u) {
-    for (var i = thread; i < ${tokens * channels}u; i += ${threads}u) {
-      let row = first + i / ${channels}u;
-      let channel = min(firstChannel + i % ${channels}u, ${dInner - 1}u);
-      var step = vec2f();
-      if (row <= lastRow) {
-        let dt = ${timeStep('row', 'channel')};
-        step = vec2f(dt, dt * ${x('row', 'channel')});
-      }
-      steps[i] = step;
-    }
+    var steps = array<f32, ${ownTokens}>();
+    var x = nextX;
+    ${z ? 'var z = nextZ;' : ''}
+    ${perOwn((i) => `steps[${i}] = select(0.0, ${timeStep(`nextDt[${i}]`)}, first + ownToken + ${i} <= lastRow);`)}
+    ${load(`first + ${tokens}u`)}
     var y = array<f32, ${sliceTokens}>();
     for (var g = 0u; g < ${nGroups}u; g++) {
       let quad = g * ${lanes}u + lane;
-      ${B.stage}
-      ${C.stage}
+      ${staging.store}
       workgroupBarrier();
+      ${nGroups === 1 ? staging.load(`first + ${tokens}u`, '0u') : staging.load(`select(first, first + ${tokens}u, g == ${nGroups - 1}u)`, `select(g + 1u, 0u, g == ${nGroups - 1}u)`)}
       let A = ${decayRates('d', 'quad')};
-      ${B.ready}
-      ${C.ready}
-      var slices: array<vec2f, ${sliceTokens}>;
-      var a: array<vec4f, ${sliceTokens}>;
-      var h = vec4f();
-      var elapsed = 0.0;
-      ${perToken((j) => `let step = steps[(slice * ${sliceTokens}u + ${j}) * ${channels}u + team / ${lanes}u];
-      slices[${j}] = step;
-      a[${j}] = exp2(step.x * A);
-      elapsed += step.x;
-      h = a[${j}] * h + step.y * ${B.at(j)};`)}
-      ends[thread] = h;
-      decays[thread] = exp2(elapsed * A);
+      ${staging.ready}
+${isSequential ? sequential : parallel}
       workgroupBarrier();
-      if (isCarrier) {
-        var start = carry[g];
-        for (var i = team; i < ${threads}u; i += ${teamThreads}u) {
-          let end = ends[i];
-          ends[i] = start;
-          start = decays[i] * start + end;
-        }
-        carry[g] = start;
-      }
-      workgroupBarrier();
-      h = ends[thread];
-      ${perToken((j) => `h = a[${j}] * h + slices[${j}].y * ${B.at(j)};
-      y[${j}] += dot(${C.at(j)}, h);`)}
-      ${nGroups > 1 ? 'workgroupBarrier();' : ''}
     }
     ${sums.of('y')}
-    let firstOut = first + slice * ${sliceTokens}u + lane * ${rest}u;
-    ${unroll(rest, (i) => `if (isInside && firstOut + ${i}u <= lastRow) {
-      let row = firstOut + ${i}u;
-      let x = ${x('row', 'd')};
-      ${out('row', 'd')} = ${output(`sum${i}`, 'x', 'row', 'd')};
-    }`)}
-    workgroupBarrier();
+    ${unroll(ownTokens, (i) => `if (isInside && first + ownToken + ${i}u <= lastRow) { ${out(`first + ownToken + ${i}u`, 'd')} = ${output(`sum${i}`, `x[${i}]`, `z[${i}]`)}; }`)}
   }
-  if (isCarrier && isInside) {
-    for (var g = 0u; g < ${nGroups}u; g++) { ${state.store('stateRow', `g * ${lanes}u + lane`, 'carry[g]')} }
-  }
+  ${isSequential && keepsState ? `if (isInside) { ${state.store('stateRow', 'lane', 'h')} }` : ''}
 }`
   return {
     label: `selectiveScan tiles of ${tokens}`,
@@ -143,32 +151,56 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
 }
 
-interface TileQuads {
+/**
+ * B and C of a tile and a group of states. In workgroup memory a lane's are together, as many as a slice has tokens and one more: the lanes of
+ * a channel read from different banks, and a token is a constant offset.
+ */
+interface Staging {
   readonly declaration: string
-  /** Statements: into workgroup memory, before a barrier; into registers, after it. */
-  readonly stage: string
+  /** Variables of main. */
+  readonly registers: string
+  /** Statements: from GPU memory to registers, from there to workgroup memory, and what is to be done after a barrier. */
+  readonly load: (first: string, g: string) => string
+  readonly store: string
   readonly ready: string
-  /** Of token j of the slice. */
-  readonly at: (j: string) => string
+  /** Expressions: of token j of the slice. */
+  readonly B: (j: string) => string
+  readonly C: (j: string) => string
 }
 
-/** B or C: through workgroup memory where all channels of a workgroup have the same, in a register where all tokens have. */
-function quadsOfTile(name: string, { groupChannels, isParameter, load }: ScanQuads, { lanes, tokens, channels, dInner, threads, sliceTokens }: {
-  lanes: number; tokens: number; channels: number; dInner: number; threads: number; sliceTokens: number
-}): TileQuads {
-  if (isParameter) return { declaration: '', stage: '', ready: `let own${name} = ${load('', 'd', 'quad')};`, at: () => `own${name}` }
-  if (groupChannels !== dInner && groupChannels % channels !== 0) {
-    return { declaration: '', stage: '', ready: '', at: (j) => load(`min(first + slice * ${sliceTokens}u + ${j}, lastRow)`, 'd', 'quad') }
+/** Through workgroup memory where all channels of a workgroup have the same; in a register where all tokens have; or from GPU memory by each thread. */
+function stage({ lanes, dInner, B, C }: ScanPlan, { channels, nSlices, sliceTokens, threads }: Tile & { readonly threads: number }): Staging {
+  const isStaged = ({ isParameter, groupChannels }: ScanQuads): boolean => !isParameter && (groupChannels === dInner || groupChannels % channels === 0)
+  const quads = nSlices * sliceTokens * lanes
+  const staged = [B, C].filter(isStaged)
+  const own = Math.ceil((staged.length * quads) / threads)
+  const isExact = own * threads === staged.length * quads
+  const places = (code: (i: number) => string): string => unroll(own, (i) => {
+    const body = code(i)
+    return isExact ? `{ ${body} }` : `if (thread + ${i * threads}u < ${staged.length * quads}u) { ${body} }`
+  })
+  const of = (name: string, { isParameter, load, ...input }: ScanQuads) => (j: string): string => {
+    const token = `slice * ${sliceTokens}u + ${j}`
+    if (isParameter) return `own${name}`
+    const index = staged.findIndex((other) => other.load === load)
+    return isStaged({ isParameter, load, ...input }) ? `tile[${index * nSlices * lanes}u + slice * ${lanes}u + lane][${j}]` : load(`min(first + ${token}, lastRow)`, 'd', 'quad')
   }
+  const load = (first: string, g: string): string => places((i) => {
+    const loads = staged.map((input) => `next${i} = ${input.load('row', 'firstChannel', 'quad')};`)
+    return `let place = thread + ${i * threads}u;
+      let row = min(${first} + place % ${quads}u / ${lanes}u, lastRow);
+      let quad = ${g} * ${lanes}u + place % ${lanes}u;
+      ${loads.length === 1 ? loads[0] : `if (place < ${quads}u) { ${loads[0]} } else { ${loads[1]} }`}`
+  })
   return {
-    declaration: `var<workgroup> tile${name}: array<vec4f, ${tokens * lanes}>;`,
-    stage: `for (var i = thread; i < ${tokens * lanes}u; i += ${threads}u) {
-        let row = first + i / ${lanes}u;
-        var values = vec4f();
-        if (row <= lastRow) { values = ${load('row', 'firstChannel', `g * ${lanes}u + i % ${lanes}u`)}; }
-        tile${name}[i] = values;
-      }`,
-    ready: '',
-    at: (j) => `tile${name}[(slice * ${sliceTokens}u + ${j}) * ${lanes}u + lane]`
+    declaration: staged.length > 0 ? `var<workgroup> tile: array<array<vec4f, ${sliceTokens + 1}>, ${staged.length * nSlices * lanes}>;` : '',
+    registers: unroll(own, (i) => `var next${i} = vec4f();`),
+    load,
+    store: places((i) => `let place = thread + ${i * threads}u;
+      let token = place / ${lanes}u;
+      tile[token / ${sliceTokens}u * ${lanes}u + place % ${lanes}u][token % ${sliceTokens}u] = next${i};`),
+    ready: [['B', B] as const, ['C', C] as const].filter(([, { isParameter }]) => isParameter).map(([name, { load }]) => `let own${name} = ${load('', 'd', 'quad')};`).join('\n'),
+    B: of('B', B),
+    C: of('C', C)
   }
 }

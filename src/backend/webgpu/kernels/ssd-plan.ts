@@ -6,6 +6,9 @@ import { type Binder, createBinder } from './binder.ts'
 import { elementOf, float } from './elements.ts'
 import { SOFTPLUS } from './scan-math.ts'
 
+/** Segments of fewer rows go token by token in any form. */
+export const SSD_LEAST_ROWS = 32
+
 export interface SsdPlan {
   readonly nHeads: number
   readonly headDim: number

@@ -1,10 +1,12 @@
-/** Mamba-2's state space: as its recurrence, ssd-steps.ts. */
+/** Mamba-2's state space: as its recurrence (ssd-steps.ts), or, asked for, long segments as matrix products over chunks of tokens (ssd-chunks.ts). */
 
 import type { OpKernels } from '../kernel.ts'
-import { planSsd } from './ssd-plan.ts'
+import { ssdChunks } from './ssd-chunks.ts'
+import { planSsd, SSD_LEAST_ROWS } from './ssd-plan.ts'
 import { ssdSteps } from './ssd-steps.ts'
 
 export const ssdScan: OpKernels['ssdScan'] = (op, context) => {
   const plan = planSsd(op, context)
-  return [ssdSteps(plan, context, { mostRows: Infinity })]
+  const chunks = context.ssd === 'chunked' ? ssdChunks(plan, context) : null
+  return chunks === null ? [ssdSteps(plan, context, { mostRows: Infinity })] : [ssdSteps(plan, context, { mostRows: SSD_LEAST_ROWS - 1 }), ...chunks]
 }
