@@ -2,9 +2,9 @@
  * The kernels of linear ops on a GPU, shape by shape: microseconds, bytes and multiplications of a second. Each is dispatched over and over in one
  * submission, with other weights each time (more than any cache has), and waits for the one before, as in a model.
  *
- *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--seconds 50] [--small]
+ *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--seconds 50] [--bits] [--small]
  *
- * --plans tries plans other than those of kernels/plans.ts; --small is a smoke run. The last column is how far the outputs are from those of a kernel of
+ * --bits makes float32 of halves by their bits, also where the device has half floats; --plans tries plans other than those of kernels/plans.ts; --small is a smoke run. The last column is how far the outputs are from those of a kernel of
  * the other kind, of their largest.
  */
 
@@ -24,7 +24,7 @@ import { measureGpuLimits, medianSeconds } from './gpu-limits.ts'
 
 const { values: options } = parseArgs({ options: {
   formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
-  seconds: { type: 'string', default: '50' }
+  seconds: { type: 'string', default: '50' }, bits: { type: 'boolean', default: false }
 } })
 const formats = options.formats.split(',') as WeightFormat[]
 const endMs = performance.now() + 1000 * Number(options.seconds)
@@ -39,7 +39,7 @@ const MAX_ROWS = 2048
 
 const device = await openDevice(await nodeGpu())
 device.addEventListener('uncapturederror', ({ error }) => console.log(`ERROR ${error.message}`))
-const facts = factsOf(device)
+const facts = options.bits ? { ...factsOf(device), hasF16: false } : factsOf(device)
 const weightBytes = Math.min(WEIGHT_BYTES, facts.maxBindingBytes)
 const capacity = { maxRows: MAX_ROWS, maxLogitRows: 1, nSlots: 1, contextLength: 0 }
 const storage = BUFFER_USAGE.storage | BUFFER_USAGE.copyTarget | BUFFER_USAGE.copySource
@@ -62,6 +62,7 @@ interface Case {
   readonly nIn: number
   readonly nOut: number
   readonly nRows: number
+  readonly hasF16?: boolean
 }
 
 function opOf({ nIn, nOut }: Case): LinearOp {
@@ -69,9 +70,9 @@ function opOf({ nIn, nOut }: Case): LinearOp {
   return { kind: 'linear', accumulate: false, bias: null, x: builder.buffer('x', nIn), weight: builder.parameter('weight', [nOut, nIn]), out: builder.buffer('out', nOut) }
 }
 
-function contextOf({ format, nIn, nOut }: Case): KernelContext {
+function contextOf({ format, nIn, nOut, hasF16 = facts.hasF16 }: Case): KernelContext {
   const view: KernelContext['view'] = ({ buffer }) => (buffer.name === 'x' ? { offset: 0, stride: nIn } : { offset: X_FLOATS, stride: nOut })
-  return { device: facts, capacity, ssd: 'recurrent', view, formatOf: () => format }
+  return { device: { ...facts, hasF16 }, capacity, ssd: 'recurrent', view, formatOf: () => format }
 }
 
 function countsOf(nRows: number): BatchCounts {
@@ -83,7 +84,10 @@ interface Result {
   readonly outputs: Float32Array
 }
 
-async function run(kernel: Kernel, one: Case): Promise<Result> {
+const WARM_UP_SECONDS = options.small ? 0 : 0.12
+const SAMPLE_SECONDS = options.small ? 0.001 : 0.025
+
+async function run(kernel: Kernel, one: Case, isTimed: boolean): Promise<Result> {
   const code = [...(kernel.enables ?? []).map((name) => `enable ${name};\n`), prelude(capacity), kernel.code].join('')
   const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module: device.createShaderModule({ code }), entryPoint: 'main' } })
   const matrixBytes = Math.ceil((one.nOut * rowForm(one.format, one.nIn).rowUnits * UNIT_BYTES) / 256) * 256
@@ -109,10 +113,13 @@ async function run(kernel: Kernel, one: Case): Promise<Result> {
   }
   await submit(1)
   const outputs = await readOutputs(one)
-  const once = await medianSeconds(3, () => submit(1))
-  // About two milliseconds, or sixteen for what is slow by itself.
-  const count = Math.max(2, Math.min(400, Math.round(2e-3 / Math.max(5e-6, once - 4e-5))))
-  return { seconds: (await medianSeconds(5, () => submit(count))) / count, outputs }
+  if (!isTimed) return { seconds: Number.NaN, outputs }
+  // The clock of an idle GPU falls, and takes some 100 ms of work to rise.
+  const once = await medianSeconds(3, () => submit(options.small ? 1 : 20)) / (options.small ? 1 : 20)
+  const count = Math.max(1, Math.min(4000, Math.round(SAMPLE_SECONDS / once)))
+  const warmUpEnd = performance.now() + 1000 * WARM_UP_SECONDS
+  while (performance.now() < warmUpEnd) await submit(count)
+  return { seconds: (await medianSeconds(3, () => submit(count))) / count, outputs }
 }
 
 async function readOutputs({ nOut, nRows }: Case): Promise<Float32Array> {
@@ -143,11 +150,11 @@ const partOf = ({ nOut }: Case) => ({ firstRow: 0, nRows: nOut, index: null })
 const vector = (one: Case, plan: VectorPlan): Kernel => linearVector(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
 const tiles = (one: Case, plan: TilePlan): Kernel => linearTiles(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
 
-/** Of the other kind, for the outputs alone. */
+/** Of the other kind and without half floats of the device's own, for the outputs alone. */
 function otherKernel(one: Case): Kernel {
   return one.nRows <= 8
-    ? tiles(one, { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 })
-    : vector(one, { rows: 4, outputs: 1, teamThreads: 32, teams: 8, unroll: 1, ahead: false })
+    ? tiles({ ...one, hasF16: false }, { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 })
+    : vector({ ...one, hasF16: false }, { rows: 4, outputs: 1, teamThreads: 32, teams: 8, unroll: 1, ahead: false })
 }
 
 const expected = new Map<string, Float32Array>()
@@ -158,9 +165,9 @@ async function report(kernel: Kernel, one: Case, name: string): Promise<number> 
   if (performance.now() > endMs) return Number.NaN
   try {
     const key = label
-    const want = expected.get(key) ?? (await run(otherKernel(one), one)).outputs
+    const want = expected.get(key) ?? (await run(otherKernel(one), one, false)).outputs
     expected.set(key, want)
-    const { seconds, outputs } = await run(kernel, one)
+    const { seconds, outputs } = await run(kernel, one, true)
     const bytes = nOut * rowForm(format, nIn).rowUnits * UNIT_BYTES
     console.log(`${label} ${(1e6 * seconds).toFixed(1).padStart(8)} µs ${(bytes / seconds / 1e9).toFixed(0).padStart(6)} GB/s ${((2 * nIn * nOut * nRows) / seconds / 1e12).toFixed(2).padStart(7)} TFLOP/s  ${name.padEnd(34)} off ${differenceOf(outputs, want).toExponential(1)}`)
     return seconds

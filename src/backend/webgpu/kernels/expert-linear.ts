@@ -44,7 +44,7 @@ function weightsOf({ weights }: ExpertLinearOp, { index }: Part): Binding {
 function expertProduct(op: ExpertLinearOp, context: KernelContext, { firstRow, nRows }: Part): Omit<Product, 'nRows' | 'rowGroup' | 'setup'> {
   const { topK, isPerChoice } = op
   const { nIn, nOut } = shapeOf(op)
-  const reader = weightReader(context.formatOf(op.weights[0]), nIn, 2)
+  const reader = weightReader(context.formatOf(op.weights[0]), nIn, 2, context.device)
   const [x, out] = [context.view(op.x), context.view(op.out)]
   return {
     reader, nIn, nOut, nWeightRows: nRows,
@@ -158,7 +158,7 @@ fn choiceOf(row: u32) -> u32 { return scratch[${nExperts}u + expert * ${maxRows}
   const [x, y] = foldWorkgroups(Math.ceil(base.nOut / tile.outputs), context.device.maxWorkgroups)
   return {
     label: `expertLinear ${context.formatOf(op.weights[0])} tiles of ${tile.rows} × ${tile.outputs}`,
-    code: tileKernel(product, EXPERT_TILE),
+    ...tileKernel(product, EXPERT_TILE),
     bindings: [weightsOf(op, part), binding],
     workgroups(counts) {
       const nRows = rowsOf(op.x, counts)

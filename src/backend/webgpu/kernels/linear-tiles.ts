@@ -5,6 +5,7 @@
  * Every output is one sum over the inputs in sequence, whatever the tile.
  */
 
+import type { Kernel } from '../kernel.ts'
 import { type Product, unroll, WORKGROUP_INDEX } from './product.ts'
 
 export interface TilePlan {
@@ -24,7 +25,7 @@ export function tileSize({ rowThreads, outputThreads, rows, outputs }: TilePlan)
   return { rows: rowThreads * rows, outputs: outputThreads * outputs }
 }
 
-export function tileKernel(product: Product, plan: TilePlan): string {
+export function tileKernel(product: Product, plan: TilePlan): Pick<Kernel, 'code' | 'enables'> {
   const { nIn, nOut } = product
   const { quads, splits } = plan
   const tile = tileSize(plan)
@@ -42,7 +43,7 @@ export function tileKernel(product: Product, plan: TilePlan): string {
   const place = (count: number, total: number, line: (i: number) => string): string =>
     unroll(count, (i) => ((i + 1) * threads <= total ? line(i) : `if (thread + ${i * threads}u < ${total}u) { ${line(i)} }`))
   const at = (i: number): string => `(thread + ${i * threads}u) / ${quads}u * ${stride}u + (thread + ${i * threads}u) % ${quads}u`
-  return `${product.code}
+  const code = `${product.code}
 var<workgroup> xTile: array<vec4<f32>, ${tile.rows * stride}>;
 var<workgroup> weightTile: array<vec4<f32>, ${Math.max(tile.outputs * stride, splits > 1 ? (groupThreads * sums) / 4 : 0)}>;
 
@@ -106,6 +107,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   }`)}
 }
 `
+  return { code, enables: product.reader.enables }
 }
 
 /** The first group of threads adds the others' sums to its own, in their order. */

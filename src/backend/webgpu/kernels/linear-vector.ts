@@ -38,9 +38,10 @@ export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceF
   const quads = reader.unitElements / 4
   const sums: Sums = { count: rows * outputs, teamThreads, threads }
   const step = teamThreads * plan.unroll
-  // Whole steps, and no more than the row has.
-  const fitting = Math.floor(Math.min(MAX_CHUNK_BYTES, device.maxWorkgroupStorageBytes - sumsBytes(sums, device)) / (16 * rows * quads) / teamThreads) * teamThreads
-  const chunk = Math.min(fitting, Math.ceil(reader.nUnits / teamThreads) * teamThreads)
+  // As many units for every thread of a team, but no more than the row has.
+  const fitting = Math.floor(Math.min(MAX_CHUNK_BYTES, device.maxWorkgroupStorageBytes - sumsBytes(sums, device)) / (16 * rows * quads))
+  const most = fitting < teamThreads ? fitting : fitting - (fitting % teamThreads)
+  const chunk = Math.min(most, Math.ceil(reader.nUnits / teamThreads) * teamThreads)
   const nSteps = Math.ceil(chunk / step)
   const units = (line: (k: number, o: number) => string): string => unroll(plan.unroll, (k) => unroll(outputs, (o) => line(k, o)))
   const isThere = (at: string): string => (isWhole ? 'true' : `${at} < ${chunk}u && chunk + ${at} < ${reader.nUnits}u`)
@@ -108,7 +109,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   }
 }
 `
-  return { code, enables: sumsEnables(sums, device) }
+  return { code, enables: [...reader.enables, ...sumsEnables(sums, device)] }
 }
 
 /** Adds the products of the k-th of the units that were loaded. */

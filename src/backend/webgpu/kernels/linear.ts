@@ -26,7 +26,7 @@ function partKernels(op: LinearOp, context: KernelContext, part: Part): Kernel[]
   const mostFew = few[few.length - 1].most
   return [
     ...few.map(({ plan, most }, i) => linearVector(op, context, { part, plan, range: { least: i === 0 ? 1 : few[i - 1].most + 1, most } })),
-    ...tilePlans(shape).map(({ plan, least, most }) => linearTiles(op, context, { part, plan, range: { least: Math.max(least, mostFew + 1), most } }))
+    ...tilePlans(shape, context.device).map(({ plan, least, most }) => linearTiles(op, context, { part, plan, range: { least: Math.max(least, mostFew + 1), most } }))
   ]
 }
 
@@ -57,7 +57,7 @@ export function linearTiles(op: LinearOp, context: KernelContext, { part, plan, 
   const [x, y] = foldWorkgroups(Math.ceil(part.nRows / tile.outputs), context.device.maxWorkgroups)
   return {
     label: `linear ${context.formatOf(op.weight)} tiles of ${tile.rows} × ${tile.outputs}`,
-    code: tileKernel(linearProduct(op, context, part), plan),
+    ...tileKernel(linearProduct(op, context, part), plan),
     bindings: bindingsOf(op, part),
     workgroups: (counts) => within(rowsOf(op.x, counts), range, (nRows) => [x, y, Math.ceil(nRows / tile.rows)])
   }
@@ -79,7 +79,7 @@ function bindingsOf({ weight, bias }: LinearOp, { index }: Part): Binding[] {
 }
 
 function linearProduct({ x, weight, bias, out, accumulate }: LinearOp, context: KernelContext, { firstRow, nRows }: Part): Product {
-  const reader = weightReader(context.formatOf(weight), x.width, 2)
+  const reader = weightReader(context.formatOf(weight), x.width, 2, context.device)
   const [from, to] = [context.view(x), context.view(out)]
   const sum = ['value', ...(bias === null ? [] : [`bias[${firstRow}u + output]`])].join(' + ')
   return {

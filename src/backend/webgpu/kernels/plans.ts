@@ -3,7 +3,7 @@
 import type { WeightFormat } from '../../../program/formats.ts'
 import type { DeviceFacts } from '../kernel.ts'
 import { rowForm } from '../weights.ts'
-import type { TilePlan } from './linear-tiles.ts'
+import { type TilePlan, tileSize } from './linear-tiles.ts'
 import type { VectorPlan } from './linear-vector.ts'
 
 export interface MatrixShape {
@@ -53,15 +53,23 @@ export interface TileChoice {
   readonly most: number
 }
 
-const SMALL: TilePlan = { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
-const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
+/** For tiles so few that they leave a large GPU without work: its threads share the inputs of a tile. 17 KiB of workgroup memory, and 9. */
+const SHARED: TilePlan = { rowThreads: 4, outputThreads: 8, rows: 8, outputs: 4, quads: 16, splits: 8 }
+const SHARED_LESS: TilePlan = { rowThreads: 8, outputThreads: 8, rows: 4, outputs: 4, quads: 8, splits: 4 }
+const MEDIUM: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
+const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 8, outputs: 8, quads: 2, splits: 1 }
+/** Tiles that give a large GPU work. */
+const MANY_TILES = 192
 
-export function tilePlans(_shape: MatrixShape): TileChoice[] {
+export function tilePlans({ nOut }: MatrixShape, { maxWorkgroupStorageBytes }: DeviceFacts): TileChoice[] {
+  const large = tileSize(LARGE)
+  const mostMedium = large.rows * (Math.ceil(MANY_TILES / Math.ceil(nOut / large.outputs)) - 1)
   return [
-    { plan: SMALL, least: 0, most: 32 },
-    { plan: LARGE, least: 33, most: Number.POSITIVE_INFINITY }
+    { plan: maxWorkgroupStorageBytes >= 2 ** 15 ? SHARED : SHARED_LESS, least: 0, most: 32 },
+    { plan: MEDIUM, least: 33, most: mostMedium },
+    { plan: LARGE, least: Math.max(33, mostMedium + 1), most: Number.POSITIVE_INFINITY }
   ]
 }
 
 /** The rows of one expert are seldom many. */
-export const EXPERT_TILE: TilePlan = SMALL
+export const EXPERT_TILE: TilePlan = { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }

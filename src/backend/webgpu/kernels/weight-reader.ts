@@ -2,6 +2,7 @@
 
 import { BLOCK_TYPES, type BlockFormat, isBlockFormat } from '../../../ggml-blocks.ts'
 import type { WeightFormat } from '../../../program/formats.ts'
+import type { DeviceFacts } from '../kernel.ts'
 import { NIBBLE_ZERO, rowForm } from '../weights.ts'
 
 /**
@@ -16,6 +17,7 @@ export interface WeightReader {
   readonly hasFactors: boolean
   /** Where not, the minimum is 0. */
   readonly hasMinimum: boolean
+  readonly enables: readonly 'f16'[]
   /**
    * The binding `weights` and, of row `row` of what is bound:
    *   fn weightUnit(row: u32, unit: u32) -> vec4<u32>
@@ -27,15 +29,17 @@ export interface WeightReader {
   quad(unit: string, j: number): string
 }
 
-export function weightReader(format: WeightFormat, nIn: number, binding: number): WeightReader {
+export function weightReader(format: WeightFormat, nIn: number, binding: number, { hasF16 }: Pick<DeviceFacts, 'hasF16'>): WeightReader {
   const { unitElements, nUnits, regions, rowUnits } = rowForm(format, nIn)
   const hasFactors = isBlockFormat(format)
   const component = (j: string): string => `weights[row * ${rowUnits}u + quad / ${unitElements / 4}u]${j}`
   return {
     unitElements, nUnits, rowUnits, hasFactors,
     hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
+    enables: hasHalves(format) && hasF16 ? ['f16'] : [],
     quad: (unit, j) => quadOf(format, unit, j),
     code: `
+${hasHalves(format) ? (hasF16 ? NATIVE_HALVES : HALVES_BY_BITS) : ''}
 @group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
 fn weightUnit(row: u32, unit: u32) -> vec4<u32> { return weights[row * ${rowUnits}u + unit]; }
 ${hasFactors ? factorsCode(format, { unitElements, regions, rowUnits }) : ''}
@@ -46,7 +50,21 @@ fn weightQuad(row: u32, quad: u32) -> vec4<f32> {
   }
 }
 
-const HALVES = (word: string): string => `unpack2x16float(${word})`
+function hasHalves(format: WeightFormat): boolean {
+  return format === 'f16' || isBlockFormat(format)
+}
+
+const NATIVE_HALVES = 'fn halves(word: u32) -> vec2<f32> { return vec2<f32>(bitcast<vec2<f16>>(word)); }'
+/** unpack2x16float may be slow and may lose what is subnormal: the exponent rebased, and the hidden one taken from where there is none. */
+const HALVES_BY_BITS = `
+fn halves(word: u32) -> vec2<f32> {
+  let bits = vec2<u32>(word << 13u, word >> 3u) & vec2<u32>(0x0fffe000u);
+  let sizes = bitcast<vec2<f32>>(bits + 0x38000000u);
+  let exact = select(sizes, 2.0 * sizes - ${2 ** -14}, bits < vec2<u32>(0x00800000u));
+  return bitcast<vec2<f32>>(bitcast<vec2<u32>>(exact) | (vec2<u32>(word << 16u, word) & vec2<u32>(0x80000000u)));
+}`
+
+const HALVES = (word: string): string => `halves(${word})`
 /** The upper halves of float32. */
 const WIDE = (word: string): string => `bitcast<vec2<f32>>(vec2<u32>(${word} << 16u, ${word} & 0xffff0000u))`
 
@@ -57,9 +75,14 @@ function quadOf(format: WeightFormat, unit: string, j: number): string {
     const pair = format === 'f16' ? HALVES : WIDE
     return `vec4<f32>(${pair(component(2 * j))}, ${pair(component(2 * j + 1))})`
   }
-  if (BLOCK_TYPES[format].bits !== 4) return `vec4<f32>(unpack4xI8(${component(j)}))`
+  if (BLOCK_TYPES[format].bits !== 4) return bytesOf(`${component(j)} ^ 0x80808080u`, 128)
   const word = component(j >> 1)
-  return `vec4<f32>(unpack4xU8(${j % 2 === 0 ? word : `(${word} >> 4u)`} & 0x0f0f0f0fu))`
+  return bytesOf(`${j % 2 === 0 ? word : `(${word} >> 4u)`} & 0x0f0f0f0fu`, 0)
+}
+
+/** The four bytes of a word less `zero`, as the last digits of 2^23: cheaper than conversions of integers. */
+function bytesOf(word: string, zero: number): string {
+  return `(bitcast<vec4<f32>>(((vec4<u32>(${word}) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0xffu)) | vec4<u32>(0x4b000000u)) - ${2 ** 23 + zero}.0)`
 }
 
 /** The body of weightQuad: of the unit only the words are loaded that are wanted. */
@@ -74,10 +97,10 @@ function quadCode(format: WeightFormat, component: (j: string) => string): strin
   }
   const nibbles = BLOCK_TYPES[format].bits === 4
   const integers = nibbles
-    ? `unpack4xU8((${component('[(quad % 8u) / 2u]')} >> (4u * (quad % 2u))) & 0x0f0f0f0fu)`
-    : `unpack4xI8(${component('[quad % 4u]')})`
+    ? bytesOf(`(${component('[(quad % 8u) / 2u]')} >> (4u * (quad % 2u))) & 0x0f0f0f0fu`, 0)
+    : bytesOf(`${component('[quad % 4u]')} ^ 0x80808080u`, 128)
   return `let factors = weightFactors(row, quad / ${nibbles ? 8 : 4}u);
-  return factors.x * vec4<f32>(${integers}) + factors.y;`
+  return factors.x * ${integers} + factors.y;`
 }
 
 interface Places {
@@ -93,16 +116,16 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   const bodies: Readonly<Record<'half' | 'pair' | 'k' | 'q6', string>> = {
     half: `
   let group = ${group};
-  let halves = unpack2x16float(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u]);
-  let scale = select(halves.x, halves.y, group % 2u == 1u);
+  let pair = halves(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u]);
+  let scale = select(pair.x, pair.y, group % 2u == 1u);
   return vec2<f32>(scale, ${unitElements === 32 ? `${-NIBBLE_ZERO}.0 * scale` : '0.0'});`,
     pair: `
   let group = ${group};
-  return unpack2x16float(weights[${unitsOf(0)} + group / 4u][group % 4u]);`,
+  return halves(weights[${unitsOf(0)} + group / 4u][group % 4u]);`,
     k: `
   let group = ${group};
   let block = weights[${unitsOf(0)} + group / 8u];
-  let d = unpack2x16float(block.x);
+  let d = halves(block.x);
   let bytes = block.yzw >> vec3<u32>(8u * (group % 4u));
   let low = bytes.xy & vec2<u32>(63u);
   let high = vec2<u32>(bytes.z & 15u, (bytes.z >> 4u) & 15u) | ((bytes.xy >> vec2<u32>(2u)) & vec2<u32>(48u));
@@ -111,8 +134,8 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
     q6: `
   let scales = unpack4xI8(weights[${unitsOf(0)} + unit / 16u][(unit / 4u) % 4u]);
   let block = unit / 16u;
-  let halves = unpack2x16float(weights[${unitsOf(1)} + block / 8u][(block / 2u) % 4u]);
-  return vec2<f32>(select(halves.x, halves.y, block % 2u == 1u) * f32(scales[unit % 4u]), 0.0);`
+  let pair = halves(weights[${unitsOf(1)} + block / 8u][(block / 2u) % 4u]);
+  return vec2<f32>(select(pair.x, pair.y, block % 2u == 1u) * f32(scales[unit % 4u]), 0.0);`
   }
   const kinds = { q8_0: 'half', q4_0: 'half', q5_0: 'half', q4_1: 'pair', q5_1: 'pair', q4_k: 'k', q5_k: 'k', q6_k: 'q6' } as const
   return `fn weightFactors(row: u32, unit: u32) -> vec2<f32> {${bodies[kinds[format]]}
