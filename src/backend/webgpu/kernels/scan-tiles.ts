@@ -30,15 +30,17 @@ export interface Tile {
 }
 
 const CHANNELS = 16
-const SLICE_TOKENS = 8
+const SLICE_TOKENS = 16
 const MAX_THREADS = 512
 
-export function tileFor({ lanes }: ScanPlan, { maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
-  const [channels, sliceTokens] = [CHANNELS, SLICE_TOKENS]
+export function tileFor({ lanes }: ScanPlan, { isSoftware, maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
+  const tile = { channels: CHANNELS, sliceTokens: SLICE_TOKENS }
+  // On a CPU every barrier costs.
+  if (isSoftware) return { ...tile, nSlices: 1 }
   // B and C of a slice, h and decays of its threads.
-  const sliceBytes = 32 * (sliceTokens + 1) * lanes + 32 * channels * lanes
-  const most = Math.min(maxWorkgroupStorageBytes / sliceBytes, Math.min(MAX_THREADS, maxWorkgroupInvocations) / (channels * lanes))
-  return { channels, sliceTokens, nSlices: 2 ** Math.floor(Math.log2(most)) }
+  const sliceBytes = 32 * (SLICE_TOKENS + 1) * lanes + 32 * CHANNELS * lanes
+  const most = Math.min(maxWorkgroupStorageBytes / sliceBytes, Math.min(MAX_THREADS, maxWorkgroupInvocations) / (CHANNELS * lanes))
+  return { ...tile, nSlices: 2 ** Math.floor(Math.log2(most)) }
 }
 
 /** In tiles as given: for measurements. */
