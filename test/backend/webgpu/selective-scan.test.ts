@@ -54,4 +54,8 @@ describe('one slice of tokens at a time', () => {
   test.each<Partial<Form>>([{ dInner: 20 }, { dState: 17 }, { dState: 1 }, { dInner: 12, BGroups: 3, CGroups: 2 }, { BGroups: 'fixed' }])('%o', async (form) => {
     await compare('webgpu', { ...PLAIN, dInner: 4, ...form }, BATCHES, { isSoftware: true })
   })
+
+  test('where there are many channels', async () => {
+    await compare('webgpu', { ...PLAIN, dInner: 4098 }, [segmentsOf([35, 1])])
+  })
 })
