@@ -1,6 +1,7 @@
 /**
  * Forwards that are one submission: a token, a few tokens, a short prompt. All that changes from one step to the next is in the batch buffer, so that
- * the commands of the next one, most often the same, are encoded while the GPU works on this one: about 1 ms for 172 ops, which a token would wait for.
+ * the commands of the next one, most often the same, are encoded while the GPU works on this one: about 1 ms for 172 ops, which a token would
+ * wait for.
  */
 
 import { BUFFER_USAGE, MAP_READ } from './device.ts'
@@ -80,10 +81,11 @@ export function encodeDispatches(pass: GPUComputePassEncoder, dispatches: readon
 }
 
 function isSame(a: Omit<Encoded, 'commands'>, b: Omit<Encoded, 'commands'>): boolean {
-  return a.nRows === b.nRows && a.dispatches.length === b.dispatches.length && a.dispatches.every(({ bindGroup, pipeline, workgroups }, i) => {
+  if (a.nRows !== b.nRows) return false
+  return a.dispatches === b.dispatches || (a.dispatches.length === b.dispatches.length && a.dispatches.every(({ bindGroup, pipeline, workgroups }, i) => {
     const other = b.dispatches[i]
     return bindGroup === other.bindGroup && pipeline === other.pipeline && workgroups.every((count, k) => count === other.workgroups[k])
-  })
+  }))
 }
 
 function copyRows(from: Float32Array, { count, stride, width }: Rows, into: Float32Array): void {

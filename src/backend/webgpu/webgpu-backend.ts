@@ -92,10 +92,16 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => recording.compile(current))
     return recording.dispatches(i, current) ?? []
   }
+  /** The last step's, and the counts by which they go; positions decide of attention alone. */
+  let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
   const allDispatches = async (): Promise<readonly Dispatch[]> => {
-    const all: Dispatch[] = []
-    for (let i = 0; i < program.ops.length; i++) all.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
-    return all
+    const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
+    const counts = [nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
+    if (step?.counts === counts) return step.dispatches
+    const dispatches: Dispatch[] = []
+    for (let i = 0; i < program.ops.length; i++) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    step = { counts, dispatches }
+    return dispatches
   }
   const addOp = async (i: number): Promise<void> => submissions.add(await dispatchesOf(i), costOf(i))
   const runOps = async (firstOp: number, endOp: number): Promise<void> => {

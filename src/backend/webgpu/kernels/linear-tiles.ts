@@ -16,6 +16,8 @@ export interface TilePlan {
   readonly outputs: number
   /** Inputs at a time, by four. */
   readonly quads: number
+  /** Groups of threads, each of which takes its share of these inputs for the whole tile: for tiles so few that they leave a GPU without work. */
+  readonly splits: number
 }
 
 export function tileSize({ rowThreads, outputThreads, rows, outputs }: TilePlan): { readonly rows: number; readonly outputs: number } {
@@ -24,9 +26,11 @@ export function tileSize({ rowThreads, outputThreads, rows, outputs }: TilePlan)
 
 export function tileKernel(product: Product, plan: TilePlan): string {
   const { nIn, nOut } = product
-  const { quads } = plan
+  const { quads, splits } = plan
   const tile = tileSize(plan)
-  const threads = plan.rowThreads * plan.outputThreads
+  const groupThreads = plan.rowThreads * plan.outputThreads
+  const threads = groupThreads * splits
+  const sums = plan.rows * plan.outputs
   const stride = quads % 2 === 0 ? quads + 1 : quads
   // Quads that a thread loads of each.
   const xLoads = Math.ceil((tile.rows * quads) / threads)
@@ -40,7 +44,7 @@ export function tileKernel(product: Product, plan: TilePlan): string {
   const at = (i: number): string => `(thread + ${i * threads}u) / ${quads}u * ${stride}u + (thread + ${i * threads}u) % ${quads}u`
   return `${product.code}
 var<workgroup> xTile: array<vec4<f32>, ${tile.rows * stride}>;
-var<workgroup> weightTile: array<vec4<f32>, ${tile.outputs * stride}>;
+var<workgroup> weightTile: array<vec4<f32>, ${Math.max(tile.outputs * stride, splits > 1 ? (groupThreads * sums) / 4 : 0)}>;
 
 fn inputQuad(row: u32, quad: u32, nRows: u32) -> vec4<f32> {
   if (row >= nRows || quad >= ${nQuads}u) { return vec4<f32>(); }
@@ -62,9 +66,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   let nRows = ${product.nRows};
   let firstRow = ${product.rowGroup} * ${tile.rows}u;
   let firstOutput = (${WORKGROUP_INDEX}) * ${tile.outputs}u;
-  let rowThread = thread / ${plan.outputThreads}u;
+  let group = thread / ${groupThreads}u;
+  let rowThread = thread % ${groupThreads}u / ${plan.outputThreads}u;
   let outputThread = thread % ${plan.outputThreads}u;
-  ${unroll(plan.rows * plan.outputs, (i) => `var sum${i} = 0.0;`)}
+  ${unroll(sums, (i) => `var sum${i} = 0.0;`)}
   ${unroll(xLoads, (i) => `var x${i}: vec4<f32>;`)}
   ${unroll(weightLoads, (i) => `var w${i}: vec4<f32>;`)}
   // A workgroup without rows has nothing to sum.
@@ -78,7 +83,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     workgroupBarrier();
     quad += ${quads}u;
     ${load}
-    for (var q = 0u; q < ${quads}u; q++) {
+    for (var q = group * ${quads / splits}u; q < (group + 1u) * ${quads / splits}u; q++) {
       ${unroll(plan.rows, (r) => `let a${r} = xTile[(rowThread + ${r * plan.rowThreads}u) * ${stride}u + q];`)}
       ${unroll(plan.outputs, (o) => `{
         let b = weightTile[(outputThread + ${o * plan.outputThreads}u) * ${stride}u + q];
@@ -89,9 +94,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
       }`)}
     }
   }
+  ${addSplits(plan)}
   ${unroll(plan.rows, (r) => `{
     let row = firstRow + rowThread + ${r * plan.rowThreads}u;
-    if (row < nRows) {
+    if (${splits > 1 ? 'group == 0u && ' : ''}row < nRows) {
       ${unroll(plan.outputs, (o) => `{
         let output = firstOutput + outputThread + ${o * plan.outputThreads}u;
         if (output < ${nOut}u && ${product.weightRow('output')} < ${product.nWeightRows}u) { ${product.store('row', 'output', `sum${r * plan.outputs + o}`)} }
@@ -100,4 +106,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   }`)}
 }
 `
+}
+
+/** The first group of threads adds the others' sums to its own, in their order. */
+function addSplits({ rows, outputs, rowThreads, outputThreads, splits }: TilePlan): string {
+  const groupThreads = rowThreads * outputThreads
+  const vectors = (rows * outputs) / 4
+  return Array.from({ length: splits - 1 }, (_, i) => `
+  workgroupBarrier();
+  if (group == ${i + 1}u) {
+    ${unroll(vectors, (v) => `weightTile[thread % ${groupThreads}u + ${v * groupThreads}u] = vec4<f32>(${[0, 1, 2, 3].map((k) => `sum${4 * v + k}`).join(', ')});`)}
+  }
+  workgroupBarrier();
+  if (group == 0u) {
+    ${unroll(vectors, (v) => `{
+      let other = weightTile[thread + ${v * groupThreads}u];
+      ${unroll(4, (k) => `sum${4 * v + k} += other[${k}];`)}
+    }`)}
+  }`).join('\n')
 }

@@ -19,6 +19,8 @@ export interface VectorPlan {
   readonly outputs: number
   /** Units of a row that a thread loads before it uses them. */
   readonly unroll: number
+  /** Loads the next ones meanwhile, and the first ones before the inputs. */
+  readonly ahead: boolean
 }
 
 /** Outputs of a workgroup. */
@@ -40,6 +42,12 @@ export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceF
   const fitting = Math.floor(Math.min(MAX_CHUNK_BYTES, device.maxWorkgroupStorageBytes - sumsBytes(sums, device)) / (16 * rows * quads) / teamThreads) * teamThreads
   const chunk = Math.min(fitting, Math.ceil(reader.nUnits / teamThreads) * teamThreads)
   const nSteps = Math.ceil(chunk / step)
+  const units = (line: (k: number, o: number) => string): string => unroll(plan.unroll, (k) => unroll(outputs, (o) => line(k, o)))
+  const isThere = (at: string): string => (isWhole ? 'true' : `${at} < ${chunk}u && chunk + ${at} < ${reader.nUnits}u`)
+  const load = (first: string): string => unroll(plan.unroll, (k) => `if (${isThere(`${first} + ${k * teamThreads}u`)}) {
+        let unit = chunk + ${first} + ${k * teamThreads}u;
+        ${unroll(outputs, (o) => `unit${k}_${o} = weightUnit(weightRow${o}, unit);${reader.hasFactors ? ` factors${k}_${o} = weightFactors(weightRow${o}, unit);` : ''}`)}
+      }`)
   const isWhole = reader.nUnits % chunk === 0 && chunk % step === 0
   const code = `${product.code}
 var<workgroup> inputs: array<vec4<f32>, ${rows * quads * chunk}>;
@@ -62,8 +70,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   let firstRow = ${product.rowGroup} * ${rows}u;
   ${unroll(outputs, (o) => `let weightRow${o} = min(${product.weightRow(`min(firstOutput + ${o}u, ${nOut - 1}u)`)}, ${product.nWeightRows - 1}u);`)}
   ${unroll(sums.count, (i) => `var sum${i} = 0.0;`)}
+  ${units((k, o) => `var unit${k}_${o} = vec4<u32>();${reader.hasFactors ? ` var factors${k}_${o} = vec2<f32>();` : ''}`)}
   for (var chunk = 0u; chunk < ${reader.nUnits}u; chunk += ${chunk}u) {
-    workgroupBarrier();
+    ${plan.ahead ? load('lane') : ''}
+    ${reader.nUnits > chunk ? 'workgroupBarrier();' : ''}
     for (var i = thread; i < ${rows * quads * chunk}u; i += ${threads}u) {
       let inGroup = i / ${quads * chunk}u;
       let row = firstRow + inGroup;
@@ -74,15 +84,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
       inputs[(inGroup * ${quads}u + quad % ${quads}u) * ${chunk}u + quad / ${quads}u] = value;
     }
     workgroupBarrier();
-    for (var step = 0u; step < ${nSteps}u; step++) {
-      let first = step * ${step}u + lane;
-      ${unroll(plan.unroll, (k) => `let at${k} = first + ${k * teamThreads}u;
-      let isThere${k} = ${isWhole ? 'true' : `at${k} < ${chunk}u && chunk + at${k} < ${reader.nUnits}u`};
-      ${unroll(outputs, (o) => `var unit${k}_${o} = vec4<u32>();${reader.hasFactors ? ` var factors${k}_${o} = vec2<f32>();` : ''}`)}
-      if (isThere${k}) {
-        ${unroll(outputs, (o) => `unit${k}_${o} = weightUnit(weightRow${o}, chunk + at${k});${reader.hasFactors ? ` factors${k}_${o} = weightFactors(weightRow${o}, chunk + at${k});` : ''}`)}
-      }`)}
-      ${unroll(plan.unroll, (k) => `if (isThere${k}) {
+    for (var first = lane; first < ${nSteps * step}u; first += ${step}u) {
+      ${plan.ahead
+        ? `${units((k, o) => `let now${k}_${o} = unit${k}_${o};${reader.hasFactors ? ` let nowFactors${k}_${o} = factors${k}_${o};` : ''}`)}
+      if (first + ${step}u < ${nSteps * step}u) {
+        ${load(`(first + ${step}u)`)}
+      }`
+        : `${load('first')}
+      ${units((k, o) => `let now${k}_${o} = unit${k}_${o};${reader.hasFactors ? ` let nowFactors${k}_${o} = factors${k}_${o};` : ''}`)}`}
+      ${unroll(plan.unroll, (k) => `if (${isThere(`first + ${k * teamThreads}u`)}) {
+        let at = first + ${k * teamThreads}u;
         ${unitProducts(product, plan, { k, chunk })}
       }`)}
     }
@@ -104,9 +115,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
 function unitProducts({ reader }: Product, { rows, outputs }: VectorPlan, { k, chunk }: { k: number; chunk: number }): string {
   const quads = reader.unitElements / 4
   const products = unroll(quads, (j) => `
-        ${unroll(outputs, (o) => `let w${j}_${o} = ${reader.quad(`unit${k}_${o}`, j)};`)}
+        ${unroll(outputs, (o) => `let w${j}_${o} = ${reader.quad(`now${k}_${o}`, j)};`)}
         ${unroll(rows, (row) => `{
-          let x = inputs[${(row * quads + j) * chunk}u + at${k}];
+          let x = inputs[${(row * quads + j) * chunk}u + at];
           ${reader.hasMinimum ? `plain${row} += x.x + x.y + x.z + x.w;` : ''}
           ${unroll(outputs, (o) => {
             const sum = `${reader.hasFactors ? 'part' : 'sum'}${row * outputs + o}`
@@ -120,7 +131,7 @@ function unitProducts({ reader }: Product, { rows, outputs }: VectorPlan, { k, c
         ${products}
         ${unroll(rows * outputs, (i) => {
           const [row, o] = [Math.floor(i / outputs), i % outputs]
-          const sum = `fma(factors${k}_${o}.x, part${i}, sum${i})`
-          return `sum${i} = ${reader.hasMinimum ? `fma(factors${k}_${o}.y, plain${row}, ${sum})` : sum};`
+          const sum = `fma(nowFactors${k}_${o}.x, part${i}, sum${i})`
+          return `sum${i} = ${reader.hasMinimum ? `fma(nowFactors${k}_${o}.y, plain${row}, ${sum})` : sum};`
         })}`
 }

@@ -37,13 +37,13 @@ export function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, dev
   const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= 1024 ? 4 : 1
   let teamThreads = 32
   while (teamThreads < WORKGROUP_THREADS && nUnits / teamThreads > 4 && (nOut / outputs) * teamThreads < MANY_THREADS) teamThreads *= 2
-  return { rows, outputs, teamThreads, teams: WORKGROUP_THREADS / teamThreads, unroll: rows === 1 ? 2 : 1 }
+  return { rows, outputs, teamThreads, teams: WORKGROUP_THREADS / teamThreads, unroll: rows === 1 ? 2 : 1, ahead: rows === 1 }
 }
 
 /** As few threads as there can be: a subgroup for each output of a row, or for four of a lone row. */
 function softwarePlan(rows: number, { subgroup }: DeviceFacts): VectorPlan {
   const outputs = rows === 1 ? 4 : 1
-  return { rows, outputs, teamThreads: Math.max(subgroup?.min ?? 4, rows * outputs), teams: 4, unroll: 1 }
+  return { rows, outputs, teamThreads: Math.max(subgroup?.min ?? 4, rows * outputs), teams: 4, unroll: 1, ahead: false }
 }
 
 /** The smallest number of rows for which a plan is taken, and the largest. */
@@ -53,8 +53,8 @@ export interface TileChoice {
   readonly most: number
 }
 
-const SMALL: TilePlan = { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4 }
-const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 4, outputs: 4, quads: 4 }
+const SMALL: TilePlan = { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
+const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
 
 export function tilePlans(_shape: MatrixShape): TileChoice[] {
   return [

@@ -1,0 +1,220 @@
+/**
+ * The kernels of linear ops on a GPU, shape by shape: microseconds, bytes and multiplications of a second. Each is dispatched over and over in one
+ * submission, with other weights each time (more than any cache has), and waits for the one before, as in a model.
+ *
+ *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--seconds 50] [--small]
+ *
+ * --plans tries plans other than those of kernels/plans.ts; --small is a smoke run. The last column is how far the outputs are from those of a kernel of
+ * the other kind, of their largest.
+ */
+
+import { parseArgs } from 'node:util'
+import { BUFFER_USAGE, adapterName, factsOf, MAP_READ, openDevice } from '../../src/backend/webgpu/device.ts'
+import { type BatchCounts, type Kernel, type KernelContext, prelude } from '../../src/backend/webgpu/kernel.ts'
+import type { TilePlan } from '../../src/backend/webgpu/kernels/linear-tiles.ts'
+import type { VectorPlan } from '../../src/backend/webgpu/kernels/linear-vector.ts'
+import { linear, linearTiles, linearVector } from '../../src/backend/webgpu/kernels/linear.ts'
+import { rowForm, UNIT_BYTES } from '../../src/backend/webgpu/weights.ts'
+import { nodeGpu } from '../../src/platform/node-gpu.ts'
+import { ProgramBuilder } from '../../src/program/builder.ts'
+import type { WeightFormat } from '../../src/program/formats.ts'
+import type { LinearOp } from '../../src/program/ops.ts'
+import { createRandom } from '../../src/random.ts'
+import { measureGpuLimits, medianSeconds } from './gpu-limits.ts'
+
+const { values: options } = parseArgs({ options: {
+  formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
+  seconds: { type: 'string', default: '50' }
+} })
+const formats = options.formats.split(',') as WeightFormat[]
+const endMs = performance.now() + 1000 * Number(options.seconds)
+
+/** mamba-1.4b's and mamba-130m's: in_proj, out_proj, x_proj, dt_proj, the head. */
+const DECODE_SHAPES = options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [128, 4096], [2048, 50_280], [768, 3072], [1536, 768], [1536, 80]]
+const PROMPT_SHAPES = options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [768, 3072]]
+const BATCHES = options.small ? [1, 4] : [1, 4, 8]
+const PROMPTS = options.small ? [20] : [16, 32, 128, 512, 2048]
+const WEIGHT_BYTES = options.small ? 2 ** 24 : 2 ** 30
+const MAX_ROWS = 2048
+
+const device = await openDevice(await nodeGpu())
+device.addEventListener('uncapturederror', ({ error }) => console.log(`ERROR ${error.message}`))
+const facts = factsOf(device)
+const weightBytes = Math.min(WEIGHT_BYTES, facts.maxBindingBytes)
+const capacity = { maxRows: MAX_ROWS, maxLogitRows: 1, nSlots: 1, contextLength: 0 }
+const storage = BUFFER_USAGE.storage | BUFFER_USAGE.copyTarget | BUFFER_USAGE.copySource
+const X_FLOATS = MAX_ROWS * 4096
+const activations = device.createBuffer({ size: 4 * (X_FLOATS + MAX_ROWS * (options.small ? 512 : 8192)), usage: storage })
+const batch = device.createBuffer({ size: 4 * (8 + 2 * MAX_ROWS + 1), usage: storage })
+const weights = device.createBuffer({ size: weightBytes, usage: storage })
+fillBuffers()
+
+function fillBuffers(): void {
+  const random = createRandom(1)
+  device.queue.writeBuffer(activations, 0, Float32Array.from({ length: X_FLOATS }, () => 2 * random.next() - 1))
+  // Numbers of a harmless size in every format: halves of ±[1, 2).
+  const words = Uint32Array.from({ length: 2 ** 20 }, () => (random.next() * 2 ** 32) & 0x83ff83ff | 0x3c003c00)
+  for (let at = 0; at < weightBytes; at += words.byteLength) device.queue.writeBuffer(weights, at, words, 0, Math.min(words.length, (weightBytes - at) / 4))
+}
+
+interface Case {
+  readonly format: WeightFormat
+  readonly nIn: number
+  readonly nOut: number
+  readonly nRows: number
+}
+
+function opOf({ nIn, nOut }: Case): LinearOp {
+  const builder = new ProgramBuilder()
+  return { kind: 'linear', accumulate: false, bias: null, x: builder.buffer('x', nIn), weight: builder.parameter('weight', [nOut, nIn]), out: builder.buffer('out', nOut) }
+}
+
+function contextOf({ format, nIn, nOut }: Case): KernelContext {
+  const view: KernelContext['view'] = ({ buffer }) => (buffer.name === 'x' ? { offset: 0, stride: nIn } : { offset: X_FLOATS, stride: nOut })
+  return { device: facts, capacity, ssd: 'recurrent', view, formatOf: () => format }
+}
+
+function countsOf(nRows: number): BatchCounts {
+  return { nTokens: nRows, nLogitRows: 0, nSegments: 1, maxSegmentRows: nRows, maxPositions: nRows }
+}
+
+interface Result {
+  readonly seconds: number
+  readonly outputs: Float32Array
+}
+
+async function run(kernel: Kernel, one: Case): Promise<Result> {
+  const code = [...(kernel.enables ?? []).map((name) => `enable ${name};\n`), prelude(capacity), kernel.code].join('')
+  const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module: device.createShaderModule({ code }), entryPoint: 'main' } })
+  const matrixBytes = Math.ceil((one.nOut * rowForm(one.format, one.nIn).rowUnits * UNIT_BYTES) / 256) * 256
+  const nMatrices = Math.max(1, Math.min(64, Math.floor(weightBytes / matrixBytes)))
+  const groups = Array.from({ length: nMatrices }, (_, i) => device.createBindGroup({
+    layout: pipeline.getBindGroupLayout(0),
+    entries: [{ buffer: activations }, { buffer: batch }, { buffer: weights, offset: i * matrixBytes, size: matrixBytes }].map((resource, binding) => ({ binding, resource }))
+  }))
+  const workgroups = kernel.workgroups(countsOf(one.nRows))
+  if (workgroups === null) throw new Error('a kernel that is not for such a batch')
+  device.queue.writeBuffer(batch, 0, Uint32Array.of(one.nRows, 0, 1, 0))
+  const submit = (count: number): Promise<void> => {
+    const encoder = device.createCommandEncoder()
+    const pass = encoder.beginComputePass()
+    pass.setPipeline(pipeline)
+    for (let i = 0; i < count; i++) {
+      pass.setBindGroup(0, groups[i % groups.length])
+      pass.dispatchWorkgroups(...workgroups)
+    }
+    pass.end()
+    device.queue.submit([encoder.finish()])
+    return device.queue.onSubmittedWorkDone().then(() => {})
+  }
+  await submit(1)
+  const outputs = await readOutputs(one)
+  const once = await medianSeconds(3, () => submit(1))
+  // About two milliseconds, or sixteen for what is slow by itself.
+  const count = Math.max(2, Math.min(400, Math.round(2e-3 / Math.max(5e-6, once - 4e-5))))
+  return { seconds: (await medianSeconds(5, () => submit(count))) / count, outputs }
+}
+
+async function readOutputs({ nOut, nRows }: Case): Promise<Float32Array> {
+  const size = 4 * Math.min(nRows * nOut, 2 ** 16)
+  const target = device.createBuffer({ size, usage: BUFFER_USAGE.mapRead | BUFFER_USAGE.copyTarget })
+  const encoder = device.createCommandEncoder()
+  encoder.copyBufferToBuffer(activations, 4 * X_FLOATS, target, 0, size)
+  device.queue.submit([encoder.finish()])
+  await target.mapAsync(MAP_READ)
+  const values = new Float32Array(target.getMappedRange().slice(0))
+  target.destroy()
+  return values
+}
+
+function differenceOf(a: Float32Array, b: Float32Array): number {
+  let most = 0
+  let largest = 0
+  a.forEach((value, i) => {
+    largest = Math.max(largest, Math.abs(value))
+    const difference = Math.abs(value - b[i])
+    if (!(difference <= most)) most = difference
+  })
+  return most / largest
+}
+
+const everything = { least: 1, most: Number.POSITIVE_INFINITY }
+const partOf = ({ nOut }: Case) => ({ firstRow: 0, nRows: nOut, index: null })
+const vector = (one: Case, plan: VectorPlan): Kernel => linearVector(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
+const tiles = (one: Case, plan: TilePlan): Kernel => linearTiles(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
+
+/** Of the other kind, for the outputs alone. */
+function otherKernel(one: Case): Kernel {
+  return one.nRows <= 8
+    ? tiles(one, { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 })
+    : vector(one, { rows: 4, outputs: 1, teamThreads: 32, teams: 8, unroll: 1, ahead: false })
+}
+
+const expected = new Map<string, Float32Array>()
+
+async function report(kernel: Kernel, one: Case, name: string): Promise<number> {
+  const { format, nIn, nOut, nRows } = one
+  const label = `${format.padEnd(5)} ${String(nIn).padStart(5)} → ${String(nOut).padEnd(6)} rows ${String(nRows).padEnd(5)}`
+  if (performance.now() > endMs) return Number.NaN
+  try {
+    const key = label
+    const want = expected.get(key) ?? (await run(otherKernel(one), one)).outputs
+    expected.set(key, want)
+    const { seconds, outputs } = await run(kernel, one)
+    const bytes = nOut * rowForm(format, nIn).rowUnits * UNIT_BYTES
+    console.log(`${label} ${(1e6 * seconds).toFixed(1).padStart(8)} µs ${(bytes / seconds / 1e9).toFixed(0).padStart(6)} GB/s ${((2 * nIn * nOut * nRows) / seconds / 1e12).toFixed(2).padStart(7)} TFLOP/s  ${name.padEnd(34)} off ${differenceOf(outputs, want).toExponential(1)}`)
+    return seconds
+  } catch (error) {
+    console.log(`${label} ${name}: ${error instanceof Error ? error.message.split('\n').slice(0, 3).join(' ') : String(error)}`)
+    return Number.NaN
+  }
+}
+
+/** The kernel that the backend would take. */
+async function reportChosen(one: Case): Promise<void> {
+  for (const kernel of linear(opOf(one), contextOf(one))) {
+    if (kernel.workgroups(countsOf(one.nRows)) !== null) await report(kernel, one, kernel.label.replace(`linear ${one.format} `, ''))
+  }
+}
+
+async function reportPlans(): Promise<void> {
+  for (const format of formats) {
+    for (const [nIn, nOut] of options.small ? DECODE_SHAPES : [[2048, 50_280], [2048, 8192], [4096, 2048]]) {
+      for (const [teamThreads, outputs, threads, unrolled, ahead] of VECTOR_PLANS) {
+        const plan = { rows: 1, teamThreads, outputs, teams: threads / teamThreads, unroll: unrolled, ahead }
+        await report(vector({ format, nIn, nOut, nRows: 1 }, plan), { format, nIn, nOut, nRows: 1 }, `team ${teamThreads} × ${outputs}, ${threads}, ${unrolled} units${ahead ? ' ahead' : ''}`)
+      }
+    }
+  }
+  for (const format of formats.slice(0, 3)) {
+    for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : [[2048, 8192, 512], [4096, 2048, 512], [2048, 8192, 32], [4096, 2048, 32]]) {
+      for (const [rowThreads, outputThreads, rows, outputs, quads, splits] of nRows > 32 ? TILE_PLANS : BATCH_PLANS) {
+        await report(tiles({ format, nIn, nOut, nRows }, { rowThreads, outputThreads, rows, outputs, quads, splits }), { format, nIn, nOut, nRows },
+          `${rowThreads * rows} × ${outputThreads * outputs} by ${rows} × ${outputs}, ${4 * quads} inputs, ${splits} groups`)
+      }
+    }
+  }
+}
+
+const VECTOR_PLANS: readonly (readonly [number, number, number, number, boolean])[] = [
+  [32, 4, 256, 2, false], [32, 4, 256, 1, true], [32, 4, 256, 2, true], [32, 4, 128, 2, true], [32, 4, 64, 2, true], [32, 2, 256, 2, true], [32, 2, 128, 4, true],
+  [32, 2, 64, 4, true], [32, 1, 256, 4, true], [32, 8, 128, 1, true], [32, 8, 256, 1, true], [64, 4, 256, 1, true], [64, 4, 128, 1, true], [128, 4, 256, 1, true],
+  [128, 2, 128, 2, true], [128, 1, 128, 4, true]
+]
+const TILE_PLANS: readonly (readonly number[])[] = [
+  [16, 16, 4, 4, 4, 1], [16, 16, 8, 8, 2, 1], [16, 16, 8, 8, 4, 1], [8, 16, 8, 8, 4, 1], [8, 16, 8, 8, 2, 1], [8, 8, 8, 8, 4, 1], [16, 16, 8, 4, 4, 1], [8, 8, 8, 8, 8, 2], [8, 16, 8, 4, 4, 1]
+]
+const BATCH_PLANS: readonly (readonly number[])[] = [
+  [8, 16, 4, 4, 4, 1], [8, 16, 4, 4, 8, 1], [8, 16, 4, 4, 8, 2], [8, 8, 4, 4, 8, 2], [8, 8, 4, 4, 8, 4], [4, 16, 8, 4, 8, 4], [4, 8, 8, 4, 8, 4], [4, 8, 8, 4, 16, 8], [8, 8, 4, 2, 8, 4], [4, 16, 8, 2, 8, 4]
+]
+
+console.log(`${adapterName(device)}, ${facts.subgroup === null ? 'no subgroups' : `subgroups of ${facts.subgroup.min} to ${facts.subgroup.max}`}, ${facts.maxWorkgroupStorageBytes} bytes of workgroup memory`)
+const limits = options.small ? { bandwidth: 0, submission: 0 } : await measureGpuLimits(device, weightBytes)
+console.log(`read at most ${(limits.bandwidth / 1e9).toFixed(0)} GB/s, an empty submission ${(1e6 * limits.submission).toFixed(0)} µs`)
+if (options.plans) await reportPlans()
+else {
+  for (const format of formats) for (const [nIn, nOut] of DECODE_SHAPES) for (const nRows of BATCHES) await reportChosen({ format, nIn, nOut, nRows })
+  for (const format of formats.slice(0, 3)) for (const [nIn, nOut] of PROMPT_SHAPES) for (const nRows of PROMPTS) await reportChosen({ format, nIn, nOut, nRows })
+}
+if (performance.now() > endMs) console.log('the time was up')
+process.exit(0)
