@@ -46,7 +46,7 @@ function readCase(name: string) {
     const backend: QueuedBackend = kind === 'webgpu' || kind === 'webgpu chunked'
       ? await createWebGpuBackend(program, capacity, { device: await gpuDevice(), ownsDevice: false, reason: 'test', ssd: kind === 'webgpu' ? 'recurrent' : 'chunked' })
       : await createBackend(kind, program, capacity)
-    for (const parameter of backend.program.parameters) backend.write(parameter, floats(parameter.name), 0)
+    for (const parameter of backend.program.parameters) await backend.write(parameter, floats(parameter.name), 0)
     for (let slot = 0; slot < nSequences; slot++) {
       await backend.writeState(slot, 0, floats('initial_state').subarray(slot * stateSize, (slot + 1) * stateSize))
     }
