@@ -1,12 +1,16 @@
 /**
  * Mamba-2's state space on a GPU by length, as its recurrence and by chunks: time of the GPU for one sequence.
  *
- *   node --conditions=source bench/webgpu/ssd.ts [--heads 80] [--states 128] [--lengths 1,64,512,…]
+ *   node --conditions=source bench/webgpu/ssd.ts [--heads 80] [--states 128] [--lengths 1,64,512,…] [--shapes 8x256,16x128,…]
+ *
+ * Shapes of the recurrence: tokens at a time and threads of a workgroup.
  */
 
 import { parseArgs } from 'node:util'
 import { adapterName } from '../../src/backend/webgpu/device.ts'
+import { planSsd } from '../../src/backend/webgpu/kernels/ssd-plan.ts'
 import { ssdScan } from '../../src/backend/webgpu/kernels/ssd-scan.ts'
+import { ssdShapeFor, ssdSteps } from '../../src/backend/webgpu/kernels/ssd-steps.ts'
 import { columns, ProgramBuilder } from '../../src/program/builder.ts'
 import type { SsdScanOp } from '../../src/program/ops.ts'
 import { openBench, placeOp } from './op-on-gpu.ts'
@@ -14,7 +18,8 @@ import { openBench, placeOp } from './op-on-gpu.ts'
 const { values: options } = parseArgs({ options: {
   heads: { type: 'string', default: '80' },
   states: { type: 'string', default: '128' },
-  lengths: { type: 'string', default: '1,64,512,2048,8192' }
+  lengths: { type: 'string', default: '1,64,512,2048,8192' },
+  shapes: { type: 'string', default: '' }
 } })
 const [nHeads, headDim, dState] = [Number(options.heads), 64, Number(options.states)]
 const parameters = {
@@ -42,6 +47,14 @@ for (const length of options.lengths.split(',').map(Number)) {
     const each: number[] = []
     for (const dispatch of dispatches) each.push(await bench.timer.time([dispatch]))
     parts.push(`${ssd} ${(await bench.timer.time(dispatches)).toFixed(1)} us (kernels ${each.map((time) => time.toFixed(1)).join(' + ')})`)
+    if (ssd === 'recurrent' && options.shapes !== '') {
+      const plan = planSsd(op, placed.context)
+      for (const name of options.shapes.split(',')) {
+        const [mostTokens, mostThreads] = name.split('x').map(Number)
+        const kernel = ssdSteps(plan, placed.context, { mostRows: Infinity, shape: ssdShapeFor(plan, placed.context.device, { mostTokens, mostThreads }) })
+        parts.push(`${name} ${(await bench.timer.time(await placed.record([kernel]))).toFixed(1)} us`)
+      }
+    }
     placed.destroy()
   }
   console.log(`${String(length).padStart(6)}: ${parts.join('; ')}`)

@@ -1,13 +1,18 @@
 /** The selective scan against `selective_scan_ref` of state-spaces/mamba in float64, and its promise of the same bits. */
 import { readdirSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
+import { factsOf } from '../../src/backend/webgpu/device.ts'
+import { createWebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
+import { ProgramBuilder } from '../../src/program/builder.ts'
+import type { Parameter, ScanInput, View } from '../../src/program/ops.ts'
 import { selectiveScan, type SelectiveScanInput, type Tensor } from '../../src/selective-scan.ts'
 import { BUILDS, KINDS } from '../support/backends.ts'
 import { expectSameBits, relativeError, scientific } from '../support/compare.ts'
 import { readGolden, repositoryPath } from '../support/fixtures.ts'
+import { gpuDevice, GPUS } from '../support/gpu.ts'
 import { createNumbers } from '../support/numbers.ts'
 
-const TOLERANCES = { reference: 1e-6, scalar: 1e-5, simd: 1e-5 }
+const TOLERANCES = { reference: 1e-6, scalar: 1e-5, simd: 1e-5, webgpu: 1e-5 }
 const FOLDER = repositoryPath('test/fixtures/scan')
 const NAMES = readdirSync(FOLDER).map((file) => file.replace('.safetensors', ''))
 
@@ -54,6 +59,53 @@ function slice({ data, shape }: Tensor, start: number, end: number): Tensor {
   return { data: sliced, shape: [shape[0], end - start, ...shape.slice(2)] }
 }
 
+/** The op by itself, all sequences beside each other, so many tokens of each at a time. Tensors are (Z, L, …). */
+async function scanOnGpu(input: SelectiveScanInput, parts: readonly number[]): Promise<{ y: Float32Array, lastState: Float32Array }> {
+  const { x: { shape: [nBatch, length, dInner] }, A: { shape: [, dState] } } = input
+  const builder = new ProgramBuilder()
+  const tokens: [View, Tensor][] = []
+  const perToken = (name: string, tensor: Tensor): View => {
+    const view = builder.buffer(name, tensor.data.length / nBatch / length)
+    tokens.push([view, tensor])
+    return view
+  }
+  const fixed: [Parameter, Tensor][] = []
+  const parameter = (name: string, tensor: Tensor): Parameter => {
+    const made = builder.parameter(name, tensor.shape)
+    fixed.push([made, tensor])
+    return made
+  }
+  const scanInput = (name: string, tensor: Tensor): ScanInput => (tensor.shape.length === 2 ? parameter(name, tensor) : perToken(name, tensor))
+  const out = builder.buffer('y', dInner)
+  builder.add({
+    kind: 'selectiveScan', out, dState, dtSoftplus: input.dtSoftplus ?? false, x: perToken('x', input.x), dt: perToken('dt', input.dt),
+    z: input.z ? perToken('z', input.z) : null, A: parameter('A', input.A), B: scanInput('B', input.B), C: scanInput('C', input.C),
+    D: input.D ? parameter('D', input.D) : null, dtBias: input.dtBias ? parameter('dtBias', input.dtBias) : null, state: builder.state('ssm', [dInner, dState])
+  })
+  const capacity = { maxRows: nBatch * length, maxLogitRows: 0, nSlots: nBatch, contextLength: 0 }
+  const device = await gpuDevice()
+  const backend = await createWebGpuBackend(builder.build(null, 0), capacity, { device, ownsDevice: false, reason: 'test', facts: { ...factsOf(device), isSoftware: false } })
+  for (const [made, { data }] of fixed) await backend.write(made, data, 0)
+  for (let slot = 0; slot < nBatch; slot++) await backend.clearState(slot)
+  const y = new Float32Array(input.x.data.length)
+  let start = 0
+  for (const nRows of parts) {
+    backend.begin({
+      tokens: new Int32Array(nBatch * nRows),
+      segments: Array.from({ length: nBatch }, (_, slot) => ({ slot, position: start, firstRow: slot * nRows, nRows, logits: 'none' as const }))
+    })
+    for (const [view, tensor] of tokens) backend.writeView(view, slice(tensor, start, start + nRows).data)
+    await backend.run(0, 1)
+    const values = await backend.readView(out)
+    for (let b = 0; b < nBatch; b++) y.set(values.subarray(b * nRows * dInner, (b + 1) * nRows * dInner), (b * length + start) * dInner)
+    start += nRows
+  }
+  const lastState = new Float32Array(nBatch * dInner * dState)
+  for (let slot = 0; slot < nBatch; slot++) lastState.set(await backend.readState(slot, length), slot * dInner * dState)
+  await backend.dispose()
+  return { y, lastState }
+}
+
 test('all of the goldens are here', () => {
   expect(NAMES).toEqual(['fixed_b', 'fixed_bc', 'groups2', 'long', 'no_z_no_d', 'one_step', 'paper_full'])
 })
@@ -73,6 +125,16 @@ describe.each(NAMES)('%s', (name) => {
       expect(stateError, `${backend}: last state`).toBeLessThanOrEqual(TOLERANCES[backend])
     }
     console.log(`scan ${name}: ${report.join(', ')}`)
+  })
+
+  test.each(GPUS)('on a GPU, whole and split: %s', async () => {
+    const numbers = createNumbers(18)
+    const [, length] = toLengthSecond(input).x.shape
+    for (const parts of [[length], numbers.parts(length, 40), numbers.parts(length, 300)]) {
+      const got = await scanOnGpu(toLengthSecond(input), parts)
+      expect(relativeError(got.y, lengthSecond(out).data), 'y').toBeLessThanOrEqual(TOLERANCES.webgpu)
+      expect(relativeError(got.lastState, lastState.data), 'last state').toBeLessThanOrEqual(TOLERANCES.webgpu)
+    }
   })
 
   test('both builds give the same bits', async () => {

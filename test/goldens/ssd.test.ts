@@ -1,15 +1,19 @@
 /** Mamba-2's scan in both forms against its sequential definition in float64; the recurrence's promise of the same bits for any split of the tokens. */
 import { readdirSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import type { SteppingBackend } from '../../src/backend/backend.ts'
+import type { QueuedBackend } from '../../src/backend/backend.ts'
+import { createWebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import type { Parameter, SsdScanOp, View } from '../../src/program/ops.ts'
 import { CHUNKED_KINDS, createBackend, KINDS, type Kind, WASM_KINDS } from '../support/backends.ts'
 import { expectSameBits, relativeError, scientific } from '../support/compare.ts'
 import { readGolden, repositoryPath } from '../support/fixtures.ts'
+import { gpuDevice, GPUS } from '../support/gpu.ts'
 import { createNumbers } from '../support/numbers.ts'
 
-const TOLERANCES = { reference: 1e-6, scalar: 1e-5, simd: 1e-5, chunked: 1e-5 }
+const TOLERANCES = { reference: 1e-6, scalar: 1e-5, simd: 1e-5, chunked: 1e-5, webgpu: 1e-5, 'webgpu chunked': 1e-5 }
+const GPU_KINDS = ['webgpu', 'webgpu chunked'] as const
+type AnyKind = Kind | (typeof GPU_KINDS)[number]
 const FOLDER = repositoryPath('test/fixtures/ssd')
 const NAMES = readdirSync(FOLDER).map((file) => file.replace('.safetensors', ''))
 
@@ -26,7 +30,7 @@ function readCase(name: string) {
   const [least, largest] = (JSON.parse(golden.metadata['dt_limit']) as (number | string)[]).map((limit) => (limit === 'inf' ? Infinity : Number(limit)))
   const stateSize = nHeads * headDim * dState
 
-  async function load(kind: Kind): Promise<{ backend: SteppingBackend, op: SsdScanOp }> {
+  async function load(kind: AnyKind): Promise<{ backend: QueuedBackend, op: SsdScanOp }> {
     const builder = new ProgramBuilder()
     const perHead = (key: string): Parameter => builder.parameter(key, [nHeads])
     const op: SsdScanOp = {
@@ -38,8 +42,11 @@ function readCase(name: string) {
     }
     builder.add(op)
     const rows = nSequences * length
-    const backend = await createBackend(kind, builder.build(null, 0), { maxRows: rows, maxLogitRows: rows, nSlots: nSequences, contextLength: 0 })
-    for (const parameter of backend.program.parameters) backend.write(parameter, floats(parameter.name), 0)
+    const [program, capacity] = [builder.build(null, 0), { maxRows: rows, maxLogitRows: rows, nSlots: nSequences, contextLength: 0 }]
+    const backend: QueuedBackend = kind === 'webgpu' || kind === 'webgpu chunked'
+      ? await createWebGpuBackend(program, capacity, { device: await gpuDevice(), ownsDevice: false, reason: 'test', ssd: kind === 'webgpu' ? 'recurrent' : 'chunked' })
+      : await createBackend(kind, program, capacity)
+    for (const parameter of backend.program.parameters) await backend.write(parameter, floats(parameter.name), 0)
     for (let slot = 0; slot < nSequences; slot++) {
       await backend.writeState(slot, 0, floats('initial_state').subarray(slot * stateSize, (slot + 1) * stateSize))
     }
@@ -47,7 +54,7 @@ function readCase(name: string) {
   }
 
   /** All sequences beside each other, so many tokens of each at a time. */
-  async function run(kind: Kind, parts: readonly number[]): Promise<Outcome> {
+  async function run(kind: AnyKind, parts: readonly number[]): Promise<Outcome> {
     const { backend, op } = await load(kind)
     const out = new Float32Array(floats('out').length)
     let start = 0
@@ -60,8 +67,8 @@ function readCase(name: string) {
         return values
       }
       for (const [key, view] of Object.entries({ x: op.x, dt: op.dt, B: op.B, C: op.C })) backend.writeView(view, rowsOf(key, view))
-      backend.run(0, 1)
-      const values = backend.readView(op.out)
+      await backend.run(0, 1)
+      const values = await backend.readView(op.out)
       const { width } = op.out
       for (let b = 0; b < nSequences; b++) out.set(values.subarray(b * count * width, (b + 1) * count * width), (b * length + start) * width)
       start += count
@@ -91,6 +98,17 @@ describe.each(NAMES)('%s', (name) => {
       expect(stateError, `${kind}: last state`).toBeLessThanOrEqual(TOLERANCES[kind])
     }
     console.log(`ssd ${name}: ${report.join(', ')}`)
+  })
+
+  test.each(GPUS)('on a GPU, in both forms and in other splits of the tokens: %s', async () => {
+    const numbers = createNumbers(19)
+    for (const kind of GPU_KINDS) {
+      for (const parts of [[length], numbers.parts(length, 70)]) {
+        const got = await run(kind, parts)
+        expect(relativeError(got.out, out), `${kind}: out`).toBeLessThanOrEqual(TOLERANCES[kind])
+        expect(relativeError(got.lastState, lastState), `${kind}: last state`).toBeLessThanOrEqual(TOLERANCES[kind])
+      }
+    }
   })
 
   test.each(WASM_KINDS)('any split of the tokens gives the same bits, %s', async (kind) => {

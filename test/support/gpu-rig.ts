@@ -11,13 +11,13 @@ import { firstDifference } from './compare.ts'
 import { gpuDevice, leastGpuDevice } from './gpu.ts'
 import { type Core, isWeight, type OpSpec, type Ranges, type RigKind, rowsOf } from './op-rig.ts'
 
-export async function createGpuCore(kind: RigKind, program: Program, { capacity, format = 'f32' }: OpSpec): Promise<Core> {
+export async function createGpuCore(kind: RigKind, program: Program, { capacity, format = 'f32', facts }: OpSpec): Promise<Core> {
   const device = await (kind.startsWith('webgpu least') ? leastGpuDevice() : gpuDevice())
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const backend = await createWebGpuBackend(program, capacity, {
     device, ownsDevice: false, reason: 'test', formatOf, ssd: kind.endsWith('chunked') ? 'chunked' : 'recurrent',
     // The kernels that a GPU would get.
-    facts: { ...factsOf(device), isSoftware: false }
+    facts: { ...factsOf(device), isSoftware: false, ...facts }
   })
   const { memory } = backend
   const { view } = layOutViews(program, capacity)

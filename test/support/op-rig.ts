@@ -11,6 +11,7 @@ import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-m
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
 import { platform } from '../../src/platform/node.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
+import type { DeviceFacts } from '../../src/backend/webgpu/kernel.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import { type ActivationBuffer, elementsOf, type Op, type Parameter, type Program, type View } from '../../src/program/ops.ts'
 import { createBackend, type KINDS } from './backends.ts'
@@ -33,6 +34,8 @@ export interface OpSpec {
   /** Ids are below it. */
   readonly vocabSize?: number
   readonly capacity: Capacity
+  /** For a GPU's kernels to be those of another device. */
+  readonly facts?: Partial<DeviceFacts>
   readonly seed: number
 }
 

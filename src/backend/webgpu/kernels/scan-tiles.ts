@@ -30,15 +30,28 @@ export interface Tile {
 }
 
 const CHANNELS = 16
-const SLICE_TOKENS = 8
+const SLICE_TOKENS = 16
 const MAX_THREADS = 512
+/** With so many threads for one slice, it keeps a large GPU busy (an H200 takes 32 threads on each of 528 units at a time), and has nothing to join. */
+const MANY_THREADS = 16384
 
-export function tileFor({ lanes }: ScanPlan, { maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
-  const [channels, sliceTokens] = [CHANNELS, SLICE_TOKENS]
+/**
+ * Measured on an H200, microseconds (bench/webgpu/scan.ts --tiles, clock warm):
+ *
+ *   channels × slices × tokens     16x8x8  16x8x16  16x4x16  16x2x16  16x1x32  32x1x32
+ *   1536 channels,  512 tokens       25.6     21.3     22.2     26.4     30.6     31.7
+ *   2048 channels, 2048 tokens      110.0     84.6     96.9    133.4    130.0    127.9
+ *   4096 channels,  512 tokens       52.0     41.5     45.0     37.0     35.1     32.4
+ *   4096 channels, 4096 tokens      431.9    327.0    377.2    319.9    272.8    251.9
+ */
+export function tileFor({ lanes, dInner }: ScanPlan, { isSoftware, maxWorkgroupInvocations, maxWorkgroupStorageBytes }: DeviceFacts): Tile {
+  // On a CPU every barrier costs.
+  if (isSoftware) return { channels: CHANNELS, nSlices: 1, sliceTokens: SLICE_TOKENS }
+  if (dInner * lanes >= MANY_THREADS) return { channels: 2 * CHANNELS, nSlices: 1, sliceTokens: 2 * SLICE_TOKENS }
   // B and C of a slice, h and decays of its threads.
-  const sliceBytes = 32 * (sliceTokens + 1) * lanes + 32 * channels * lanes
-  const most = Math.min(maxWorkgroupStorageBytes / sliceBytes, Math.min(MAX_THREADS, maxWorkgroupInvocations) / (channels * lanes))
-  return { channels, sliceTokens, nSlices: 2 ** Math.floor(Math.log2(most)) }
+  const sliceBytes = 32 * (SLICE_TOKENS + 1) * lanes + 32 * CHANNELS * lanes
+  const most = Math.min(maxWorkgroupStorageBytes / sliceBytes, Math.min(MAX_THREADS, maxWorkgroupInvocations) / (CHANNELS * lanes))
+  return { channels: CHANNELS, sliceTokens: SLICE_TOKENS, nSlices: 2 ** Math.floor(Math.log2(most)) }
 }
 
 /** In tiles as given: for measurements. */

@@ -13,7 +13,7 @@ import { activationQuads } from './quads.ts'
 import { repeat } from './scan-math.ts'
 import type { SsdPlan } from './ssd-plan.ts'
 
-interface Shape {
+export interface SsdShape {
   /** Threads of a channel. */
   readonly lanes: number
   /** Times four states of each of them. */
@@ -26,26 +26,28 @@ interface Shape {
 
 /** States of a thread where a channel has enough. */
 const LANE_STATES = 16
+const USUAL = { mostTokens: 8, mostThreads: 256 }
 
-function shapeFor({ dState, headDim }: SsdPlan, { subgroup, maxWorkgroupStorageBytes }: DeviceFacts): Shape {
-  let shape: Shape | undefined
-  for (const most of [8, 4, 2, 1]) {
-    const lanes = Math.min(most, 2 ** Math.ceil(Math.log2(Math.max(1, dState / LANE_STATES))))
-    const threads = hasLanes(subgroup, lanes) ? 256 : 128
+/** As many tokens at a time as workgroup memory has room for, `mostTokens` at most. */
+export function ssdShapeFor({ dState, headDim }: SsdPlan, { subgroup, maxWorkgroupStorageBytes }: DeviceFacts, { mostTokens, mostThreads }: { mostTokens: number; mostThreads: number }): SsdShape {
+  let shape: SsdShape | undefined
+  for (let tokens = mostTokens; tokens >= 1; tokens /= 2) {
+    const lanes = Math.min(8, tokens, 2 ** Math.ceil(Math.log2(Math.max(1, dState / LANE_STATES))))
+    const threads = hasLanes(subgroup, lanes) ? mostThreads : 128
     const channels = Math.min(headDim, threads / lanes)
     const nQuads = Math.ceil(dState / (4 * lanes))
-    const stepBytes = most * (8 + (hasLanes(subgroup, lanes) || lanes === 1 ? 0 : 4 * lanes * channels))
-    const isStaged = stepBytes + 32 * most * lanes * nQuads <= maxWorkgroupStorageBytes
-    shape = { lanes, nQuads, channels, tokens: most, isStaged }
+    const stepBytes = tokens * (8 + (hasLanes(subgroup, lanes) || lanes === 1 ? 0 : 4 * lanes * channels))
+    const isStaged = stepBytes + 32 * tokens * lanes * nQuads <= maxWorkgroupStorageBytes
+    shape = { lanes, nQuads, channels, tokens, isStaged }
     if (isStaged) break
   }
-  return shape as Shape
+  return shape as SsdShape
 }
 
-/** Takes segments of up to `mostRows`. */
-export function ssdSteps(plan: SsdPlan, { device }: KernelContext, { mostRows }: { mostRows: number }): Kernel {
+/** Takes segments of up to `mostRows`. The shape is given for measurements. */
+export function ssdSteps(plan: SsdPlan, { device }: KernelContext, { mostRows, shape = ssdShapeFor(plan, device, USUAL) }: { mostRows: number; shape?: SsdShape }): Kernel {
   const { nHeads, headDim, dState, x, out, startOfB, startOfC, groupOf } = plan
-  const { lanes, nQuads, channels, tokens, isStaged } = shapeFor(plan, device)
+  const { lanes, nQuads, channels, tokens, isStaged } = shape
   const threads = channels * lanes
   const rowQuads = lanes * nQuads
   const sums = laneSums({ count: tokens, lanes, threads, subgroup: device.subgroup })
@@ -85,9 +87,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       steps[i] = vec2f(dt, exp2(dt * rate));
     }
     ${isStaged ? `for (var i = thread; i < ${tokens * rowQuads}u; i += ${threads}u) {
-      let row = min(first + i / ${rowQuads}u, lastRow);
-      tileB[i] = ${load('B', 'row', `i % ${rowQuads}u`)};
-      tileC[i] = ${load('C', 'row', `i % ${rowQuads}u`)};
+      let row = first + i / ${rowQuads}u;
+      if (row <= lastRow) {
+        tileB[i] = ${load('B', 'row', `i % ${rowQuads}u`)};
+        tileC[i] = ${load('C', 'row', `i % ${rowQuads}u`)};
+      }
     }` : ''}
     var inputs = array<f32, ${tokens}>();
     ${repeat(tokens, (t) => `inputs[${t}] = ${x(`min(first + ${t}, lastRow)`, 'column')};`, 't')}
