@@ -2,16 +2,22 @@
 // the state of conversation NAME in KV, where the next request finds it, wherever it runs. `DELETE /NAME` forgets it.
 import { CheckpointError, Mamba, StateStore } from 'mamba-wasm'
 
-const MAX_PROMPT = 10_000
+const MAX_PROMPT = 4000
+/** Tokens that are read at a time. */
+const PART = 256
 
 /** One model for all requests of this isolate. */
 let loading
 
-function load({ ASSETS }) {
-  loading ??= loadModel(ASSETS).catch((error) => {
-    loading = undefined
-    throw error
-  })
+/** It is loaded to its end though the request that began with it may go away: others wait for the same one. */
+function load({ ASSETS }, context) {
+  if (loading === undefined) {
+    loading = loadModel(ASSETS).catch((error) => {
+      loading = undefined
+      throw error
+    })
+    context.waitUntil(loading)
+  }
   return loading
 }
 
@@ -29,6 +35,17 @@ function storageOf(kv) {
     setItemRaw: (key, value, { ttl } = {}) => kv.put(key, value, ttl === undefined ? {} : { expirationTtl: Math.max(60, ttl) }),
     removeItem: (key) => kv.delete(key),
     getKeys: async (prefix) => (await kv.list({ prefix })).keys.map(({ name }) => name)
+  }
+}
+
+/** A turn of the event loop: other requests have theirs, and what was written is sent. */
+const turnOfOthers = () => new Promise((resolve) => setTimeout(resolve))
+
+/** Reads a prompt in parts. (`tokenize` begins with the token that begins a text, where a model has one; this one has none.) */
+async function read(session, ids) {
+  for (let start = 0; start < ids.length; start += PART) {
+    await session.append(ids.slice(start, start + PART))
+    await turnOfOthers()
   }
 }
 
@@ -50,6 +67,7 @@ function streamOf(pieces) {
       const { value, done } = await pieces.next()
       if (done) controller.close()
       else controller.enqueue(value)
+      await turnOfOthers()
     },
     cancel: () => pieces.return()
   })
@@ -58,7 +76,7 @@ function streamOf(pieces) {
 const refused = (status, text, headers = {}) => new Response(`${text}\n`, { status, headers })
 
 export default {
-  async fetch(request, env) {
+  async fetch(request, env, context) {
     const { pathname, searchParams } = new URL(request.url)
     const [, name] = /^\/([\w-]{1,64})$/.exec(pathname) ?? []
     if (name === undefined) return refused(400, 'expected the path /NAME, of letters, digits, - and _')
@@ -71,7 +89,7 @@ export default {
     const seed = Number(searchParams.get('seed') ?? crypto.getRandomValues(new Uint32Array(1))[0])
     if (!Number.isInteger(seed) || seed < 0) return refused(400, 'expected seed to be an integer')
 
-    const mamba = await load(env)
+    const mamba = await load(env, context)
     let stored
     try {
       stored = await store.load(name, mamba)
@@ -80,10 +98,11 @@ export default {
       throw error
     }
     const session = stored?.session ?? mamba.session()
-    await session.append(prompt)
+    await read(session, mamba.tokenize(prompt))
     // Somebody else's answer in between is a ConflictError, which breaks the stream off.
     const save = () => store.save(name, session, { ifRevision: stored?.revision ?? 0 })
     const pieces = continuation(session, { maxTokens: 200, seed }, save)
-    return new Response(streamOf(pieces), { headers: { 'content-type': 'text/plain; charset=utf-8' } })
+    // Compressed on its way it would come as one piece at the end.
+    return new Response(streamOf(pieces), { headers: { 'content-type': 'text/plain; charset=utf-8', 'content-encoding': 'identity' } })
   }
 }

@@ -23,7 +23,9 @@ export const platform: Platform = {
   async gpu() {
     throw new UnsupportedError({ place: 'backend webgpu', expected: 'backend wasm', got: 'an edge function, which has no GPU' })
   },
-  yieldToEventLoop: () => new Promise((resolve) => setTimeout(resolve)),
+  // A timer dies with the request that set it, and the work of all requests of an isolate is done in the turn of any one of them: if that one went away
+  // while it waited, nothing would ever go on. So the work is done in one go, up to the next piece that a caller takes.
+  yieldToEventLoop: () => Promise.resolve(),
   localFiles: async () => undefined,
   // Files are read by range as needed: a worker's memory is small, and what its caches keep is the platform's choice.
   downloadCache: async () => undefined,

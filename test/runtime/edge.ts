@@ -13,6 +13,7 @@ const COMPATIBILITY_DATE = '2026-07-01'
 const LACKS: Lacks = {
   packageFiles: 'a worker has no address of its package: the model comes as bytes',
   threads: 'workerd has no threads',
+  timers: 'a timer dies with the request that set it, so that the work for all requests of an isolate does not wait for one',
   worker: 'workerd has no workers in a worker',
   scalar: 'one build is taken along, for size',
   webgpu: 'an edge function has no GPU'
@@ -31,7 +32,9 @@ export default {
 `
 
 export interface Worker {
-  dispatchFetch(url: string, init?: { readonly method?: string; readonly body?: string }): Promise<Response>
+  /** Its address, when it listens. */
+  readonly ready: Promise<URL>
+  dispatchFetch(url: string): Promise<Response>
   dispose(): Promise<void>
 }
 
