@@ -8,7 +8,7 @@ import { repositoryPath } from './support/fixtures.ts'
 
 /** What the blocks name and do not make: the library in later ones, a model, a conversation, the tensors of a scan, a worker's bindings. */
 const AROUND = `
-import type { Mamba as Model, ModelSource, Session as TextSession, Tensor } from 'mamba-wasm'
+import type { LoadProgress, Mamba as Model, ModelSource, Session as TextSession, Tensor } from 'mamba-wasm'
 declare global {
   const Mamba: typeof Model
   const mamba: Model
@@ -17,6 +17,10 @@ declare global {
   const prompts: readonly string[]
   const turn: string
   const bytes: ArrayBuffer
+  const file: File
+  const output: HTMLElement
+  const onProgress: (progress: LoadProgress) => void
+  const signal: AbortSignal
   const env: { readonly ASSETS: { fetch(address: string): Promise<Response> } }
   const x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, dtBias: Tensor
 }
