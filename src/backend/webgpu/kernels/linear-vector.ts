@@ -28,8 +28,8 @@ export function vectorOutputs({ teams, outputs }: VectorPlan): number {
   return teams * outputs
 }
 
-/** For inputs; the partial sums take less. */
-const MAX_CHUNK_BYTES = 16_384
+/** For inputs: more leaves room for fewer workgroups on a core. */
+const MAX_CHUNK_BYTES = 2 ** 15
 
 export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceFacts): Pick<Kernel, 'code' | 'enables'> {
   const { reader, nIn, nOut } = product

@@ -37,7 +37,7 @@ export function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, dev
   const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= 1024 ? 4 : 1
   let teamThreads = 32
   while (teamThreads < WORKGROUP_THREADS && nUnits / teamThreads > 4 && (nOut / outputs) * teamThreads < MANY_THREADS) teamThreads *= 2
-  return { rows, outputs, teamThreads, teams: WORKGROUP_THREADS / teamThreads, unroll: rows === 1 ? 2 : 1, ahead: rows === 1 }
+  return { rows, outputs, teamThreads, teams: WORKGROUP_THREADS / teamThreads, unroll: rows === 1 ? 2 : 1, ahead: true }
 }
 
 /** As few threads as there can be: a subgroup for each output of a row, or for four of a lone row. */
@@ -58,16 +58,20 @@ const SHARED: TilePlan = { rowThreads: 4, outputThreads: 8, rows: 8, outputs: 4,
 const SHARED_LESS: TilePlan = { rowThreads: 8, outputThreads: 8, rows: 4, outputs: 4, quads: 8, splits: 4 }
 const MEDIUM: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
 const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 8, outputs: 8, quads: 2, splits: 1 }
-/** Tiles that give a large GPU work. */
+/** Tiles that give a large GPU work, and those of shared ones that it does at once. */
 const MANY_TILES = 192
+const MANY_SHARED_TILES = 512
 
 export function tilePlans({ nOut }: MatrixShape, { maxWorkgroupStorageBytes }: DeviceFacts): TileChoice[] {
+  const shared = maxWorkgroupStorageBytes >= 2 ** 15 ? SHARED : SHARED_LESS
+  const { rows, outputs } = tileSize(shared)
+  const mostShared = rows * Math.max(1, Math.floor(MANY_SHARED_TILES / Math.ceil(nOut / outputs)))
   const large = tileSize(LARGE)
   const mostMedium = large.rows * (Math.ceil(MANY_TILES / Math.ceil(nOut / large.outputs)) - 1)
   return [
-    { plan: maxWorkgroupStorageBytes >= 2 ** 15 ? SHARED : SHARED_LESS, least: 0, most: 32 },
-    { plan: MEDIUM, least: 33, most: mostMedium },
-    { plan: LARGE, least: Math.max(33, mostMedium + 1), most: Number.POSITIVE_INFINITY }
+    { plan: shared, least: 0, most: mostShared },
+    { plan: MEDIUM, least: mostShared + 1, most: mostMedium },
+    { plan: LARGE, least: Math.max(mostShared, mostMedium) + 1, most: Number.POSITIVE_INFINITY }
   ]
 }
 

@@ -32,7 +32,6 @@ export interface WeightReader {
 export function weightReader(format: WeightFormat, nIn: number, binding: number, { hasF16 }: Pick<DeviceFacts, 'hasF16'>): WeightReader {
   const { unitElements, nUnits, regions, rowUnits } = rowForm(format, nIn)
   const hasFactors = isBlockFormat(format)
-  const component = (j: string): string => `weights[row * ${rowUnits}u + quad / ${unitElements / 4}u]${j}`
   return {
     unitElements, nUnits, rowUnits, hasFactors,
     hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
@@ -41,14 +40,23 @@ export function weightReader(format: WeightFormat, nIn: number, binding: number,
     code: `
 ${hasHalves(format) ? (hasF16 ? NATIVE_HALVES : HALVES_BY_BITS) : ''}
 @group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
+${COMPONENT}
 fn weightUnit(row: u32, unit: u32) -> vec4<u32> { return weights[row * ${rowUnits}u + unit]; }
 ${hasFactors ? factorsCode(format, { unitElements, regions, rowUnits }) : ''}
 fn weightQuad(row: u32, quad: u32) -> vec4<f32> {
-  ${quadCode(format, component)}
+  let unit = weights[row * ${rowUnits}u + quad / ${unitElements / 4}u];
+  ${quadCode(format)}
 }
 `
   }
 }
+
+/** A vector that is indexed by what is not known may have to go through memory. */
+const COMPONENT = `
+fn component(v: vec4<u32>, i: u32) -> u32 {
+  let pair = select(v.xy, v.zw, i >= 2u);
+  return select(pair.x, pair.y, i % 2u == 1u);
+}`
 
 function hasHalves(format: WeightFormat): boolean {
   return format === 'f16' || isBlockFormat(format)
@@ -85,20 +93,18 @@ function bytesOf(word: string, zero: number): string {
   return `(bitcast<vec4<f32>>(((vec4<u32>(${word}) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0xffu)) | vec4<u32>(0x4b000000u)) - ${2 ** 23 + zero}.0)`
 }
 
-/** The body of weightQuad: of the unit only the words are loaded that are wanted. */
-function quadCode(format: WeightFormat, component: (j: string) => string): string {
-  if (format === 'f32') return `return bitcast<vec4<f32>>(${component('')});`
+/** Rest of the body of weightQuad, of its `unit`. */
+function quadCode(format: WeightFormat): string {
+  if (format === 'f32') return 'return bitcast<vec4<f32>>(unit);'
   if (!isBlockFormat(format)) {
     const pair = format === 'f16' ? HALVES : WIDE
-    return `let first = 2u * (quad % 2u);
-  let low = ${component('[first]')};
-  let high = ${component('[first + 1u]')};
-  return vec4<f32>(${pair('low')}, ${pair('high')});`
+    return `let words = select(unit.xy, unit.zw, quad % 2u == 1u);
+  return vec4<f32>(${pair('words.x')}, ${pair('words.y')});`
   }
   const nibbles = BLOCK_TYPES[format].bits === 4
   const integers = nibbles
-    ? bytesOf(`(${component('[(quad % 8u) / 2u]')} >> (4u * (quad % 2u))) & 0x0f0f0f0fu`, 0)
-    : bytesOf(`${component('[quad % 4u]')} ^ 0x80808080u`, 128)
+    ? bytesOf('(component(unit, (quad % 8u) / 2u) >> (4u * (quad % 2u))) & 0x0f0f0f0fu', 0)
+    : bytesOf('component(unit, quad % 4u) ^ 0x80808080u', 128)
   return `let factors = weightFactors(row, quad / ${nibbles ? 8 : 4}u);
   return factors.x * ${integers} + factors.y;`
 }
@@ -116,12 +122,12 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   const bodies: Readonly<Record<'half' | 'pair' | 'k' | 'q6', string>> = {
     half: `
   let group = ${group};
-  let pair = halves(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u]);
+  let pair = halves(component(weights[${unitsOf(0)} + group / 8u], (group / 2u) % 4u));
   let scale = select(pair.x, pair.y, group % 2u == 1u);
   return vec2<f32>(scale, ${unitElements === 32 ? `${-NIBBLE_ZERO}.0 * scale` : '0.0'});`,
     pair: `
   let group = ${group};
-  return halves(weights[${unitsOf(0)} + group / 4u][group % 4u]);`,
+  return halves(component(weights[${unitsOf(0)} + group / 4u], group % 4u));`,
     k: `
   let group = ${group};
   let block = weights[${unitsOf(0)} + group / 8u];
@@ -132,10 +138,11 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   let integers = vec2<f32>(select(low, high, group % 8u >= 4u));
   return vec2<f32>(d.x * integers.x, -d.y * integers.y);`,
     q6: `
-  let scales = unpack4xI8(weights[${unitsOf(0)} + unit / 16u][(unit / 4u) % 4u]);
+  let word = component(weights[${unitsOf(0)} + unit / 16u], (unit / 4u) % 4u);
+  let scale = bitcast<i32>(word << (24u - 8u * (unit % 4u))) >> 24u;
   let block = unit / 16u;
-  let pair = halves(weights[${unitsOf(1)} + block / 8u][(block / 2u) % 4u]);
-  return vec2<f32>(select(pair.x, pair.y, block % 2u == 1u) * f32(scales[unit % 4u]), 0.0);`
+  let pair = halves(component(weights[${unitsOf(1)} + block / 8u], (block / 2u) % 4u));
+  return vec2<f32>(select(pair.x, pair.y, block % 2u == 1u) * f32(scale), 0.0);`
   }
   const kinds = { q8_0: 'half', q4_0: 'half', q5_0: 'half', q4_1: 'pair', q5_1: 'pair', q4_k: 'k', q5_k: 'k', q6_k: 'q6' } as const
   return `fn weightFactors(row: u32, unit: u32) -> vec2<f32> {${bodies[kinds[format]]}
