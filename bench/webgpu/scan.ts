@@ -1,9 +1,9 @@
 /**
  * The selective scan on a GPU by length, beside a sequential and an unfused one (baselines.ts): the paper's figure 8.
  *
- *   node --conditions=source bench/webgpu/scan.ts [--channels 2048] [--lengths 512,1024,…] [--tiles 16x8x8,16x8x8u,…] [--baselines false]
+ *   node --conditions=source bench/webgpu/scan.ts [--channels 2048] [--lengths 512,1024,…] [--tiles 16x8x8,…] [--baselines false]
  *
- * Tiles are channels, slices and tokens of a slice of a workgroup; u: with loops written out. One sequence, 16 states. The time of a run is
+ * Tiles are channels, slices and tokens of a slice of a workgroup. One sequence, 16 states. The time of a run is
  * the GPU's own, by timestamps around as many of them as take some milliseconds; the median of five. Also: how far y is from a float64
  * recurrence. Needs the package `webgpu` alone.
  */
@@ -62,7 +62,7 @@ async function measure(length: number): Promise<Record<string, number>> {
   for (const { name, tile } of tilesOf(tileFor(plan, placed.context.device))) {
     const kernel = scanTiles(plan, placed.context, tile)
     try {
-      await take(name, await placed.record([name.endsWith('u') ? { ...kernel, code: unrolled(kernel.code) } : kernel]))
+      await take(name, await placed.record([kernel]))
     } catch (error) {
       console.log(`${name}: ${String(error).slice(0, 300)}`)
     }
@@ -89,16 +89,9 @@ async function measure(length: number): Promise<Record<string, number>> {
 function tilesOf(own: Tile): { name: string; tile: Tile }[] {
   if (options.tiles === '') return [{ name: 'ours', tile: own }]
   return options.tiles.split(',').map((name) => {
-    const [channels, nSlices, sliceTokens] = name.split('x').map(parseFloat)
+    const [channels, nSlices, sliceTokens] = name.split('x').map(Number)
     return { name, tile: { channels, nSlices, sliceTokens } }
   })
-}
-
-/** Loops of `repeat` written out, the inner ones first. */
-function unrolled(code: string): string {
-  const more = code.replace(/for \(var (\w) = 0u; \1 < (\d+)u; \1\+\+\) {\n((?:(?!for \(var)[\s\S])*?)\n}/g, (_, name: string, count: string, body: string) => (
-    Array.from({ length: Number(count) }, (_, j) => `{ ${body.replace(new RegExp(`\\b${name}\\b`, 'g'), `${j}u`)} }`).join('\n')))
-  return more === code ? code : unrolled(more)
 }
 
 /** Largest error of some channels of y from a zero state, of the largest value there. */

@@ -1,4 +1,7 @@
-/** Mamba-2's state space: as its recurrence (ssd-steps.ts), or, asked for, long segments as matrix products over chunks of tokens (ssd-chunks.ts). */
+/**
+ * Mamba-2's state space: as its recurrence (ssd-steps.ts), or, asked for, long segments as matrix products over chunks of tokens (ssd-chunks.ts): 80 heads
+ * of 64 channels and 128 states took an H200 215 and 137 us for 512 tokens, 910 and 476 us for 2048 (bench/webgpu/ssd.ts).
+ */
 
 import type { OpKernels } from '../kernel.ts'
 import { ssdChunks } from './ssd-chunks.ts'
