@@ -13,7 +13,7 @@
 import { messageOf } from '../../errors.ts'
 import { elementsOf, type KeyValuePart, type Parameter, type Program, type RowSpace, type StatePart, type View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
-import { BUFFER_USAGE, checkLimit, factsOf } from './device.ts'
+import { BUFFER_USAGE, checkLimit } from './device.ts'
 import { BATCH_HEADER_WORDS, type Binding, type Kernel, type KernelContext, SEGMENT_WORDS } from './kernel.ts'
 import { boundBytes, type ByteRange, layoutBytes, type WeightLayout } from './weights.ts'
 
@@ -63,12 +63,11 @@ interface Wanted {
 }
 
 /** Makes all buffers. Throws a RangeError that names the limit where one is too large, and one with the bytes where the device has not that much. */
-export async function createMemory(device: GPUDevice, { program, capacity, kernels, activationBytes, layoutOf }: {
-  program: Program; capacity: Capacity; kernels: readonly Kernel[]; activationBytes: number; layoutOf: (parameter: Parameter) => WeightLayout
+export async function createMemory(device: GPUDevice, { program, capacity, kernels, activationBytes, layoutOf, maxBindingBytes }: {
+  program: Program; capacity: Capacity; kernels: readonly Kernel[]; activationBytes: number; layoutOf: (parameter: Parameter) => WeightLayout; maxBindingBytes: number
 }): Promise<GpuMemory> {
   const { maxRows, maxLogitRows, nSlots, contextLength } = capacity
   const bindings = kernels.flatMap((kernel) => kernel.bindings)
-  const { maxBindingBytes } = factsOf(device)
   const rangeOf = ({ parameters, part }: ParametersBinding): ByteRange => boundBytes(parameters.map(layoutOf), part, maxBindingBytes)
   const scratchBytes = Math.max(0, ...bindings.map((binding) => (binding.kind === 'scratch' ? binding.bytes : 0)))
   const wanted = new Map<string, Wanted>()

@@ -46,7 +46,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
   const context: KernelContext = { device: options.facts ?? factsOf(device), capacity, ssd, view: placeOf, formatOf }
   const kernels = program.ops.map((op) => kernelsOf(op, context))
-  const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf })
+  const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf, maxBindingBytes: context.device.maxBindingBytes })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device, ownsDevice)
   const readback = createReadback(device)

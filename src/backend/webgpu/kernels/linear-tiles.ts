@@ -112,18 +112,20 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
 
 /** The first group of threads adds the others' sums to its own, in their order. */
 function addSplits({ rows, outputs, rowThreads, outputThreads, splits }: TilePlan): string {
+  if (splits === 1) return ''
   const groupThreads = rowThreads * outputThreads
   const vectors = (rows * outputs) / 4
-  return Array.from({ length: splits - 1 }, (_, i) => `
-  workgroupBarrier();
-  if (group == ${i + 1}u) {
-    ${unroll(vectors, (v) => `weightTile[thread % ${groupThreads}u + ${v * groupThreads}u] = vec4<f32>(${[0, 1, 2, 3].map((k) => `sum${4 * v + k}`).join(', ')});`)}
-  }
-  workgroupBarrier();
-  if (group == 0u) {
-    ${unroll(vectors, (v) => `{
-      let other = weightTile[thread + ${v * groupThreads}u];
-      ${unroll(4, (k) => `sum${4 * v + k} += other[${k}];`)}
-    }`)}
-  }`).join('\n')
+  return `for (var other = 1u; other < ${splits}u; other++) {
+    workgroupBarrier();
+    if (group == other) {
+      ${unroll(vectors, (v) => `weightTile[thread % ${groupThreads}u + ${v * groupThreads}u] = vec4<f32>(${[0, 1, 2, 3].map((k) => `sum${4 * v + k}`).join(', ')});`)}
+    }
+    workgroupBarrier();
+    if (group == 0u) {
+      ${unroll(vectors, (v) => `{
+        let others = weightTile[thread + ${v * groupThreads}u];
+        ${unroll(4, (k) => `sum${4 * v + k} += others[${k}];`)}
+      }`)}
+    }
+  }`
 }
