@@ -3,6 +3,7 @@
 import { folderKey, type HubFileName, parseKey } from './checkpoint/cache-keys.ts'
 import { platform } from '#platform'
 
+/** A file of a model that was kept when it was downloaded. */
 export interface CachedFile extends HubFileName {
   /** With what belongs to it. */
   readonly byteLength: number

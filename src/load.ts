@@ -3,7 +3,6 @@
 import { type Backend, type BackendInfo, type Capacity, ssdOf, type SsdForm } from './backend/backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
-import { checkTensors, loadParameters } from './checkpoint/load-parameters.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { buildModel, type ConfigOverrides, loadArchitecture, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
@@ -100,6 +99,7 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
   const config = overrideConfig(architecture, readModelConfig(architecture, checkpoint.config, checkpoint.configPlace), options)
   const model = buildModel(architecture, config, (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
+  const { checkTensors, loadParameters } = await import('./checkpoint/load-parameters.ts')
   checkTensors(checkpoint, wanted)
   const formatOf = weightFormats(checkpoint, options.dtype ?? 'auto')
   const backend = await createBackend(model.program, formatOf, { ...options, contextLength: contextLengthOf(config, options) })

@@ -2,9 +2,9 @@
  * The kernels of linear ops on a GPU, shape by shape: microseconds, bytes and multiplications of a second. Each is dispatched over and over in one
  * submission, with other weights each time (more than any cache has), and waits for the one before, as in a model.
  *
- *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--seconds 50] [--bits] [--small]
+ *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--seconds 50] [--small]
  *
- * --bits makes float32 of halves by their bits, also where the device has half floats; --plans tries plans other than those of kernels/plans.ts; --small is a smoke run. The last column is how far the outputs are from those of a kernel of
+ * --plans tries plans other than those of kernels/plans.ts; --small is a smoke run. The last column is how far the outputs are from those of a kernel of
  * the other kind, of their largest.
  */
 
@@ -24,7 +24,7 @@ import { measureGpuLimits, medianSeconds } from './gpu-limits.ts'
 
 const { values: options } = parseArgs({ options: {
   formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
-  seconds: { type: 'string', default: '50' }, bits: { type: 'boolean', default: false }
+  seconds: { type: 'string', default: '50' }
 } })
 const formats = options.formats.split(',') as WeightFormat[]
 const endMs = performance.now() + 1000 * Number(options.seconds)
@@ -39,7 +39,7 @@ const MAX_ROWS = 2048
 
 const device = await openDevice(await nodeGpu())
 device.addEventListener('uncapturederror', ({ error }) => console.log(`ERROR ${error.message}`))
-const facts = options.bits ? { ...factsOf(device), hasF16: false } : factsOf(device)
+const facts = factsOf(device)
 const weightBytes = Math.min(WEIGHT_BYTES, facts.maxBindingBytes)
 const capacity = { maxRows: MAX_ROWS, maxLogitRows: 1, nSlots: 1, contextLength: 0 }
 const storage = BUFFER_USAGE.storage | BUFFER_USAGE.copyTarget | BUFFER_USAGE.copySource
@@ -62,7 +62,6 @@ interface Case {
   readonly nIn: number
   readonly nOut: number
   readonly nRows: number
-  readonly hasF16?: boolean
 }
 
 function opOf({ nIn, nOut }: Case): LinearOp {
@@ -70,9 +69,9 @@ function opOf({ nIn, nOut }: Case): LinearOp {
   return { kind: 'linear', accumulate: false, bias: null, x: builder.buffer('x', nIn), weight: builder.parameter('weight', [nOut, nIn]), out: builder.buffer('out', nOut) }
 }
 
-function contextOf({ format, nIn, nOut, hasF16 = facts.hasF16 }: Case): KernelContext {
+function contextOf({ format, nIn, nOut }: Case): KernelContext {
   const view: KernelContext['view'] = ({ buffer }) => (buffer.name === 'x' ? { offset: 0, stride: nIn } : { offset: X_FLOATS, stride: nOut })
-  return { device: { ...facts, hasF16 }, capacity, ssd: 'recurrent', view, formatOf: () => format }
+  return { device: facts, capacity, ssd: 'recurrent', view, formatOf: () => format }
 }
 
 function countsOf(nRows: number): BatchCounts {
@@ -153,8 +152,8 @@ const tiles = (one: Case, plan: TilePlan): Kernel => linearTiles(opOf(one), cont
 /** Of the other kind and without half floats of the device's own, for the outputs alone. */
 function otherKernel(one: Case): Kernel {
   return one.nRows <= 8
-    ? tiles({ ...one, hasF16: false }, { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 })
-    : vector({ ...one, hasF16: false }, { rows: 4, outputs: 1, teamThreads: 32, teams: 8, unroll: 1, ahead: false })
+    ? tiles(one, { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 })
+    : vector(one, { rows: 4, outputs: 1, teamThreads: 32, teams: 8, unroll: 1, ahead: false })
 }
 
 const expected = new Map<string, Float32Array>()

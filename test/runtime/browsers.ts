@@ -21,7 +21,8 @@ export interface BrowserRun {
   readonly hasGpu?: boolean
 }
 
-const GPU_FLAGS = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']
+/** Chromium's GPU in software. */
+export const GPU_FLAGS = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']
 
 /** Opens the page of the project in `folder` and waits for its report. */
 export async function runBrowser(folder: string, { browser, bundler, isIsolated, isWorker, hasGpu = false }: BrowserRun): Promise<Report> {

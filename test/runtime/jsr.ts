@@ -57,6 +57,8 @@ export async function runFromWeb(folder: string): Promise<Report> {
     const map = {
       imports: {
         'mamba-wasm': at(exports['.']),
+        // Not published there; without a line of its own it would be npm's.
+        'mamba-wasm/worker': 'data:text/javascript,',
         ...Object.fromEntries(Object.entries(imports).map(([from, to]) => [from.startsWith('.') ? at(from) : from, at(to)])),
         ...Object.fromEntries(Object.entries(DEPENDENCIES).map(([name, file]) => [name, at(`npm/${name}/${file}`)]))
       }

@@ -1,5 +1,6 @@
 /** What the tests use of playwright-core, which is no dependency. */
 
+import { GPU_FLAGS } from './browsers.ts'
 import { tool } from './installs.ts'
 
 export interface Locator {
@@ -48,8 +49,8 @@ export interface Browser {
   close(): Promise<void>
 }
 
-/** Debian's Chromium, headless. */
-export async function launchChromium(): Promise<Browser> {
+/** Debian's Chromium, headless; with a GPU in software, or none. */
+export async function launchChromium({ hasGpu = false } = {}): Promise<Browser> {
   const { default: playwright } = await tool<{ readonly default: { readonly chromium: { launch(options: object): Promise<Browser> } } }>('playwright-core', 'playwright')
-  return playwright.chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu'] })
+  return playwright.chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', ...(hasGpu ? GPU_FLAGS : ['--disable-gpu'])] })
 }

@@ -16,9 +16,8 @@ import { readInputs, runSuite } from './suite.js'
 const startMs = performance.now()
 const core = await import('mamba-wasm')
 const importMs = performance.now() - startMs
-const lacks = JSON.parse(process.argv[2])
-const library = { ...core, ...(lacks.worker === undefined ? await import('mamba-wasm/worker') : await import('mamba-wasm/worker').catch(() => ({}))) }
-const { timesMs, ...report } = await runSuite(library, await readInputs((path) => readFile(path)), lacks)
+const library = { ...core, ...(await import('mamba-wasm/worker')) }
+const { timesMs, ...report } = await runSuite(library, await readInputs((path) => readFile(path)), JSON.parse(process.argv[2]))
 console.log(JSON.stringify({ ...report, timesMs: { import: importMs, ...timesMs } }))
 `
 

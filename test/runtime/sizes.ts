@@ -35,7 +35,7 @@ const BUNDLES: Readonly<Record<string, { readonly code: string; readonly onDeman
   // The backend, both current containers, a config.json, Mamba-1. Tokenizers are not counted.
   'core and what a small model takes': {
     code: "export { Mamba } from 'mamba-wasm'",
-    onDemand: ['wasm-backend.js', 'gguf-model.js', 'safetensors.js', 'json.js', 'mamba1.js']
+    onDemand: ['load-parameters.js', 'wasm-backend.js', 'gguf-model.js', 'safetensors.js', 'json.js', 'mamba1.js']
   },
   'selectiveScan alone': { code: "export { selectiveScan } from 'mamba-wasm'", onDemand: [] }
 }

@@ -7,6 +7,7 @@ import { execFile } from 'node:child_process'
 import { cp, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { Mamba } from '../../src/index.ts'
 import { fixtureModel, repositoryPath } from '../support/fixtures.ts'
 import { tool } from './installs.ts'
 import type { Vite } from './pages.ts'
@@ -35,7 +36,8 @@ export async function runWebExample(folder: string): Promise<Report> {
     page.on('pageerror', (error) => errors.push(error.message))
     await page.addInitScript(WATCH_TASKS)
     await page.goto(`${site.address}/index.html`)
-    return await drive({ page, context, folder, address: site.address, errors })
+    const report = await drive({ page, context, folder, address: site.address, errors })
+    return { ...report, outcomes: [...report.outcomes, await outcomeOf('onto the GPU', () => writeOnGpu(site.address))] }
   } finally {
     await browser.close()
     await site.close()
@@ -65,11 +67,7 @@ interface Stage {
 async function drive({ page, context, folder, address, errors }: Stage): Promise<Report> {
   const outcomes: Outcome[] = []
   const check = async (name: string, task: () => Promise<string>): Promise<void> => {
-    try {
-      outcomes.push({ name, verdict: 'ok', detail: await task() })
-    } catch (error) {
-      outcomes.push({ name, verdict: 'failed', detail: error instanceof Error ? error.message : String(error) })
-    }
+    outcomes.push(await outcomeOf(name, task))
   }
   let text = ''
   await check('controls have names, and Tab goes through them in order', () => tabThrough(page))
@@ -98,6 +96,36 @@ async function drive({ page, context, folder, address, errors }: Stage): Promise
   })
   const { threads } = await page.evaluate<{ threads: number }>('({ threads: navigator.hardwareConcurrency })')
   return { outcomes, text, reason: `in a worker of the page, on ${threads} cores`, timesMs: {} }
+}
+
+async function outcomeOf(name: string, task: () => Promise<string>): Promise<Outcome> {
+  try {
+    return { name, verdict: 'ok', detail: await task() }
+  } catch (error) {
+    return { name, verdict: 'failed', detail: error instanceof Error ? error.message : String(error) }
+  }
+}
+
+/** In a browser that has one, in software: the likeliest tokens are those of the CPU. */
+async function writeOnGpu(address: string): Promise<string> {
+  const browser = await launchChromium({ hasGpu: true })
+  try {
+    const context = await browser.newContext()
+    // A software adapter takes its time to compile.
+    context.setDefaultTimeout(150_000)
+    const page = await context.newPage()
+    await page.goto(`${address}/index.html`)
+    await page.locator('#gpu').click()
+    await choose(page, { temperature: '0', 'max-tokens': '8' })
+    const text = await write(page)
+    const facts = (await page.locator('#facts').textContent()) ?? ''
+    await using mamba = await Mamba.load()
+    const expected = (await mamba.complete('The captain looked at the', { temperature: 0, maxTokens: 8 })).text
+    expect(text === expected && facts.includes('GPU'), `${JSON.stringify(text)}, expected ${JSON.stringify(expected)}; ${facts}`)
+    return facts
+  } finally {
+    await browser.close()
+  }
 }
 
 function expect(condition: boolean, message: string): void {

@@ -10,6 +10,7 @@ const bar = byId('progress', HTMLProgressElement)
 const barText = byId('progress-text', HTMLElement)
 const kept = byId('kept', HTMLDetailsElement)
 const keptList = byId('kept-list', HTMLUListElement)
+const onGpu = byId('gpu', HTMLInputElement)
 
 let current: Promise<WorkerMamba> | null = null
 
@@ -41,6 +42,7 @@ async function replace(before: Promise<WorkerMamba> | null, name: string, source
   try {
     await (await before?.catch(() => null))?.dispose().catch(() => {})
     const mamba = await loadInWorker(source, {
+      backend: onGpu.checked ? 'webgpu' : 'auto',
       signal: controller.signal,
       onProgress({ phase, file, loadedBytes, totalBytes }) {
         bar.value = totalBytes > 0 ? loadedBytes / totalBytes : 1
@@ -62,7 +64,8 @@ async function replace(before: Promise<WorkerMamba> | null, name: string, source
 
 function describe({ config, backend, notKept }: WorkerMamba, name: string): string {
   const { threads, memoryBytes } = backend
-  const parts = [`${name[0].toUpperCase()}${name.slice(1)}`, `${config.nLayers} layers`, threads === 1 ? '1 thread' : `${threads} threads`, `${formatBytes(memoryBytes.total)} of memory`]
+  const where = backend.name === 'webgpu' ? 'GPU' : threads === 1 ? '1 thread' : `${threads} threads`
+  const parts = [`${name[0].toUpperCase()}${name.slice(1)}`, `${config.nLayers} layers`, where, `${formatBytes(memoryBytes.total)} of memory`]
   if (notKept.size > 0) parts.push(`not kept: ${[...notKept.values()][0]}`)
   return parts.join(' · ')
 }
@@ -85,3 +88,11 @@ async function showKept(): Promise<void> {
 
 kept.addEventListener('toggle', () => void (kept.open && showKept()))
 byId('delete-kept', HTMLButtonElement).addEventListener('click', () => void deleteCachedFiles().then(showKept))
+
+/** The choice is there where the browser gives this page a GPU; it holds from the next loading on. */
+async function offerGpu(): Promise<void> {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null)
+  byId('gpu-field', HTMLElement).hidden = (adapter ?? null) === null
+}
+
+void offerGpu()

@@ -13,7 +13,7 @@ const LIMITS = [
   'maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupSizeX', 'maxComputeWorkgroupsPerDimension'
 ] as const
 
-const FEATURES = ['shader-f16', 'subgroups', 'timestamp-query'] as const
+const FEATURES = ['subgroups', 'timestamp-query'] as const
 
 /** Throws an UnsupportedError where there is no adapter, or one that does not work. */
 export async function openDevice(gpu: GPU): Promise<GPUDevice> {
@@ -38,7 +38,6 @@ export function factsOf(device: GPUDevice): DeviceFacts {
   return {
     subgroup: hasSubgroups ? { min: adapterInfo.subgroupMinSize, max: adapterInfo.subgroupMaxSize } : null,
     isSoftware: isSoftware(device),
-    hasF16: features.has('shader-f16'),
     maxWorkgroupInvocations: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
     maxWorkgroupStorageBytes: limits.maxComputeWorkgroupStorageSize,
     maxWorkgroups: limits.maxComputeWorkgroupsPerDimension,

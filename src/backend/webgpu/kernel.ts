@@ -23,8 +23,6 @@ export interface DeviceFacts {
   readonly subgroup: { readonly min: number; readonly max: number } | null
   /** Computes on the CPU (SwiftShader, lavapipe): every thread of a workgroup costs microseconds there, and code the time to compile it. */
   readonly isSoftware: boolean
-  /** shader-f16 */
-  readonly hasF16: boolean
   readonly maxWorkgroupInvocations: number
   readonly maxWorkgroupStorageBytes: number
   /** In each dimension. */

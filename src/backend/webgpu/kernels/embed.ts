@@ -10,13 +10,12 @@ const THREADS = 64
 
 export function embed({ weight, out }: EmbedOp, context: KernelContext): readonly Kernel[] {
   const format = context.formatOf(weight)
-  const reader = weightReader(format, out.width, 2, context.device)
+  const reader = weightReader(format, out.width, 2)
   const { offset, stride } = context.view(out)
   const nQuads = Math.ceil(out.width / 4)
   const parts = matrixParts(weight.shape[0], reader.rowUnits, context.device.maxBindingBytes)
   return parts.map(({ firstRow, nRows }, i) => ({
     label: `embed ${format}`,
-    enables: reader.enables,
     bindings: [{ kind: 'parameters', parameters: [weight], ...(parts.length > 1 && { part: i }) }],
     workgroups: ({ nTokens }) => [...foldWorkgroups(Math.ceil((nTokens * nQuads) / THREADS), context.device.maxWorkgroups), 1],
     code: `${reader.code}

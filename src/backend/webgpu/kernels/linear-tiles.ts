@@ -107,7 +107,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   }`)}
 }
 `
-  return { code, enables: product.reader.enables }
+  return { code }
 }
 
 /** The first group of threads adds the others' sums to its own, in their order. */

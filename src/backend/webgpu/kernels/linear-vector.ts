@@ -109,7 +109,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   }
 }
 `
-  return { code, enables: [...reader.enables, ...sumsEnables(sums, device)] }
+  return { code, enables: sumsEnables(sums, device) }
 }
 
 /** Adds the products of the k-th of the units that were loaded. */

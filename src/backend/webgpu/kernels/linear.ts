@@ -79,7 +79,7 @@ function bindingsOf({ weight, bias }: LinearOp, { index }: Part): Binding[] {
 }
 
 function linearProduct({ x, weight, bias, out, accumulate }: LinearOp, context: KernelContext, { firstRow, nRows }: Part): Product {
-  const reader = weightReader(context.formatOf(weight), x.width, 2, context.device)
+  const reader = weightReader(context.formatOf(weight), x.width, 2)
   const [from, to] = [context.view(x), context.view(out)]
   const sum = ['value', ...(bias === null ? [] : [`bias[${firstRow}u + output]`])].join(' + ')
   return {

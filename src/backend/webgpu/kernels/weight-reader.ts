@@ -2,7 +2,6 @@
 
 import { BLOCK_TYPES, type BlockFormat, isBlockFormat } from '../../../ggml-blocks.ts'
 import type { WeightFormat } from '../../../program/formats.ts'
-import type { DeviceFacts } from '../kernel.ts'
 import { NIBBLE_ZERO, rowForm } from '../weights.ts'
 
 /**
@@ -17,7 +16,6 @@ export interface WeightReader {
   readonly hasFactors: boolean
   /** Where not, the minimum is 0. */
   readonly hasMinimum: boolean
-  readonly enables: readonly 'f16'[]
   /**
    * The binding `weights` and, of row `row` of what is bound:
    *   fn weightUnit(row: u32, unit: u32) -> vec4<u32>
@@ -29,16 +27,15 @@ export interface WeightReader {
   quad(unit: string, j: number): string
 }
 
-export function weightReader(format: WeightFormat, nIn: number, binding: number, { hasF16 }: Pick<DeviceFacts, 'hasF16'>): WeightReader {
+export function weightReader(format: WeightFormat, nIn: number, binding: number): WeightReader {
   const { unitElements, nUnits, regions, rowUnits } = rowForm(format, nIn)
   const hasFactors = isBlockFormat(format)
   return {
     unitElements, nUnits, rowUnits, hasFactors,
     hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
-    enables: hasHalves(format) && hasF16 ? ['f16'] : [],
     quad: (unit, j) => quadOf(format, unit, j),
     code: `
-${hasHalves(format) ? (hasF16 ? NATIVE_HALVES : HALVES_BY_BITS) : ''}
+${hasHalves(format) ? HALVES_BY_BITS : ''}
 @group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
 ${COMPONENT}
 fn weightUnit(row: u32, unit: u32) -> vec4<u32> { return weights[row * ${rowUnits}u + unit]; }
@@ -62,8 +59,10 @@ function hasHalves(format: WeightFormat): boolean {
   return format === 'f16' || isBlockFormat(format)
 }
 
-const NATIVE_HALVES = 'fn halves(word: u32) -> vec2<f32> { return vec2<f32>(bitcast<vec2<f16>>(word)); }'
-/** unpack2x16float may be slow and may lose what is subnormal: the exponent rebased, and the hidden one taken from where there is none. */
+/**
+ * unpack2x16float may be slow and may lose what is subnormal, and a bitcast to the device's own half floats gives other numbers on wgpu with Mesa's llvmpipe:
+ * the exponent rebased, and the hidden one taken from where there is none.
+ */
 const HALVES_BY_BITS = `
 fn halves(word: u32) -> vec2<f32> {
   let bits = vec2<u32>(word << 13u, word >> 3u) & vec2<u32>(0x0fffe000u);
