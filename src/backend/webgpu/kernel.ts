@@ -61,7 +61,7 @@ export interface Kernel {
   /** Shown by errors and profiles, e.g. `linear q8_0 vector`. */
   readonly label: string
   /** Extensions of WGSL that the code uses; only those that DeviceFacts tells of. */
-  readonly enables?: readonly ('f16' | 'subgroups')[]
+  readonly enables?: readonly 'subgroups'[]
   /** Behind the prelude; entry point `main`. The backend reads the bindings' access from their declarations: `var<storage, read>` or `read_write`. */
   readonly code: string
   readonly bindings: readonly Binding[]
