@@ -321,6 +321,9 @@ export const FORMAT_Q4: i32 = 4
 export const FORMAT_Q8_MIN: i32 = 5
 export const FORMAT_Q4_MIN: i32 = 6
 export const FORMAT_Q8_HALF: i32 = 7
+/** FORMAT_Q8 and FORMAT_Q4 for products of bytes: with their signs, and the sum of a row's block in the low bits of its scale. */
+export const FORMAT_Q8_DOT: i32 = 8
+export const FORMAT_Q4_DOT: i32 = 9
 export const QUANT_BLOCK: i32 = 32
 export const HALF_QUANT_BLOCK: i32 = 16
 /** Bytes of a panel's block: PANEL_ROWS scales in f32, PANEL_ROWS minima if it has them, the weights. */
@@ -334,6 +337,8 @@ export const Q8_ZERO: i32 = 128
 export const Q4_ZERO: i32 = 8
 /** Rows 4 to 7 of a panel in 4 bits are read so many times as large, and their scales stored so many times as small. */
 export const HIGH_ROWS_FACTOR: i32 = 16
+/** For products of bytes all rows of a panel in 4 bits are, and the sum of a block has so many bits: a scale is a half float, which leaves them free. */
+export const SUM_BITS: i32 = 13
 /** Rows that a linear op takes at a time: their activations stay in L2 while the panels pass through L1. */
 export const ROW_BLOCK: i32 = 64
 

@@ -12,6 +12,11 @@ export function heapBase(): usize {
   return __heap_base
 }
 
+/** Whether it multiplies bytes, and takes weights of 8 and 4 bits without minima as FORMAT_Q8_DOT and FORMAT_Q4_DOT. */
+export function multipliesBytes(): bool {
+  return ASC_FEATURE_RELAXED_SIMD
+}
+
 /** Runs ops [first, end) of the program of a control block, with the workers where there are some. 0, or 1 when a worker is missing. */
 export function run(control: usize, first: i32, end: i32): i32 {
   if (ASC_FEATURE_THREADS) {

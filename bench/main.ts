@@ -7,7 +7,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { describeOptions, describeRows, type OptionTable, parseOptions, UsageError } from '../src/cli/options.ts'
 import { currentCommit, describeMachine, fingerprint } from './machine.ts'
 import { FULL, QUICK } from './measure.ts'
-import { SIMD_WASM } from './paths.ts'
+import { CORE_WASM } from './paths.ts'
 import { type Report, tableOf } from './report.ts'
 import type { Result } from './results.ts'
 import { createRunner } from './runner.ts'
@@ -44,7 +44,7 @@ async function run(args: readonly string[]): Promise<void> {
   const machine = describeMachine()
   const runner = createRunner({
     effort: values.quick ? QUICK : { ...FULL, maxSamples: values.samples, minSamples: Math.min(FULL.minSamples, values.samples), groupMs: 1000 * values['group-seconds'] },
-    core: await compile(SIMD_WASM),
+    core: await compile(CORE_WASM),
     other: values.compare === undefined ? undefined : await compile(values.compare),
     isQuick: values.quick, isComparing,
     onGroup: (suite, index, count) => void process.stderr.write(`${suite}: ${index + 1} of ${count}\n`)
@@ -63,7 +63,7 @@ async function run(args: readonly string[]): Promise<void> {
   }
   if (values.json === undefined) return
   const report: Report = {
-    version: 1, date: new Date().toISOString(), commit: currentCommit(), machine, core: fingerprint(SIMD_WASM),
+    version: 1, date: new Date().toISOString(), commit: currentCommit(), machine, core: fingerprint(CORE_WASM),
     comparedTo: values.compare === undefined ? null : { path: values.compare, sha256: fingerprint(values.compare) },
     isQuick: values.quick, results, conclusions
   }

@@ -7,6 +7,7 @@
 import type { Capacity, SsdForm, SteppingBackend } from '../src/backend/backend.ts'
 import { createWasmBackend } from '../src/backend/wasm/wasm-backend.ts'
 import { encoderFor } from '../src/checkpoint/quantize.ts'
+import { hasFastByteDot } from '../src/byte-dot.ts'
 import { capacityOf } from '../src/load.ts'
 import type { Model, ModelConfig } from '../src/model/architectures.ts'
 import { buildModel, readModelConfig } from '../test/support/architectures.ts'
@@ -104,7 +105,7 @@ export interface RandomBackendOptions {
 
 /** The model's weights in a backend, as `Mamba.load` would put them there. */
 export async function createRandomBackend(model: RandomModel, { format, threads, ssd, core, capacity }: RandomBackendOptions): Promise<SteppingBackend> {
-  const build = threads > 1 ? 'simd-threads' : 'simd'
+  const build = `${threads > 1 ? 'simd-threads' : 'simd'}${hasFastByteDot() ? '-dot' : ''}` as const
   const backend = await createWasmBackend(model.program, capacity ?? capacityOf(model.program, 4), {
     module: core ?? await platform.wasmModule(build), build, nThreads: threads, reason: 'a benchmark', ssd,
     formatOf: ({ isSensitive }) => (isSensitive ? 'f32' : format)

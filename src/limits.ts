@@ -1,12 +1,17 @@
 /** What a core can do at most, measured by kernels made for it: the bounds that profiles and benchmarks compare with. */
 
 import { coreImports } from './core-imports.ts'
+import { hostHasRelaxedSimd } from './host.ts'
+import { A, arithmetic, assemble, B, constant, dotBytes, dotHalves, get, type Kernel, load, loop, set, simd, SUM, XOR } from './wasm-assembler.ts'
 
 /** What one core does at most in a second. */
 export interface Limits {
   /** f32 operations, each product and each sum counted: f32x4.mul and f32x4.add on independent sums. */
   readonly flop: number
-  /** 16-bit operations, each product and each sum counted: i32x4.dot_i16x8_s and i32x4.add. */
+  /**
+   * Operations on integers, each product and each sum counted: i32x4.dot_i16x8_s and i32x4.add, or relaxed SIMD's dot products of bytes, two for a product, since
+   * activations are two bytes.
+   */
   readonly intOp: number
   /** Bytes read from memory that no cache holds. */
   readonly byte: number
@@ -58,6 +63,7 @@ export function createLimitKernels({ core, isShared, workingBytes = 0 }: LimitOp
   return [
     { limit: 'flop', name: 'f32x4 mul, add', amount: TURNS * UNROLL * SUMS * 8, run: () => void call['multiplyAdd'](TURNS, HALF) },
     { limit: 'intOp', name: 'i32x4 dot_i16x8, add', amount: TURNS * UNROLL * SUMS * 16, run: () => void call['dot'](TURNS, 3) },
+    ...(hostHasRelaxedSimd() ? [{ limit: 'intOp', name: 'i32x4 relaxed_dot_i8x16, twice', amount: TURNS * UNROLL * SUMS * 16, run: () => void call['dotBytes'](TURNS, 3) } as const] : []),
     ...STREAMS.map((n): LimitKernel => ({
       limit: 'byte', name: `read, ${n} ${n === 1 ? 'stream' : 'streams'}`, amount: readBytes, run: () => void call[`read${n}`](0, readBytes / n)
     })),
@@ -79,62 +85,31 @@ export function bestOf(kernels: readonly LimitKernel[], rates: readonly number[]
   return { flop: best('flop'), intOp: best('intOp'), byte: best('byte'), exp2: best('exp2') }
 }
 
-// A small assembler: the kernels are (a: i32, b: i32) → i32 of one loop, whose result depends on all that it did.
 /** Independent sums: with two operands they fill the 15 registers that V8 gives to vectors, and hide the latency of a product and a sum. */
 const SUMS = 12
 const UNROLL = 8
-const [A, B, SUM] = [0, 1, 2]
-const OPERAND = SUM + SUMS
-
-const unsigned = (value: number): number[] => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)])
-const signed = (value: number): number[] => (value >= -64 && value < 64 ? [value & 0x7f] : [(value & 0x7f) | 0x80, ...signed(value >> 7)])
-const sized = (bytes: readonly number[]): number[] => [...unsigned(bytes.length), ...bytes]
-const text = (value: string): number[] => sized([...new TextEncoder().encode(value)])
-const section = (id: number, items: readonly (readonly number[])[]): number[] => [id, ...sized([...unsigned(items.length), ...items.flat()])]
-const get = (local: number): number[] => [0x20, local]
-const set = (local: number): number[] => [0x21, local]
-const constant = (value: number): number[] => [0x41, ...signed(value)]
-const simd = (code: number): number[] => [0xfd, ...unsigned(code)]
-const [LOAD, I16_SPLAT, I32_SPLAT, F32_SPLAT, EXTRACT, XOR, I32_ADD, DOT, F32_ADD, F32_MUL] = [0x00, 0x10, 0x11, 0x13, 0x1b, 0x51, 0xae, 0xba, 0xe4, 0xe6]
-const sums = (count: number, code: (sum: number) => number[]): number[] => Array.from({ length: count }, (_, i) => code(SUM + i)).flat()
-
-function arithmetic(splat: readonly number[], step: (sum: number) => number[]): number[] {
-  return [
-    ...get(B), ...splat, ...set(OPERAND),
-    ...sums(SUMS, (sum) => [...constant(sum), ...simd(I32_SPLAT), ...set(sum)]),
-    ...loop([...Array.from({ length: UNROLL }, () => sums(SUMS, step)).flat(), ...get(A), ...constant(1), 0x6b, 0x22, A])
-  ]
-}
+const [F32_SPLAT, F32_ADD, F32_MUL] = [0x13, 0xe4, 0xe6]
 
 /** Addresses A to B in each of `nStreams` streams. */
-function read(nStreams: number, readBytes: number): number[] {
+function read(nStreams: number, readBytes: number): Kernel {
   const lineLoads = 16 / nStreams
   const loads = Array.from({ length: 16 }, (_, i) => {
     const sum = SUM + (i % SUMS)
     const offset = Math.floor(i / lineLoads) * (readBytes / nStreams) + 16 * (i % lineLoads)
-    return [...get(sum), ...get(A), ...simd(LOAD), 4, ...unsigned(offset), ...simd(XOR), ...set(sum)]
+    return [...get(sum), ...load(A, offset), ...simd(XOR), ...set(sum)]
   })
-  return loop([...loads.flat(), ...get(A), ...constant(16 * lineLoads), 0x6a, 0x22, A, ...get(B), 0x47])
-}
-
-/** Until the body leaves 0; then the sums in one number. */
-function loop(body: readonly number[]): number[] {
-  return [0x03, 0x40, ...body, 0x0d, 0, 0x0b, ...get(SUM), ...sums(SUMS - 1, (sum) => [...get(sum + 1), ...simd(XOR)]), ...simd(EXTRACT), 0]
+  return loop(SUMS, [...loads.flat(), ...get(A), ...constant(16 * lineLoads), 0x6a, 0x22, A, ...get(B), 0x47])
 }
 
 function limitModule(readBytes: number): Uint8Array<ArrayBuffer> {
+  const size = { nSums: SUMS, unroll: UNROLL }
   const kernels = {
-    multiplyAdd: arithmetic([0xbe, ...simd(F32_SPLAT)], (sum) => [...get(sum), ...get(OPERAND), ...simd(F32_MUL), ...get(OPERAND), ...simd(F32_ADD), ...set(sum)]),
-    dot: arithmetic(simd(I16_SPLAT), (sum) => [...get(sum), ...get(sum), ...get(OPERAND), ...simd(DOT), ...simd(I32_ADD), ...set(sum)]),
+    multiplyAdd: arithmetic({
+      ...size, splat: [0xbe, ...simd(F32_SPLAT)], step: (sum, operand) => [...get(sum), ...get(operand), ...simd(F32_MUL), ...get(operand), ...simd(F32_ADD), ...set(sum)]
+    }),
+    dot: dotHalves(size),
+    ...(hostHasRelaxedSimd() && { dotBytes: dotBytes(size) }),
     ...Object.fromEntries(STREAMS.map((n) => [`read${n}`, read(n, readBytes)]))
   }
-  const bodies = Object.values(kernels).map((code) => sized([1, SUMS + 1, 0x7b, ...code, 0x0b]))
-  return Uint8Array.from([
-    0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
-    ...section(1, [[0x60, 2, 0x7f, 0x7f, 1, 0x7f]]),
-    ...section(2, [[...text('env'), ...text('memory'), 2, 0, 1]]),
-    ...section(3, bodies.map(() => [0])),
-    ...section(7, Object.keys(kernels).map((name, i) => [...text(name), 0, i])),
-    ...section(10, bodies)
-  ])
+  return assemble(kernels, { hasMemory: true })
 }

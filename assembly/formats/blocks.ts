@@ -12,13 +12,16 @@
  * two inputs of four rows from 16 bytes, unsigned. Of nibbles, rows 4 to 7 come out 16 times as large, and their scales are stored 16 times
  * as small. Scales are f32 although GGUF's are halves or products of them: converting halves in the kernel cost a tenth of its time.
  *
- * Activations meet them as 16-bit integers with a scale for each block: `i32x4.dot_i16x8_s` takes 16-bit operands anyway, so the
- * extra precision is free, and a block's sum is exact in 32 bits: 32 · 255 · 32767 < 2^28.
+ * SignedBytes and SignedNibbles are Bytes and Nibbles for the builds that multiply bytes (ops/linear-dot.ts): integers as they are, in two's
+ * complement; of nibbles all rows come out 16 times as large; and a scale's lowest SUM_BITS bits, zeros in a half float, hold the sum of its 32 integers.
+ *
+ * Activations meet them as integers with a scale for each block. `i32x4.dot_i16x8_s` takes 16-bit operands anyway, so 16 bits are free, and a block's
+ * sum is exact in 32 bits: 32 · 255 · 32767 < 2^28. Products of bytes take two digits of 7 bits each: where there are such, every build has 14 bits.
  */
 
 import {
-  FORMAT_Q4, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_HALF, FORMAT_Q8_MIN, HALF_QUANT_BLOCK, HIGH_ROWS_FACTOR, PANEL_ROWS, Q4_BLOCK_BYTES,
-  Q4_MIN_BLOCK_BYTES, Q4_ZERO, Q8_BLOCK_BYTES, Q8_HALF_BLOCK_BYTES, Q8_MIN_BLOCK_BYTES, Q8_ZERO, QUANT_BLOCK
+  FORMAT_Q4, FORMAT_Q4_DOT, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_DOT, FORMAT_Q8_HALF, FORMAT_Q8_MIN, HALF_QUANT_BLOCK, HIGH_ROWS_FACTOR, PANEL_ROWS,
+  Q4_BLOCK_BYTES, Q4_MIN_BLOCK_BYTES, Q4_ZERO, Q8_BLOCK_BYTES, Q8_HALF_BLOCK_BYTES, Q8_MIN_BLOCK_BYTES, Q8_ZERO, QUANT_BLOCK, SUM_BITS
 } from '../abi'
 import { at } from '../control'
 
@@ -28,6 +31,8 @@ export class Nibbles {}
 export class BytesMin {}
 export class NibblesMin {}
 export class Bytes16 {}
+export class SignedBytes {}
+export class SignedNibbles {}
 
 // @ts-ignore: decorator
 @inline
@@ -35,13 +40,29 @@ export function formatOf<F>(): i32 {
   if (idof<F>() == idof<Bytes>()) return FORMAT_Q8
   if (idof<F>() == idof<Nibbles>()) return FORMAT_Q4
   if (idof<F>() == idof<BytesMin>()) return FORMAT_Q8_MIN
+  if (idof<F>() == idof<SignedBytes>()) return FORMAT_Q8_DOT
+  if (idof<F>() == idof<SignedNibbles>()) return FORMAT_Q4_DOT
   return idof<F>() == idof<NibblesMin>() ? FORMAT_Q4_MIN : FORMAT_Q8_HALF
 }
 
 // @ts-ignore: decorator
 @inline
 export function isBytes(format: i32): bool {
-  return format != FORMAT_Q4 && format != FORMAT_Q4_MIN
+  return format != FORMAT_Q4 && format != FORMAT_Q4_MIN && format != FORMAT_Q4_DOT
+}
+
+/** Made for products of bytes. */
+// @ts-ignore: decorator
+@inline
+export function isSigned(format: i32): bool {
+  return format == FORMAT_Q8_DOT || format == FORMAT_Q4_DOT
+}
+
+/** The largest magnitude of the activations' integers: the same in all builds. */
+// @ts-ignore: decorator
+@inline
+export function activationLimit(format: i32): i32 {
+  return format == FORMAT_Q8 || format == FORMAT_Q4 || isSigned(format) ? 8191 : 32767
 }
 
 // @ts-ignore: decorator
@@ -68,8 +89,10 @@ export function blockInputs(format: i32): i32 {
 @inline
 export function blockBytes(format: i32): usize {
   switch (format) {
-    case FORMAT_Q8: return Q8_BLOCK_BYTES
-    case FORMAT_Q4: return Q4_BLOCK_BYTES
+    case FORMAT_Q8:
+    case FORMAT_Q8_DOT: return Q8_BLOCK_BYTES
+    case FORMAT_Q4:
+    case FORMAT_Q4_DOT: return Q4_BLOCK_BYTES
     case FORMAT_Q8_MIN: return Q8_MIN_BLOCK_BYTES
     case FORMAT_Q4_MIN: return Q4_MIN_BLOCK_BYTES
     default: return Q8_HALF_BLOCK_BYTES
@@ -103,17 +126,22 @@ export function integersIn(format: i32, block: usize): usize {
 @inline
 export function integerWeight(format: i32, block: usize, row: i32, k: i32): i32 {
   const place = integersIn(format, block)
-  if (isBytes(format)) return <i32>load<u8>(place + (k >> 2) * 32 + row * 4 + (k & 1) * 2 + ((k & 2) >> 1)) - zeroOf(format)
+  if (isBytes(format)) {
+    const byte = place + (k >> 2) * 32 + row * 4 + (k & 1) * 2 + ((k & 2) >> 1)
+    return isSigned(format) ? <i32>load<i8>(byte) : <i32>load<u8>(byte) - zeroOf(format)
+  }
   const lane = <i32>load<u16>(place + (k >> 2) * 16 + (row & 3) * 4 + (k & 1) * 2)
-  return ((lane >> ((row & 4) + ((k & 2) << 2))) & 15) - zeroOf(format)
+  const nibble = (lane >> ((row & 4) + ((k & 2) << 2))) & 15
+  return isSigned(format) ? (nibble << 28) >> 28 : nibble - zeroOf(format)
 }
 
 /** The scale of a row's integers. */
 // @ts-ignore: decorator
 @inline
 export function scaleOf(format: i32, block: usize, row: i32): f32 {
-  const stored = load<f32>(at(block, row))
-  return isBytes(format) || row < 4 ? stored : stored * <f32>HIGH_ROWS_FACTOR
+  const stored = load<i32>(at(block, row))
+  const scale = reinterpret<f32>(isSigned(format) ? stored >> SUM_BITS << SUM_BITS : stored)
+  return isBytes(format) || (row < 4 && !isSigned(format)) ? scale : scale * <f32>HIGH_ROWS_FACTOR
 }
 
 /** A row's minimum, where the form has them. */

@@ -19,7 +19,7 @@ import { storeOutput, storePanel } from './linear-panel'
 export function quantizeInputs(control: usize, op: usize, thread: i32, block: i32, count: i32): usize {
   const stride = word(op, LINEAR_X_STRIDE)
   const inputs = scratchOf(control, thread)
-  quantizeRows(at(pointer(op, LINEAR_X), block * stride), stride, count, word(op, LINEAR_N_IN), blockInputs(word(op, LINEAR_FORMAT)), inputs)
+  quantizeRows(at(pointer(op, LINEAR_X), block * stride), stride, count, word(op, LINEAR_N_IN), word(op, LINEAR_FORMAT), inputs)
   return inputs
 }
 

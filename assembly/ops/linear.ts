@@ -11,13 +11,14 @@
  */
 
 import {
-  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_IN, LINEAR_N_OUT, PANEL_ROWS,
-  ROW_BLOCK
+  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_DOT, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_DOT, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_IN,
+  LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK
 } from '../abi'
 import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, densePanelBytes, F16, F32, isF32 } from '../formats/dense'
-import { blockPanelBytes, Bytes, Bytes16, BytesMin, formatOf, Nibbles, NibblesMin } from '../formats/blocks'
+import { blockPanelBytes, Bytes, Bytes16, BytesMin, formatOf, Nibbles, NibblesMin, SignedBytes, SignedNibbles } from '../formats/blocks'
 import { densePanelAt, oneRowDense, panelInF32, rowsDenseScalar, tileDense } from './linear-dense'
+import { oneRowDot, tileDot } from './linear-dot'
 import { oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 import { fourRowsQuantized, panelInI16 } from './linear-quantized-rows'
 import { tileQuantized } from './linear-quantized-tile'
@@ -37,8 +38,11 @@ export function linearRows(control: usize, op: usize, nRows: i32, thread: i32, f
     case FORMAT_F32: dense<F32>(control, op, nRows, thread, first, end); break
     case FORMAT_BF16: dense<Bf16>(control, op, nRows, thread, first, end); break
     case FORMAT_F16: dense<F16>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q8: quantized<Bytes>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q4: quantized<Nibbles>(control, op, nRows, thread, first, end); break
+    // Builds that multiply bytes have these two in the forms for that.
+    case FORMAT_Q8: if (!ASC_FEATURE_RELAXED_SIMD) quantized<Bytes>(control, op, nRows, thread, first, end); break
+    case FORMAT_Q4: if (!ASC_FEATURE_RELAXED_SIMD) quantized<Nibbles>(control, op, nRows, thread, first, end); break
+    case FORMAT_Q8_DOT: if (ASC_FEATURE_RELAXED_SIMD) dotted<SignedBytes>(control, op, nRows, thread, first, end); break
+    case FORMAT_Q4_DOT: if (ASC_FEATURE_RELAXED_SIMD) dotted<SignedNibbles>(control, op, nRows, thread, first, end); break
     case FORMAT_Q8_MIN: quantized<BytesMin>(control, op, nRows, thread, first, end); break
     case FORMAT_Q4_MIN: quantized<NibblesMin>(control, op, nRows, thread, first, end); break
     default: quantized<Bytes16>(control, op, nRows, thread, first, end)
@@ -129,6 +133,22 @@ function quantized<F>(control: usize, op: usize, nRows: i32, thread: i32, first:
     if (tiled == count) continue
     const step = groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
     for (let group = first; group < end; group += step) fewRowsQuantized<F>(op, inputs, block, count, tiled, group, min(end, group + step))
+  }
+}
+
+/** By products of bytes, rows two by two: some panels stay in L2 for all of them. */
+function dotted<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
+  for (let block = 0; block < nRows; block += ROW_BLOCK) {
+    const count = min(ROW_BLOCK, nRows - block)
+    const inputs = quantizeInputs(control, op, thread, block, count)
+    const step = count == 1 ? end - first : groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
+    for (let group = first; group < end; group += step) {
+      const stop = min(end, group + step)
+      for (let row = 0; row + 1 < count; row += 2) {
+        for (let panel = group; panel < stop; panel++) tileDot<F, Two, One>(op, inputs, block, count, row, panel, 0)
+      }
+      if (count & 1) oneRowDot<F>(op, inputs, block, count, count - 1, group, stop)
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 /** The options that say which model, from where, and what it runs on; and a model loaded by them. */
 
-import { BACKENDS, type EngineOptions, type LoadProgress, MAX_CONTEXT, WEIGHT_DTYPES } from '../load.ts'
+import { BACKENDS, BUILDS, type EngineOptions, type LoadProgress, MAX_CONTEXT, WEIGHT_DTYPES } from '../load.ts'
 import { Mamba } from '../mamba.ts'
 import type { SourceOptions } from '../source.ts'
 import type { Context } from './command.ts'
@@ -17,7 +17,7 @@ export const SOURCE_OPTIONS = {
 export const MODEL_OPTIONS = {
   model: { kind: 'text', short: 'm', value: 'MODEL', help: 'a folder, a file, a URL or a hub id (default: the embedded model)' },
   backend: { kind: 'choice', choices: BACKENDS, fallback: 'auto', help: 'what computes; auto is wasm, webgpu needs a GPU, the reference is slow and exact' },
-  build: { kind: 'choice', choices: ['auto', 'scalar', 'simd'], fallback: 'auto', help: 'build of the WebAssembly core; all give the same text' },
+  build: { kind: 'choice', choices: BUILDS, fallback: 'auto', help: 'build of the WebAssembly core; all give the same text' },
   dtype: { kind: 'choice', choices: WEIGHT_DTYPES, fallback: 'auto', help: 'format of the large matrices; auto keeps what the file has' },
   threads: { kind: 'integer', value: 'N', min: 1, max: 64, help: 'any number gives the same text (default: by cores and model size)' },
   'context-length': { kind: 'integer', value: 'N', min: 1, max: MAX_CONTEXT, help: "models with attention: tokens that a text may have (default: the model's own, at most 4096)" },

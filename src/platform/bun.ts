@@ -7,8 +7,10 @@ import { readFile } from 'node:fs/promises'
 import model from '../../../models/classics-8m/model.gguf' with { type: 'file' }
 import scalar from '../../wasm/scalar.wasm' with { type: 'file' }
 import simd from '../../wasm/simd.wasm' with { type: 'file' }
+import simdDot from '../../wasm/simd-dot.wasm' with { type: 'file' }
 import simdRelaxed from '../../wasm/simd-relaxed.wasm' with { type: 'file' }
 import simdThreads from '../../wasm/simd-threads.wasm' with { type: 'file' }
+import simdThreadsDot from '../../wasm/simd-threads-dot.wasm' with { type: 'file' }
 import simdThreadsRelaxed from '../../wasm/simd-threads-relaxed.wasm' with { type: 'file' }
 import { bytesSource } from '../checkpoint/byte-source.ts'
 import { checkFileName } from '../checkpoint/file-set.ts'
@@ -20,6 +22,8 @@ const CORES: Readonly<Record<WasmBuild, string>> = {
   scalar,
   simd,
   'simd-threads': simdThreads,
+  'simd-dot': simdDot,
+  'simd-threads-dot': simdThreadsDot,
   'simd-relaxed': simdRelaxed,
   'simd-threads-relaxed': simdThreadsRelaxed
 }

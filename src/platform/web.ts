@@ -14,6 +14,8 @@ const CORE_URLS: Readonly<Record<WasmBuild, () => URL>> = {
   scalar: () => new URL('../../wasm/scalar.wasm', import.meta.url),
   simd: () => new URL('../../wasm/simd.wasm', import.meta.url),
   'simd-threads': () => new URL('../../wasm/simd-threads.wasm', import.meta.url),
+  'simd-dot': () => new URL('../../wasm/simd-dot.wasm', import.meta.url),
+  'simd-threads-dot': () => new URL('../../wasm/simd-threads-dot.wasm', import.meta.url),
   'simd-relaxed': () => new URL('../../wasm/simd-relaxed.wasm', import.meta.url),
   'simd-threads-relaxed': () => new URL('../../wasm/simd-threads-relaxed.wasm', import.meta.url)
 }

@@ -1,4 +1,4 @@
-/** Linear and embed on weights of every format against float64 on the same numbers, in both builds. */
+/** Linear and embed on weights of every format against float64 on the same numbers, in all builds. */
 import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../src/backend/backend.ts'
 import { pack, packedBytes } from '../../src/backend/wasm/packing.ts'
@@ -7,7 +7,7 @@ import { isBlockFormat } from '../../src/ggml-blocks.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import type { View } from '../../src/program/ops.ts'
 import { BUILDS } from '../support/backends.ts'
-import { BLOCK_FORMATS, blockElementsOf } from '../support/weights.ts'
+import { activationLimit, activationRounding, BLOCK_FORMATS, blockElementsOf } from '../support/weights.ts'
 import { compareSnapshots, createRig, expectSameSnapshot, type OpSpec, segment } from '../support/op-rig.ts'
 
 const DENSE = ['bf16', 'f16'] as const
@@ -17,13 +17,14 @@ const OUTPUTS = [1, 7, 8, 9, 16, 17, 24, 40]
 const INSET = 3
 
 async function compareAll(spec: OpSpec, batches: readonly (readonly Segment[])[], limits: { tolerance: number, size?: number, place: string }): Promise<number> {
-  const [reference, scalar, simd] = await Promise.all((['reference', ...BUILDS] as const).map((kind) => createRig(kind, spec)))
+  const [reference, scalar, simd, dot] = await Promise.all((['reference', ...BUILDS, 'simd-dot'] as const).map((kind) => createRig(kind, spec)))
   let error = 0
   for (const segments of batches) {
     const [want, fromScalar, fromSimd] = [await reference.run(segments), await scalar.run(segments), await simd.run(segments)]
     const place = `${limits.place}, ${segments[0].nRows} rows`
     error = Math.max(error, compareSnapshots(fromScalar, want, { ...limits, place: `${place}, scalar` }))
     expectSameSnapshot(fromSimd, fromScalar, `${place}, simd beside scalar`)
+    expectSameSnapshot(await dot.run(segments), fromScalar, `${place}, simd-dot beside scalar`)
   }
   return error
 }
@@ -66,42 +67,43 @@ describe.each(DENSE)('linear, %s', (format) => {
   })
 })
 
-/** Multiples of 2^-15 with one of ±32767 · 2^-15 in each block of 16: quantized to 16 bits they are what they were. */
-const exactInputs: NonNullable<OpSpec['fills']>[string] = (numbers, _row, column) => {
+/** Multiples of 1 / (limit + 1) with one of ±limit among them in each block of 16: as such integers they are what they were. */
+const exactInputs = (limit: number): NonNullable<OpSpec['fills']>[string] => (numbers, _row, column) => {
   const k = (column - INSET + 16) % 16
-  return (k === 7 ? (numbers.integer(0, 1) * 2 - 1) * 32_767 : numbers.integer(-32_767, 32_767)) / 32_768
+  return (k === 7 ? (numbers.integer(0, 1) * 2 - 1) * limit : numbers.integer(-limit, limit)) / (limit + 1)
 }
 
 describe.each(QUANTIZED)('linear, %s', (format) => {
   const block = blockElementsOf(format)
   // The long ones would take minutes with all outputs and rows.
+  const limit = activationLimit(format)
+  const rounding = activationRounding(format)
   const few = block === 32 ? batches : [1, 4, 6].map((nRows) => [segment(0, 0, nRows)])
 
-  test.each(OUTPUTS)('%i outputs, inputs that 16 bits hold', async (nOut) => {
+  test.each(OUTPUTS)('%i outputs, inputs that the integers hold', async (nOut) => {
     let error = 0
     // 33 inputs are no whole blocks, nor are 32 of those of 256: f32.
     for (const nIn of block === 32 ? [32, 33, 96] : [32, 256, 512]) {
       for (const [hasBias, accumulate] of FLAGS) {
         const place = `${nIn} inputs, bias and accumulate ${hasBias}`
-        error = Math.max(error, await compareAll(linearSpec({ format, nOut, nIn, hasBias, accumulate }, exactInputs), few, { tolerance: 1e-6, size: 1, place }))
+        error = Math.max(error, await compareAll(linearSpec({ format, nOut, nIn, hasBias, accumulate }, exactInputs(limit)), few, { tolerance: 1e-6, size: 1, place }))
       }
     }
     console.log(`linear ${format} ${nOut}: largest error ${error.toExponential(1)}`)
   })
 
-  test('any inputs: half a step of 16 bits in each', async () => {
-    // Terms each off by at most 2^-16 of the largest input of 1, times a weight of about 1; they seldom agree in sign.
+  test('any inputs: half a step of the integers in each', async () => {
     const nIn = Math.max(96, block)
-    const error = await compareAll(linearSpec({ format, nOut: 24, nIn, hasBias: false, accumulate: false }), few, { tolerance: 1e-4, size: 1, place: `${nIn} inputs` })
+    const error = await compareAll(linearSpec({ format, nOut: 24, nIn, hasBias: false, accumulate: false }), few, { tolerance: rounding, size: 1, place: `${nIn} inputs` })
     console.log(`linear ${format}, any inputs: largest error ${error.toExponential(1)}`)
     // The inputs are quantized indeed: the test of exact ones means something.
     expect(error).toBeGreaterThan(1e-6)
   })
 
   test('inputs of zero, and tiny and large ones', async () => {
-    for (const [name, size, tolerance] of [['zero', 0, 0], ['tiny', 1e-20, 1e-4], ['large', 1e20, 1e-4], ['beyond the smallest', 1e-36, 1e-4]] as const) {
+    for (const [name, size, tolerance] of [['zero', 0, 0], ['tiny', 1e-20, rounding], ['large', 1e20, rounding], ['beyond the smallest', 1e-36, rounding]] as const) {
       const spec = linearSpec({ format, nOut: 9, nIn: Math.max(64, block), hasBias: false, accumulate: false }, (numbers) => size * numbers.float(-1, 1))
-      // Below 1e-30 a block counts as zero: nothing larger than its products may come of it.
+      // Below 1e-25 a block counts as zero: nothing larger than its products may come of it.
       await compareAll(spec, [[segment(0, 0, 5)]], { tolerance, size: name === 'beyond the smallest' ? 1e-28 : 1e-30, place: name })
     }
   })
@@ -123,7 +125,7 @@ describe.each([...DENSE, ...QUANTIZED])('embed, %s', (format) => {
 describe('a matrix in panels, written in pieces of any size', () => {
   test.each(['f32', 'bf16', 'f16'] as const)('%s: element (row, input) where the panel has it', (format) => {
     const [nOut, nIn] = [11, 6]
-    const layout = { kind: 'panels', format, nMatrices: 1, nOut, nIn } as const
+    const layout = { kind: 'panels', format, form: format, nMatrices: 1, nOut, nIn } as const
     const group = format === 'f32' ? 1 : 2
     // Each value is its own number: row-major.
     const numbers = Array.from({ length: nOut * nIn }, (_, i) => i + 1)

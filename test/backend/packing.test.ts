@@ -1,6 +1,8 @@
 /** Matrices of experts in panels of their own: as each of them alone is packed, whatever the slices in which they come. */
 import { describe, expect, test } from 'vitest'
-import { pack, packedBytes, type PackedLayout } from '../../src/backend/wasm/packing.ts'
+import { pack, packedBytes, type PackedLayout, type PanelForm } from '../../src/backend/wasm/packing.ts'
+import { blockFormOf } from '../../src/backend/wasm/panel-blocks.ts'
+import { isBlockFormat } from '../../src/ggml-blocks.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../src/program/formats.ts'
 import { openModel } from '../support/backends.ts'
 import { fixtureModel } from '../support/fixtures.ts'
@@ -13,12 +15,18 @@ function slice(format: WeightFormat, data: WeightData, first: number, end: numbe
   return data.subarray(...[first, end].map((element) => ((element / blockElements) * blockBytes) / data.BYTES_PER_ELEMENT))
 }
 
-describe.each(Object.keys(FORMATS) as WeightFormat[])('%s', (format) => {
+/** Every format in every form that a build has for it. */
+const FORMS = (Object.keys(FORMATS) as WeightFormat[]).flatMap((format): [WeightFormat, PanelForm][] => {
+  if (!isBlockFormat(format)) return [[format, format]]
+  return [...new Set([blockFormOf(format, false), blockFormOf(format, true)])].map((form) => [format, form])
+})
+
+describe.each(FORMS)('%s as %s', (format, form) => {
   test.each([1, 5, 8, 11, 16])('three matrices of %i rows', (nOut) => {
     const unit = Math.max(32, FORMATS[format].blockElements)
     const nIn = 3 * unit
     const { data } = randomWeights(createNumbers(nOut), format, 3 * nOut * nIn)
-    const layoutOf = (nMatrices: number): PackedLayout => ({ kind: 'panels', format, nMatrices, nOut, nIn })
+    const layoutOf = (nMatrices: number): PackedLayout => ({ kind: 'panels', format, form, nMatrices, nOut, nIn })
     const bytes = packedBytes(layoutOf(1))
     expect(packedBytes(layoutOf(3))).toBe(3 * bytes)
     const want = new Uint8Array(3 * bytes)

@@ -13,6 +13,7 @@ const WAYS: readonly Way[] = [
   { name: 'as it comes' },
   { name: 'scalar', load: { build: 'scalar' } },
   { name: 'SIMD, one thread, 7 tokens at a time', load: { build: 'simd', threads: 1 }, options: { chunk: 7 } },
+  { name: 'SIMD, two threads', load: { build: 'simd', threads: 2 } },
   { name: 'two threads, all at once, two slots', load: { threads: 2, maxBatch: 2 }, options: { isConcurrent: true, chunk: 33 } },
   { name: 'with a prefix cache', load: { threads: 1, prefixCache: { maxBytes: 1e8 } }, options: { isConcurrent: true } }
 ]

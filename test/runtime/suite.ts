@@ -225,6 +225,18 @@ export async function runSuite(library: Library, { embedded, session: saved, fix
       await scalar.dispose()
     }
   })
+  await check('products of bytes', async () => {
+    const dot = await Mamba.load(embedded, { build: 'simd-dot' }).catch((error: unknown) => {
+      if (error instanceof UnsupportedError) throw new Skip(error.message)
+      throw error
+    })
+    try {
+      expectEqual((await dot.complete(PROMPT, OPTIONS)).text, text)
+      return `by itself it takes ${mamba.backend.build}`
+    } finally {
+      await dot.dispose()
+    }
+  })
   await check('a GPU', async () => {
     await skipLacking(lacks.webgpu, () => Mamba.load(embedded, { backend: 'webgpu' }))
     const gpu = await timed('load on the GPU', () => Mamba.load(embedded, { backend: 'webgpu' }))

@@ -9,6 +9,7 @@ import { openCheckpoint } from '../../src/checkpoint/open-checkpoint.ts'
 import type { Model } from '../../src/model/architectures.ts'
 import { buildModel, readModelConfig } from './architectures.ts'
 import { platform } from '../../src/platform/node.ts'
+import type { WasmBuild } from '../../src/platform/platform.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import type { Program } from '../../src/program/ops.ts'
 import { filesOf } from './fixtures.ts'
@@ -16,12 +17,14 @@ import { gpuDevice } from './gpu.ts'
 
 export const BUILDS = ['scalar', 'simd'] as const
 export const KINDS = ['reference', ...BUILDS] as const
-/** More than cores, too: then threads wait for each other at every barrier. */
-export const THREADS = { '2 threads': 2, '3 threads': 3 } as const
 /** Mamba-2 by chunks: rounded otherwise than the rest, which are all the same bits. */
 export const CHUNKED_KINDS = ['chunked', 'chunked, 2 threads', 'chunked, 3 threads'] as const
 const PLAIN_KINDS = { 'chunked': 'simd', 'chunked, 2 threads': '2 threads', 'chunked, 3 threads': '3 threads' } as const
-export const WASM_KINDS = [...BUILDS, '2 threads', '3 threads'] as const
+/** Builds and threads of a backend. More threads than cores, too: then they wait for each other at every barrier. */
+const CORES = {
+  scalar: ['scalar', 1], simd: ['simd', 1], 'simd-dot': ['simd-dot', 1], '2 threads': ['simd-threads', 2], '3 threads': ['simd-threads-dot', 3]
+} as const satisfies Record<string, readonly [WasmBuild, number]>
+export const WASM_KINDS = Object.keys(CORES) as (keyof typeof CORES)[]
 
 export type Kind = (typeof KINDS)[number] | (typeof WASM_KINDS)[number] | (typeof CHUNKED_KINDS)[number]
 
@@ -32,8 +35,7 @@ function isChunked(kind: Kind): kind is (typeof CHUNKED_KINDS)[number] {
 /** `format`: of the matrices, where their sizes allow it and the backend has it. */
 export async function createBackend(kind: Kind, program: Program, capacity: Capacity, format: WeightFormat = 'f32'): Promise<SteppingBackend> {
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'test')
-  const plain = isChunked(kind) ? PLAIN_KINDS[kind] : kind
-  const [build, nThreads] = plain === 'scalar' || plain === 'simd' ? [plain, 1] as const : ['simd-threads', THREADS[plain]] as const
+  const [build, nThreads] = CORES[isChunked(kind) ? PLAIN_KINDS[kind] : kind]
   const ssd = isChunked(kind) ? 'chunked' : 'recurrent'
   return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test', formatOf: () => format, ssd })
 }

@@ -48,7 +48,7 @@ export interface Snapshot {
 }
 
 /** One thread alone: what another writes meanwhile could not be told from what the op does. */
-export type RigKind = (typeof KINDS)[number] | 'chunked' | 'webgpu' | 'webgpu chunked' | 'webgpu least' | 'webgpu least chunked'
+export type RigKind = (typeof KINDS)[number] | 'simd-dot' | 'chunked' | 'webgpu' | 'webgpu chunked' | 'webgpu least' | 'webgpu least chunked'
 
 export interface Rig {
   readonly program: Program
@@ -234,7 +234,7 @@ async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promis
   const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, core))
   const backend = await pending
   const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
-  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), nThreads: 1, formatOf, ssd })
+  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), hasDot: exports.multipliesBytes() !== 0, nThreads: 1, formatOf, ssd })
   return {
     backend,
     spoil() {

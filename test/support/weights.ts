@@ -3,6 +3,16 @@ import type { BlockFormat } from '../../src/ggml-blocks.ts'
 import type { WeightData, WeightFormat } from '../../src/program/formats.ts'
 import type { Numbers } from './numbers.ts'
 
+/** The largest of the integers that activations become beside weights of a format of blocks: of 14 bits where products of bytes take them, else of 16. */
+export function activationLimit(format: WeightFormat): number {
+  return ['q8_0', 'q5_0', 'q4_0'].includes(format) ? 8191 : 32_767
+}
+
+/** What becomes of a sum of up to some hundred products, each off by half a step at most, of inputs and weights of about 1: they seldom agree in sign. */
+export function activationRounding(format: WeightFormat): number {
+  return 6.5 * (0.5 / activationLimit(format))
+}
+
 export interface Weights {
   readonly data: WeightData
   /** What `data` stands for. */

@@ -1,16 +1,13 @@
 /** Writes a program into linear memory as the records of assembly/abi.ts. */
 
 import * as abi from '../../../assembly/abi.ts'
-import { type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
 import { planBarriers } from '../../program/barriers.ts'
-import type { WeightFormat } from '../../program/formats.ts'
 import {
   type ActivationFunction, type ExpertLinearOp, isParameter, type KeyValuePart, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups,
   type ScanInput, type View
 } from '../../program/ops.ts'
 import { expertScratchStart, expertSizes, type MemoryMap, rotaryOf } from './memory-map.ts'
-import { formatOfLayout, groupChannels, packedBytes, panelBytes } from './packing.ts'
-import { type BlockForm, blockFormOf } from './panel-blocks.ts'
+import { groupChannels, packedBytes, panelBytes, type PanelForm, type PanelsLayout } from './packing.ts'
 
 /** One record: `set` takes word offsets of the ABI. */
 interface Record32 {
@@ -28,13 +25,10 @@ interface Record32 {
   readonly map: MemoryMap
 }
 
-const FORMAT_CODES: Readonly<Record<Exclude<WeightFormat, BlockFormat> | BlockForm, number>> = {
+const FORMAT_CODES: Readonly<Record<PanelForm, number>> = {
   f32: abi.FORMAT_F32, bf16: abi.FORMAT_BF16, f16: abi.FORMAT_F16,
-  q8: abi.FORMAT_Q8, q4: abi.FORMAT_Q4, q8Min: abi.FORMAT_Q8_MIN, q4Min: abi.FORMAT_Q4_MIN, q8Half: abi.FORMAT_Q8_HALF
-}
-
-function formatCode(format: WeightFormat): number {
-  return FORMAT_CODES[isBlockFormat(format) ? blockFormOf(format) : format]
+  q8: abi.FORMAT_Q8, q4: abi.FORMAT_Q4, q8Min: abi.FORMAT_Q8_MIN, q4Min: abi.FORMAT_Q4_MIN, q8Half: abi.FORMAT_Q8_HALF,
+  q8Dot: abi.FORMAT_Q8_DOT, q4Dot: abi.FORMAT_Q4_DOT
 }
 
 const FUNCTION_CODES: Readonly<Record<ActivationFunction, number>> = { silu: abi.FUNCTION_SILU, gelu: abi.FUNCTION_GELU, relu2: abi.FUNCTION_RELU2 }
@@ -55,11 +49,16 @@ export function encodeProgram(program: Program, map: MemoryMap, memory: ArrayBuf
 function expertTable({ weights, nExperts }: ExpertLinearOp, map: MemoryMap): number[] {
   return Array.from({ length: nExperts }, (_, expert) => {
     const parameter = weights.length === 1 ? weights[0] : weights[expert]
-    const layout = map.layout(parameter)
-    if (layout.kind !== 'panels') throw new TypeError(`${parameter.name}: needed as panels`)
+    const layout = panelsOf(map, parameter)
     const offset = weights.length === 1 ? expert * (packedBytes(layout) / nExperts) : 0
-    return [map.parameter(parameter) + offset, formatCode(layout.format), panelBytes(layout)]
+    return [map.parameter(parameter) + offset, FORMAT_CODES[layout.form], panelBytes(layout)]
   }).flat()
+}
+
+function panelsOf(map: MemoryMap, parameter: Parameter): PanelsLayout {
+  const layout = map.layout(parameter)
+  if (layout.kind !== 'panels') throw new TypeError(`${parameter.name}: needed as panels`)
+  return layout
 }
 
 function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array): Record32 {
@@ -79,7 +78,7 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
       words[word] = parameter === null ? 0 : map.parameter(parameter)
     },
     setFormat(word, parameter) {
-      words[word] = formatCode(formatOfLayout(map.layout(parameter)))
+      words[word] = FORMAT_CODES[panelsOf(map, parameter).form]
     },
     setCode(code, out) {
       words[abi.OP_CODE] = code

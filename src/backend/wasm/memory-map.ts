@@ -17,11 +17,10 @@ import {
   SEGMENT_WORDS, SSD_BLOCK, SSD_CHUNK
 } from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
-import { isBlockFormat } from '../../ggml-blocks.ts'
 import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, Parameter, Program, RotaryOp, SsdScanOp, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes, SsdForm } from '../backend.ts'
 import { type KeyValueLayout, keyValueLayouts, tokenBytes } from './key-value.ts'
-import { formatOfLayout, type FormatOf, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
+import { type FormatOf, isDense, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
 import { blockInputsOf } from './panel-blocks.ts'
 
 export const PAGE_BYTES = 65536
@@ -66,6 +65,8 @@ export interface MapOptions {
   readonly heapBase: number
   readonly nThreads: number
   readonly formatOf: FormatOf
+  /** For a build that multiplies bytes; false by default. */
+  readonly hasDot?: boolean | undefined
   /** 'recurrent' by default. */
   readonly ssd?: SsdForm | undefined
 }
@@ -92,7 +93,7 @@ function adviceOfContext(program: Program, capacity: Capacity, options: MapOptio
 }
 
 function planMemory(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
-  const layouts = packedLayouts(program, options.formatOf)
+  const layouts = packedLayouts(program, options)
   const layoutOf = (parameter: Parameter): PackedLayout => known(layouts.get(parameter), parameter.name)
   const { ssd = 'recurrent' } = options
   let next = options.heapBase
@@ -199,11 +200,10 @@ function ssdChunkBytes({ x, dt, dState }: SsdScanOp): number {
 }
 
 function linearScratchBytes(layout: PackedLayout, nIn: number): number {
-  const format = formatOfLayout(layout)
-  if (format === 'f32') return 0
+  if (layout.kind !== 'panels' || layout.form === 'f32') return 0
   // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs, and then a panel in 16 bits.
-  if (!isBlockFormat(format)) return 4 * PANEL_ROWS * nIn
-  return nIn * (ROW_BLOCK * (2 + 8 / blockInputsOf(format)) + 2 * PANEL_ROWS) + ALIGN_BYTES
+  if (isDense(layout.form)) return 4 * PANEL_ROWS * nIn
+  return nIn * (ROW_BLOCK * (2 + 8 / blockInputsOf(layout.form)) + 2 * PANEL_ROWS) + ALIGN_BYTES
 }
 
 /** Of one choice. */

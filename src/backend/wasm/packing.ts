@@ -4,26 +4,35 @@
  */
 
 import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
-import { isBlockFormat } from '../../ggml-blocks.ts'
+import { type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
-import { blockPanelBytes, packBlocks } from './panel-blocks.ts'
+import { type BlockForm, blockFormOf, blockPanelBytes, packBlocks } from './panel-blocks.ts'
 
 export type PackedLayout =
   /** As it is, row-major, padded to whole vectors. */
   | { readonly kind: 'plain'; readonly size: number }
   /** nMatrices matrices (nOut, nIn), each in panels of its own of PANEL_ROWS rows, inputs in sequence. */
-  | { readonly kind: 'panels'; readonly format: WeightFormat; readonly nMatrices: number; readonly nOut: number; readonly nIn: number }
+  | { readonly kind: 'panels'; readonly format: WeightFormat; readonly form: PanelForm; readonly nMatrices: number; readonly nOut: number; readonly nIn: number }
   /** Convolution taps (width, 1, dConv) as (dConv, width). */
   | { readonly kind: 'taps'; readonly width: number; readonly nTaps: number }
   /** A · log2(e) of (dInner, dState) in tiles of (dState, LANES) within groups of channels. */
   | { readonly kind: 'tiles'; readonly dInner: number; readonly dState: number; readonly groupChannels: number }
 
+/** Names as the codes FORMAT_* of the ABI have them. */
+export type PanelForm = Exclude<WeightFormat, BlockFormat> | BlockForm
+
 /** The format that a matrix is to have. */
 export type FormatOf = (parameter: Parameter) => WeightFormat
 
+interface Matrices {
+  readonly formatOf: FormatOf
+  /** For a build that multiplies bytes; false by default. */
+  readonly hasDot?: boolean | undefined
+}
+
 /** The layout of every parameter of a program. */
-export function packedLayouts(program: Program, formatOf: FormatOf): Map<Parameter, PackedLayout> {
+export function packedLayouts(program: Program, matrices: Matrices): Map<Parameter, PackedLayout> {
   const layouts = new Map<Parameter, PackedLayout>()
   const set = (parameter: Parameter | null, layout: PackedLayout): void => {
     if (parameter === null) return
@@ -31,16 +40,16 @@ export function packedLayouts(program: Program, formatOf: FormatOf): Map<Paramet
     if (known !== undefined && known.kind !== layout.kind) throw new TypeError(`${parameter.name}: needed as ${known.kind} and as ${layout.kind}`)
     layouts.set(parameter, layout)
   }
-  for (const op of program.ops) for (const [parameter, layout] of layoutsOf(op, formatOf)) set(parameter, layout)
+  for (const op of program.ops) for (const [parameter, layout] of layoutsOf(op, matrices)) set(parameter, layout)
   return layouts
 }
 
-function layoutsOf(op: Op, formatOf: FormatOf): (readonly [Parameter | null, PackedLayout])[] {
+function layoutsOf(op: Op, matrices: Matrices): (readonly [Parameter | null, PackedLayout])[] {
   switch (op.kind) {
-    case 'embed': return [[op.weight, panels(op.weight, formatOf)]]
+    case 'embed': return [[op.weight, panels(op.weight, matrices)]]
     case 'gatherRows': return []
     case 'rmsNorm': return [[op.weight, plain(op.weight)]]
-    case 'linear': return [[op.weight, panels(op.weight, formatOf)], [op.bias, plain(op.bias)]]
+    case 'linear': return [[op.weight, panels(op.weight, matrices)], [op.bias, plain(op.bias)]]
     case 'conv1d': return [
       [op.weight, { kind: 'taps', width: op.weight.shape[0], nTaps: op.weight.shape[2] }],
       [op.bias, plain(op.bias)]
@@ -52,7 +61,7 @@ function layoutsOf(op: Op, formatOf: FormatOf): (readonly [Parameter | null, Pac
       ...[op.B, op.C].filter(isParameter).map((input) => [input, plain(input)] as const)
     ]
     case 'ssdScan': return [op.A, op.D, op.dtBias].map((parameter) => [parameter, plain(parameter)] as const)
-    case 'expertLinear': return op.weights.map((weight) => [weight, panels(weight, formatOf)] as const)
+    case 'expertLinear': return op.weights.map((weight) => [weight, panels(weight, matrices)] as const)
     case 'rotary':
     case 'cacheKeyValue':
     case 'attention':
@@ -70,9 +79,10 @@ export function groupChannels(op: SelectiveScanOp): number {
   return a
 }
 
-function panels(parameter: Parameter, formatOf: FormatOf): PackedLayout {
+function panels(parameter: Parameter, { formatOf, hasDot = false }: Matrices): PackedLayout {
   const [nOut, nIn] = parameter.shape.slice(-2)
-  return { kind: 'panels', format: panelFormat(formatOf(parameter), nIn), nMatrices: elementsOf(parameter.shape.slice(0, -2)), nOut, nIn }
+  const format = panelFormat(formatOf(parameter), nIn)
+  return { kind: 'panels', format, form: isBlockFormat(format) ? blockFormOf(format, hasDot) : format, nMatrices: elementsOf(parameter.shape.slice(0, -2)), nOut, nIn }
 }
 
 /** Rows that are no whole number of blocks, or of the pairs that the half formats keep together, stay in f32. */
@@ -97,8 +107,12 @@ export function packedBytes(layout: PackedLayout): number {
   }
 }
 
-export function panelBytes({ format, nIn }: PanelsLayout): number {
-  return isBlockFormat(format) ? blockPanelBytes(format, nIn) : PANEL_ROWS * nIn * FORMATS[format].blockBytes
+export function panelBytes({ form, nIn }: PanelsLayout): number {
+  return isDense(form) ? PANEL_ROWS * nIn * FORMATS[form].blockBytes : blockPanelBytes(form, nIn)
+}
+
+export function isDense(form: PanelForm): form is Exclude<PanelForm, BlockForm> {
+  return form in FORMATS
 }
 
 /** The format in which `pack` takes a parameter's values. */
@@ -125,10 +139,10 @@ function paddedRow(row: number, nOut: number): number {
   return Math.floor(row / nOut) * roundUp(nOut, PANEL_ROWS) + (row % nOut)
 }
 
-function packPanels({ format, nOut, nIn }: PanelsLayout, target: Uint8Array, values: WeightData, first: number): void {
+function packPanels({ format, form, nOut, nIn }: PanelsLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
-  if (isBlockFormat(format)) {
-    packBlocks(target, { nIn, format, paddedRow: (row) => paddedRow(row, nOut) }, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
+  if (isBlockFormat(format) && !isDense(form)) {
+    packBlocks(target, { nIn, format, form, paddedRow: (row) => paddedRow(row, nOut) }, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
   } else if (format === 'f32') {
     packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nOut, nIn, group: 1 }, values, first)
   } else {

@@ -2,13 +2,13 @@
 
 import {
   HALF_QUANT_BLOCK, HIGH_ROWS_FACTOR, PANEL_ROWS, Q4_BLOCK_BYTES, Q4_MIN_BLOCK_BYTES, Q4_ZERO, Q8_BLOCK_BYTES, Q8_HALF_BLOCK_BYTES,
-  Q8_MIN_BLOCK_BYTES, Q8_ZERO, QUANT_BLOCK
+  Q8_MIN_BLOCK_BYTES, Q8_ZERO, QUANT_BLOCK, SUM_BITS
 } from '../../../assembly/abi.ts'
 import { BLOCK_TYPES, type BlockFormat, type BlockParts, type BlockType, createBlockParts } from '../../ggml-blocks.ts'
 import { f16Values } from '../../half.ts'
 
 /** Names as the codes FORMAT_* of the ABI have them. */
-export type BlockForm = 'q8' | 'q4' | 'q8Min' | 'q4Min' | 'q8Half'
+export type BlockForm = 'q8' | 'q4' | 'q8Min' | 'q4Min' | 'q8Half' | 'q8Dot' | 'q4Dot'
 
 interface FormLayout {
   /** Inputs of a block, the group of a scale. */
@@ -22,37 +22,41 @@ const FORMS: Readonly<Record<BlockForm, FormLayout>> = {
   q4: { inputs: QUANT_BLOCK, bytes: Q4_BLOCK_BYTES },
   q8Min: { inputs: QUANT_BLOCK, bytes: Q8_MIN_BLOCK_BYTES },
   q4Min: { inputs: QUANT_BLOCK, bytes: Q4_MIN_BLOCK_BYTES },
-  q8Half: { inputs: HALF_QUANT_BLOCK, bytes: Q8_HALF_BLOCK_BYTES }
+  q8Half: { inputs: HALF_QUANT_BLOCK, bytes: Q8_HALF_BLOCK_BYTES },
+  q8Dot: { inputs: QUANT_BLOCK, bytes: Q8_BLOCK_BYTES },
+  q4Dot: { inputs: QUANT_BLOCK, bytes: Q4_BLOCK_BYTES }
 }
 
-/** Five and six bits are kept in eight: their products are as fast, and unpacking them is not. */
-export function blockFormOf(format: BlockFormat): BlockForm {
+/** Five and six bits are kept in eight: their products are as fast, and unpacking them is not. `hasDot`: for a build that multiplies bytes. */
+export function blockFormOf(format: BlockFormat, hasDot: boolean): BlockForm {
   const { bits, hasMinimum, groupElements } = BLOCK_TYPES[format]
   if (groupElements === HALF_QUANT_BLOCK) return 'q8Half'
-  if (bits === 4) return hasMinimum ? 'q4Min' : 'q4'
-  return hasMinimum ? 'q8Min' : 'q8'
+  if (bits === 4) return hasMinimum ? 'q4Min' : hasDot ? 'q4Dot' : 'q4'
+  return hasMinimum ? 'q8Min' : hasDot ? 'q8Dot' : 'q8'
 }
 
 /** Bytes of PANEL_ROWS rows of nIn inputs. */
-export function blockPanelBytes(format: BlockFormat, nIn: number): number {
-  const { inputs, bytes } = FORMS[blockFormOf(format)]
+export function blockPanelBytes(form: BlockForm, nIn: number): number {
+  const { inputs, bytes } = FORMS[form]
   return (nIn / inputs) * bytes
 }
 
-/** Inputs that share a scale in a panel of this format: the activations have theirs for as many. */
-export function blockInputsOf(format: BlockFormat): number {
-  return FORMS[blockFormOf(format)].inputs
+/** Inputs that share a scale in a panel of this form: the activations have theirs for as many. */
+export function blockInputsOf(form: BlockForm): number {
+  return FORMS[form].inputs
 }
 
 interface BlockMatrix {
   readonly nIn: number
   readonly format: BlockFormat
+  readonly form: BlockForm
   /** The row among those of all panels: several matrices fill their last panels or not. */
   readonly paddedRow: (row: number) => number
 }
 
 /** Moves whole blocks of a matrix with rows of nIn, from its element `first` on, to their places in `target`. */
-export function packBlocks(target: Uint8Array, { nIn, format, paddedRow }: BlockMatrix, bytes: Uint8Array, first: number): void {
+export function packBlocks(target: Uint8Array, matrix: BlockMatrix, bytes: Uint8Array, first: number): void {
+  const { nIn, format, form, paddedRow } = matrix
   const type = BLOCK_TYPES[format]
   const { blockBytes, blockElements, groupElements } = type
   const parts = createBlockParts(type)
@@ -60,17 +64,17 @@ export function packBlocks(target: Uint8Array, { nIn, format, paddedRow }: Block
     floats: new Float32Array(target.buffer, target.byteOffset, target.byteLength / 4),
     words: new Uint32Array(target.buffer, target.byteOffset, target.byteLength / 4)
   }
-  if (format === 'q8_0') return packQ80(panels, { nIn, format, paddedRow }, bytes, first)
+  if (format === 'q8_0') return packQ80(panels, matrix, bytes, first)
   const place = type.bits === 4 ? placeNibbles : placeBytes
-  const panelWords = blockPanelBytes(format, nIn) / 4
-  const groupWords = FORMS[blockFormOf(format)].bytes / 4
+  const panelWords = blockPanelBytes(form, nIn) / 4
+  const groupWords = FORMS[form].bytes / 4
   let matrixRow = Math.floor(first / nIn)
   let column = first % nIn
   for (let at = 0; at < bytes.length; at += blockBytes) {
     type.split(bytes, at, parts)
     const row = paddedRow(matrixRow)
     let word = Math.floor(row / PANEL_ROWS) * panelWords + (column / groupElements) * groupWords
-    for (let group = 0; group < parts.scales.length; group++, word += groupWords) place(panels, { word, lane: row % PANEL_ROWS }, type, parts, group)
+    for (let group = 0; group < parts.scales.length; group++, word += groupWords) place(panels, { word, lane: row % PANEL_ROWS, form }, type, parts, group)
     column += blockElements
     if (column === nIn) {
       column = 0
@@ -80,24 +84,33 @@ export function packBlocks(target: Uint8Array, { nIn, format, paddedRow }: Block
 }
 
 /** Q8_0, two of its bytes at a time: 768 × 1024 weights in 1.1 ms, where splitting blocks into numbers first takes 5.2. Loading is mostly this loop. */
-function packQ80({ floats, words }: Panels, { nIn, paddedRow }: BlockMatrix, bytes: Uint8Array, first: number): void {
+function packQ80({ floats, words }: Panels, { nIn, form, paddedRow }: BlockMatrix, bytes: Uint8Array, first: number): void {
   const { buffer, byteOffset, byteLength } = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice()
   const halves = new Uint16Array(buffer, byteOffset, byteLength / 2)
   const scales = f16Values()
-  const panelWords = blockPanelBytes('q8_0', nIn) / 4
+  const panelWords = blockPanelBytes(form, nIn) / 4
+  const hasSum = isDot(form)
+  // + Q8_ZERO turns the sign bit of each.
+  const flip = hasSum ? 0 : SIGN_BITS
   let matrixRow = Math.floor(first / nIn)
   let block = (first % nIn) / QUANT_BLOCK
   for (let source = 0; source < halves.length; source += Q8_0_HALVES) {
     const row = paddedRow(matrixRow)
-    let at = Math.floor(row / PANEL_ROWS) * panelWords + (block * Q8_BLOCK_BYTES) / 4 + (row % PANEL_ROWS)
+    const scaleAt = Math.floor(row / PANEL_ROWS) * panelWords + (block * Q8_BLOCK_BYTES) / 4 + (row % PANEL_ROWS)
+    let at = scaleAt
+    // Two sums of sixteen bytes, each plus Q8_ZERO.
+    let sums = 0
     floats[at] = scales[halves[source]]
     for (let k = source + 1; k < source + Q8_0_HALVES; k += 2) {
       at += PANEL_ROWS
       const a = halves[k]
       const b = halves[k + 1]
-      // + Q8_ZERO turns the sign bit of each.
-      words[at] = ((a & 255) | ((b & 255) << 8) | ((a & 0xff00) << 8) | ((b & 0xff00) << 16)) ^ 0x80808080
+      const quad = (a & 255) | ((b & 255) << 8) | ((a & 0xff00) << 8) | ((b & 0xff00) << 16)
+      words[at] = quad ^ flip
+      const raised = quad ^ SIGN_BITS
+      sums += (raised & 0x00ff00ff) + ((raised >>> 8) & 0x00ff00ff)
     }
+    if (hasSum) addSum(words, scaleAt, (sums & 0xffff) + (sums >>> 16) - QUANT_BLOCK * Q8_ZERO)
     block++
     if (block * QUANT_BLOCK === nIn) {
       block = 0
@@ -108,6 +121,22 @@ function packQ80({ floats, words }: Panels, { nIn, paddedRow }: BlockMatrix, byt
 
 /** A scale and 32 bytes. */
 const Q8_0_HALVES = 17
+const SIGN_BITS = 0x80808080
+
+function isDot(form: BlockForm): boolean {
+  return form === 'q8Dot' || form === 'q4Dot'
+}
+
+/** Puts the sum of a row's block into the low bits of its scale. */
+function addSum(words: Uint32Array, scaleAt: number, sum: number): void {
+  words[scaleAt] |= sum & (2 ** SUM_BITS - 1)
+}
+
+function sumOf({ integers }: BlockParts, first: number, count: number): number {
+  let sum = 0
+  for (let k = first; k < first + count; k++) sum += integers[k]
+  return sum
+}
 
 /** The same memory twice. */
 interface Panels {
@@ -119,34 +148,40 @@ interface GroupPlace {
   /** Where the panel's block starts. */
   readonly word: number
   readonly lane: number
+  readonly form: BlockForm
 }
 
 const HALF_ROWS = PANEL_ROWS / 2
 
 /** A row's four inputs are a word: the first, the third, the second, the fourth. */
-function placeBytes({ floats, words }: Panels, { word, lane }: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
+function placeBytes({ floats, words }: Panels, { word, lane, form }: GroupPlace, { groupElements, hasMinimum }: BlockType, parts: BlockParts, group: number): void {
+  const { integers, scales, minima } = parts
+  const first = group * groupElements
   floats[word + lane] = scales[group]
   if (hasMinimum) floats[word + PANEL_ROWS + lane] = minima[group]
-  const zero = hasMinimum ? 0 : Q8_ZERO
+  if (isDot(form)) addSum(words, word + lane, sumOf(parts, first, groupElements))
+  const zero = hasMinimum || isDot(form) ? 0 : Q8_ZERO
   let at = word + PANEL_ROWS * (hasMinimum ? 2 : 1) + lane
-  const first = group * groupElements
   for (let k = first; k < first + groupElements; k += 4, at += PANEL_ROWS) {
     words[at] = ((integers[k] + zero) & 255) | (((integers[k + 2] + zero) & 255) << 8) | (((integers[k + 1] + zero) & 255) << 16) | ((integers[k + 3] + zero) << 24)
   }
 }
 
 /** The same in halves of bytes: rows 0 to 3 in the low ones, rows 4 to 7 in the high ones of the same words. */
-function placeNibbles({ floats, words }: Panels, { word, lane }: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
+function placeNibbles({ floats, words }: Panels, { word, lane, form }: GroupPlace, { groupElements, hasMinimum }: BlockType, parts: BlockParts, group: number): void {
+  const { integers, scales, minima } = parts
   const isHigh = lane >= HALF_ROWS
-  floats[word + lane] = isHigh ? scales[group] / HIGH_ROWS_FACTOR : scales[group]
+  const first = group * groupElements
+  floats[word + lane] = isHigh || isDot(form) ? scales[group] / HIGH_ROWS_FACTOR : scales[group]
   if (hasMinimum) floats[word + PANEL_ROWS + lane] = minima[group]
-  const zero = hasMinimum ? 0 : Q4_ZERO
+  if (isDot(form)) addSum(words, word + lane, sumOf(parts, first, groupElements))
+  const zero = hasMinimum || isDot(form) ? 0 : Q4_ZERO
   const shift = isHigh ? 4 : 0
   const others = isHigh ? 0x0f0f0f0f : 0xf0f0f0f0
   let at = word + PANEL_ROWS * (hasMinimum ? 2 : 1) + (lane % HALF_ROWS)
-  const first = group * groupElements
+  const nibble = (k: number): number => (integers[k] + zero) & 15
   for (let k = first; k < first + groupElements; k += 4, at += HALF_ROWS) {
-    const quad = (integers[k] + zero) | ((integers[k + 2] + zero) << 8) | ((integers[k + 1] + zero) << 16) | ((integers[k + 3] + zero) << 24)
+    const quad = nibble(k) | (nibble(k + 2) << 8) | (nibble(k + 1) << 16) | (nibble(k + 3) << 24)
     words[at] = (words[at] & others) | (quad << shift)
   }
 }

@@ -11,13 +11,14 @@ import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdFo
 import { createPace } from '../../pace.ts'
 import { encodeProgram } from './encode.ts'
 import { readKeyValue, writeKeyValue } from './key-value.ts'
-import { createMemoryMap, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
+import { createMemoryMap, type MapOptions, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
 import type { ThreadTeam } from './thread-team.ts'
 
 /** assembly/index.ts */
 export interface CoreExports extends Record<string, unknown> {
   heapBase(): number
+  multipliesBytes(): number
   run(control: number, first: number, end: number): number
   evaluate(f: number, x: number, out: number, count: number): void
 }
@@ -43,7 +44,9 @@ const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop(
 /** Throws a RangeError for a program beyond 4 GiB, and for one beyond what the host gives, with the bytes that it needs. */
 export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
   const isShared = core.build.startsWith('simd-threads')
-  const map = createMemoryMap(program, capacity, { heapBase: heapBaseOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32'), ssd: core.ssd })
+  const map = createMemoryMap(program, capacity, {
+    ...factsOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32'), ssd: core.ssd
+  })
   const { weights, state, activations } = map.bytes
   const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
   const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
@@ -182,16 +185,18 @@ function allocateMemory(pages: number, { shared, what }: { shared: boolean; what
   }
 }
 
-const heapBases = new WeakMap<WebAssembly.Module, number>()
+type CoreFacts = Pick<MapOptions, 'heapBase' | 'hasDot'>
 
-/** The static data ends where memory is ours; asked once of a throw-away instance, since the memory's size depends on it. */
-function heapBaseOf(module: WebAssembly.Module, shared: boolean): number {
-  const known = heapBases.get(module)
+const knownFacts = new WeakMap<WebAssembly.Module, CoreFacts>()
+
+/** Where the static data ends and memory is ours, and what it multiplies; asked once of a throw-away instance, since the memory's size depends on it. */
+function factsOf(module: WebAssembly.Module, shared: boolean): CoreFacts {
+  const known = knownFacts.get(module)
   if (known !== undefined) return known
   const { exports } = instantiateSync<CoreExports>(module, coreImports(allocateMemory(1, { shared, what: 'the core by itself' })))
-  const heapBase = exports.heapBase()
-  heapBases.set(module, heapBase)
-  return heapBase
+  const facts = { heapBase: exports.heapBase(), hasDot: exports.multipliesBytes() !== 0 }
+  knownFacts.set(module, facts)
+  return facts
 }
 
 /** The angles by which each row's queries and keys are turned. */
