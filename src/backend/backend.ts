@@ -61,6 +61,12 @@ export interface Capacity {
   readonly contextLength: number
 }
 
+/** The likeliest token of a row of logits, at a tie the one of the lowest id; in a row with NaN or ∞ the first of those. */
+export interface Best {
+  readonly id: number
+  readonly logit: number
+}
+
 export interface Backend {
   readonly program: Program
   readonly info: BackendInfo
@@ -74,6 +80,8 @@ export interface Backend {
   write(parameter: Parameter, values: WeightData, first: number): void | Promise<void>
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
+  /** `forward` that gives no more than the best token of each row of logits, where that saves their way to the host. */
+  forwardBest?(batch: Batch): Promise<readonly Best[]>
   /**
    * The canonical state of a slot whose sequence has read `position` tokens: program.stateSize elements, then of each of
    * program.keyValues the keys (position, width) and the values (position, width). Written to `into`, by default the caller's own.

@@ -7,8 +7,9 @@
 import { BUFFER_USAGE, MAP_READ } from './device.ts'
 import type { Dispatch } from './recording.ts'
 
-/** Rows of `activations` that are read at the end, `stride` elements apart. */
+/** Rows that are read at the end, `stride` elements apart; which ones goes by the dispatches and the count. */
 export interface Rows {
+  readonly buffer: GPUBuffer
   readonly first: number
   readonly count: number
   readonly stride: number
@@ -27,7 +28,7 @@ interface Encoded {
   readonly commands: GPUCommandBuffer
 }
 
-export function createSteps(device: GPUDevice, activations: GPUBuffer): Steps {
+export function createSteps(device: GPUDevice): Steps {
   let readback: GPUBuffer | undefined
   let ahead: Encoded | undefined
   let last: Omit<Encoded, 'commands'> | undefined
@@ -45,7 +46,7 @@ export function createSteps(device: GPUDevice, activations: GPUBuffer): Steps {
     const pass = encoder.beginComputePass()
     encodeDispatches(pass, dispatches)
     pass.end()
-    encoder.copyBufferToBuffer(activations, 4 * rows.first, buffer, 0, bytesOf(rows))
+    encoder.copyBufferToBuffer(rows.buffer, 4 * rows.first, buffer, 0, bytesOf(rows))
     return { dispatches, nRows: rows.count, commands: encoder.finish() }
   }
   return {

@@ -8,11 +8,12 @@ import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
 import { watch } from './health.ts'
 import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude } from './kernel.ts'
+import { bestKernels } from './kernels/best.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
 import { type Dispatch, record } from './recording.ts'
-import { createSteps } from './steps.ts'
+import { createSteps, type Rows } from './steps.ts'
 import { createSubmissions } from './submissions.ts'
 import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout, type WeightWriter } from './weights.ts'
 
@@ -45,14 +46,15 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
   const context: KernelContext = { device: options.facts ?? factsOf(device), capacity, ssd, view: placeOf, formatOf }
-  const kernels = program.ops.map((op) => kernelsOf(op, context))
+  /** Of every op, and behind them those that find the best token. */
+  const kernels = [...program.ops.map((op) => kernelsOf(op, context)), ...(program.logits ? [bestKernels(program.logits, context)] : [])]
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf, maxBindingBytes: context.device.maxBindingBytes })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device, ownsDevice)
   const readback = createReadback(device)
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
-  const steps = createSteps(device, memory.activations)
-  const costs = program.ops.map(opCost)
+  const steps = createSteps(device)
+  const costs = [...program.ops.map(opCost), 0]
   const pace = createPace()
   const words = createBatchWords(capacity)
   let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
@@ -69,21 +71,26 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     if (firstLogitRow === 0) writeAngles(device, memory, batch)
   }
   const costOf = (i: number): number => {
-    const op = program.ops[i]
-    if (op.kind === 'attention') return 4 * op.q.width * current.nScores
+    const op = program.ops.at(i)
+    if (op?.kind === 'attention') return 4 * op.q.width * current.nScores
     return costs[i] * (i < program.headStart ? current.nTokens : current.nLogitRows)
   }
   const wholeCost = (): number => costs.reduce((sum, _, i) => sum + costOf(i), 0)
   const rowsOf = ({ buffer }: View): number => (buffer.rows === 'token' ? current.nTokens : current.nLogitRows)
-  const readView = async (view: View, into: Float32Array = new Float32Array(rowsOf(view) * view.width)): Promise<Float32Array> => {
+  const placesOf = (view: View): Rows => {
     const { offset, stride } = placeOf(view)
-    const nRows = rowsOf(view)
+    return { buffer: memory.activations, first: offset, count: rowsOf(view), stride, width: view.width }
+  }
+  const placesOfBest = (): Rows => {
+    const count = current.nLogitRows
+    return { buffer: memory.bufferOf({ kind: 'scratch', bytes: 8 * count }), first: 0, count, stride: 2, width: 2 }
+  }
+  const readRows = async ({ buffer, first, count, stride, width }: Rows, into: Float32Array): Promise<Float32Array> => {
     const encoder = submissions.take()
-    const isDense = stride === view.width
-    const pieces: Piece[] = isDense
-      ? [{ buffer: memory.activations, first: offset, count: nRows * stride }]
-      : Array.from({ length: nRows }, (_, row) => ({ buffer: memory.activations, first: offset + row * stride, count: view.width }))
-    await health.guard(() => readback.read(pieces, into.subarray(0, nRows * view.width), encoder))
+    const pieces: Piece[] = stride === width
+      ? [{ buffer, first, count: count * stride }]
+      : Array.from({ length: count }, (_, row) => ({ buffer, first: first + row * stride, count: width }))
+    await health.guard(() => readback.read(pieces, into.subarray(0, count * width), encoder))
     return into
   }
   const dispatchesOf = async (i: number): Promise<readonly Dispatch[]> => {
@@ -94,12 +101,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
   /** The last step's, and the counts by which they go; positions decide of attention alone. */
   let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
-  const allDispatches = async (): Promise<readonly Dispatch[]> => {
+  const allDispatches = async (end: number): Promise<readonly Dispatch[]> => {
     const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
-    const counts = [nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
+    const counts = [end, nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
     if (step?.counts === counts) return step.dispatches
     const dispatches: Dispatch[] = []
-    for (let i = 0; i < program.ops.length; i++) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    for (let i = 0; i < end; i++) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
     step = { counts, dispatches }
     return dispatches
   }
@@ -111,6 +118,30 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       submissions.submit()
       await health.guard(() => submissions.settle(1))
       await pace.pause()
+    }
+  }
+  /** Runs a batch and reads what is wanted of each row of logits: all of them, or the best one's (id, logit). */
+  const forward = async (batch: Batch, into: Float32Array, wanted: 'logits' | 'best'): Promise<void> => {
+    begin(batch)
+    const nRows = logitRows(batch).length
+    if (program.logits === null || nRows === 0) {
+      await runOps(0, program.headStart)
+      submissions.submit()
+      await health.guard(() => submissions.settle(1))
+      return pace.pause()
+    }
+    const { logits } = program
+    const [end, rowsWanted] = wanted === 'logits' ? [program.ops.length, () => placesOf(logits)] : [kernels.length, placesOfBest]
+    if (nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) {
+      const dispatches = await allDispatches(end)
+      return health.guard(() => steps.run(dispatches, rowsWanted(), into))
+    }
+    await runOps(0, program.headStart)
+    for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
+      if (first > 0) begin(batch, first)
+      await runOps(program.headStart, end)
+      const rows = rowsWanted()
+      await readRows(rows, into.subarray(first * rows.width))
     }
   }
   /** What a slot's canonical state consists of, in its order. */
@@ -153,7 +184,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       for (let i = firstOp; i < endOp; i++) await addOp(i)
       submissions.submit()
     },
-    readView,
+    readView: (view, into = new Float32Array(rowsOf(view) * view.width)) => readRows(placesOf(view), into),
     writeView(view, values) {
       submissions.submit()
       const { offset, stride } = placeOf(view)
@@ -161,26 +192,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
         device.queue.writeBuffer(memory.activations, 4 * (offset + row * stride), values.slice(row * view.width, (row + 1) * view.width))
       }
     },
-    async forward(batch, logits) {
-      begin(batch)
-      const nRows = logitRows(batch).length
-      if (program.logits !== null && nRows > 0 && nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) {
-        const dispatches = await allDispatches()
-        const { offset, stride } = placeOf(program.logits)
-        const rows = { first: offset, count: nRows, stride, width: program.logits.width }
-        return health.guard(() => steps.run(dispatches, rows, logits))
-      }
-      await runOps(0, program.headStart)
-      if (program.logits === null || nRows === 0) {
-        submissions.submit()
-        await health.guard(() => submissions.settle(1))
-        return pace.pause()
-      }
-      for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
-        if (first > 0) begin(batch, first)
-        await runOps(program.headStart, program.ops.length)
-        await readView(program.logits, logits.subarray(first * program.logits.width))
-      }
+    forward: (batch, logits) => forward(batch, logits, 'logits'),
+    async forwardBest(batch) {
+      const found = new Float32Array(2 * logitRows(batch).length)
+      await forward(batch, found, 'best')
+      const ids = new Uint32Array(found.buffer)
+      return Array.from({ length: found.length / 2 }, (_, row) => ({ id: ids[2 * row], logit: found[2 * row + 1] }))
     },
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       health.check()

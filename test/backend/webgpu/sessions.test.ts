@@ -73,6 +73,15 @@ describe.each(GPUS.flatMap(() => ['mamba', 'bamba']))('%s', { timeout: 180_000 }
     expect(gpu.stats.batchSizes[2]).toBeGreaterThan(0)
   })
 
+  test('greedy and sampled at once: each as it is alone', async () => {
+    const prompts = [IDS.subarray(0, 9), IDS.subarray(9, 30)]
+    const sampled = { ...GREEDY, temperature: 1, seed: 4 }
+    const [greedyAlone, sampledAlone] = [await gpu.complete(prompts[0], GREEDY), await gpu.complete(prompts[1], sampled)]
+    const [greedy, other] = await Promise.all([gpu.complete(prompts[0], GREEDY), gpu.complete(prompts[1], sampled)])
+    expect([greedy.ids, other.ids]).toEqual([greedyAlone.ids, sampledAlone.ids])
+    expect(greedy.ids).toEqual((await cpu.complete(prompts[0], GREEDY)).ids)
+  })
+
   test('score', async () => {
     const [got, want] = [await gpu.score(IDS), await cpu.score(IDS)]
     expect(got.perplexity / want.perplexity).toBeCloseTo(1, 5)
