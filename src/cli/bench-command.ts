@@ -55,7 +55,7 @@ export const benchCommand = defineCommand({
 
 async function load(context: Context, values: BenchValues, model: string | undefined): Promise<Backend> {
   const { backend, build, quiet, profile: wantsProfile } = values
-  if (wantsProfile && (backend === 'reference' || backend === 'webgpu' || build === 'scalar')) {
+  if (wantsProfile && (backend !== 'wasm' || build === 'scalar')) {
     throw new UsageError(`expected no ${build === 'scalar' ? '--build scalar' : `--backend ${backend}`} with --profile: the limits are those of SIMD`)
   }
   const onProgress = ({ phase, file, loadedBytes, totalBytes }: LoadProgress): void => {

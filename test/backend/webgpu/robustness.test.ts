@@ -22,7 +22,8 @@ describe('options', () => {
     [{ backend: 'webgpu', build: 'simd' }, /build of the WebGPU backend/],
     [{ backend: 'webgpu', relaxed: true }, /relaxed of the WebGPU backend/],
     [{ backend: 'webgpu', gpu: {} }, /gpu: expected a GPUDevice, got an object/],
-    [{ gpu: {} }, /gpu: expected backend 'webgpu' with it, got backend "auto"/]
+    [{ backend: 'auto', gpu: {} }, /gpu: expected a GPUDevice, got an object/],
+    [{ gpu: {} }, /gpu: expected backend 'webgpu' or 'auto' with it, got backend "wasm"/]
   ] as const)('%o', async (options, message) => {
     await expect(Mamba.load(SOURCE, options)).rejects.toThrow(message)
   })

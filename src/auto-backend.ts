@@ -1,0 +1,24 @@
+/** Backend 'auto': a GPU where it pays, and where not the reason. */
+
+import type { Backend } from './backend/backend.ts'
+import { workOf } from './profile.ts'
+import type { WeightFormat } from './program/formats.ts'
+import type { Parameter, Program } from './program/ops.ts'
+
+/**
+ * Bytes of weights for each op of a token from which on a GPU pays. Of an op it takes about 10 µs, whatever there is to do (the README's "On a GPU" has what was
+ * measured), and in that time a CPU reads 250 KB at 25 GB/s (`npm run bench -- linear`).
+ */
+const LEAST_BYTES_OF_OP = 250_000
+
+/** What `open` makes, on a GPU alone and for the reason given; or why there is none. Whatever goes wrong on the way is such a reason: the CPU can do it. */
+export async function openWhereItPays(program: Program, formatOf: (parameter: Parameter) => WeightFormat, open: (reason: string) => Promise<Backend>): Promise<Backend | string> {
+  const bytes = program.ops.reduce((sum, op) => sum + (workOf(op, 1, formatOf).byte ?? 0), 0)
+  const amount = `${(bytes / 1e6).toPrecision(3)} MB of weights a token`
+  if (bytes < LEAST_BYTES_OF_OP * program.ops.length) return `${amount} are faster on the CPU`
+  try {
+    return await open(`auto: ${amount} are faster on a GPU`)
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
