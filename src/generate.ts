@@ -109,13 +109,19 @@ export function planGeneration(options: GenerateOptions, text: TextModel, vocabS
   return { maxTokens, stops, sampler: createSampler(options, vocabSize), isGreedy: temperature === 0 && repetitionPenalty === 1, speculation, options }
 }
 
+/** Of a token that is asked for. */
+export interface NextOptions extends Pick<GenerateOptions, 'signal' | 'onProgress'> {
+  /** Whether a further one will be, unless this one ends the text. */
+  readonly goesOn: boolean
+}
+
 /** What generation needs of a session. */
 export interface TokenSource {
   readonly eosTokenIds: readonly number[]
   /** Tokens not read yet. */
   readonly nPending: number
   /** Reads the pending tokens and gives the last one's logits, valid until the next call; to a greedy plan the best token alone may be given. */
-  next(options: Pick<GenerateOptions, 'signal' | 'onProgress'>): Promise<Float32Array | Best>
+  next(options: NextOptions): Promise<Float32Array | Best>
   /** Adds a token to be read next. */
   push(id: number): void
   speculationUsage(): SpeculationUsage | null
@@ -136,7 +142,8 @@ export async function* generateTokens(source: TokenSource, text: TextModel, plan
   let tail = ''
   while (completionTokens < maxTokens) {
     options.signal?.throwIfAborted()
-    const found = await source.next(completionTokens === 0 ? options : { signal: options.signal })
+    const goesOn = completionTokens + 1 < maxTokens
+    const found = await source.next({ signal: options.signal, onProgress: completionTokens === 0 ? options.onProgress : undefined, goesOn })
     if (completionTokens === 0) promptEndMs = performance.now()
     const id = found instanceof Float32Array ? sampler.sample(found) : idOfBest(found)
     source.push(id)

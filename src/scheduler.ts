@@ -23,6 +23,8 @@ export interface RunOptions {
   readonly onLogits?: ((logits: Float32Array, firstToken: number) => void) | undefined
   /** Of the last token alone: takes the best one in place of the logits, where the backend finds it by itself and nobody else in the turn wants logits. */
   readonly onBest?: ((best: Best) => void) | undefined
+  /** Whether the best token, as far as is known, will be read next. */
+  readonly goesOn?: boolean | undefined
 }
 
 /** What a turn knows of a sequence. */
@@ -188,7 +190,7 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
       logits: logits === 'last' && nDone + rows[i] < ids.length ? 'none' : logits
     })))
     nRunning = requests.length
-    const best = nAllLogits > 0 && requests.every(isGreedy) ? await backend.forwardBest?.(batch) : undefined
+    const best = nAllLogits > 0 && requests.every(isGreedy) ? await backend.forwardBest?.(batch, queue.length === 1 && queue[0].options.goesOn) : undefined
     if (best === undefined) {
       if (logitBuffer.length < nAllLogits * vocabSize) logitBuffer = new Float32Array(nAllLogits * vocabSize)
       await backend.forward(batch, logitBuffer)

@@ -2,7 +2,7 @@
 
 import type { Best } from './backend/backend.ts'
 import { messageOf } from './errors.ts'
-import { collect, type Completion, type GenerateChunk, type GenerateOptions, generateTokens, type GenerationPlan, planGeneration } from './generate.ts'
+import { collect, type Completion, type GenerateChunk, type GenerateOptions, generateTokens, type GenerationPlan, type NextOptions, planGeneration } from './generate.ts'
 import { createLock } from './lock.ts'
 import { checkCheckpointOptions, type CheckpointOptions } from './state/checkpoint-ring.ts'
 import type { SavedSession, SaveOptions } from './state/saved-session.ts'
@@ -207,12 +207,12 @@ export class Session {
         onBest: plan.isGreedy ? (found) => (best = found) : undefined
       }
       speculator = plan.speculation && (await import('./speculation.ts')).createSpeculator(engine, this.#state.knownIds(), plan.speculation)
-      const next = async (options: AppendOptions): Promise<Float32Array | Best> => {
+      const next = async ({ goesOn, ...options }: NextOptions): Promise<Float32Array | Best> => {
         if (this.#state.nPending === 0 && this.#state.lastLogits !== null) return this.#state.lastLogits
         const speculated = await speculator?.nextLogits(this.#state.speculative(), options)
         if (speculated) return speculated
         best = undefined
-        await this.#state.read(this.#state.nPending, 'last', options, taker)
+        await this.#state.read(this.#state.nPending, 'last', options, { ...taker, goesOn: goesOn && speculator === null })
         return best ?? logits
       }
       const push = (id: number): void => {

@@ -20,7 +20,7 @@ export interface ReadOptions {
 }
 
 /** Who takes what comes of a reading. */
-export type LogitsTaker = Pick<RunOptions, 'onLogits' | 'onBest'>
+export type LogitsTaker = Pick<RunOptions, 'onLogits' | 'onBest' | 'goesOn'>
 
 /** What all texts of a model share. */
 export interface TextStateContext {
@@ -129,7 +129,7 @@ export class TextState {
   /**
    * Reads the first `count` pending tokens, with a stop wherever a state is to be kept. Whatever ends it, what was read is no longer pending.
    */
-  async read(count: number, logits: 'none' | 'last' | 'all', { signal, onProgress }: ReadOptions, { onLogits, onBest }: LogitsTaker = {}): Promise<void> {
+  async read(count: number, logits: 'none' | 'last' | 'all', { signal, onProgress }: ReadOptions, { onLogits, onBest, goesOn }: LogitsTaker = {}): Promise<void> {
     if (count <= 0) return
     const start = this.#sequence.position
     const end = start + count
@@ -142,7 +142,8 @@ export class TextState {
         signal,
         onProgress: onProgress && (({ doneTokens }) => onProgress({ doneTokens: from - start + doneTokens, totalTokens: count })),
         onLogits: onLogits && ((values, first) => onLogits(values, from - start + first)),
-        onBest
+        onBest,
+        goesOn
       })
       if (nextStop === this.#ring?.nextAfter(from)) this.#ring.add({ position: nextStop, snapshot: await this.#context.engine.snapshot(this.#sequence) })
       if (worthKeeping.includes(nextStop)) await this.remember()

@@ -101,7 +101,7 @@ describe('the best token alone', () => {
   interface Finding {
     readonly engine: Engine
     /** Of each turn: whether the backend gave the best tokens or the logits. */
-    readonly turns: ('best' | 'logits')[]
+    readonly turns: ('best' | 'best, going on' | 'logits')[]
   }
 
   /** As on a backend that finds the best tokens by itself. */
@@ -113,8 +113,8 @@ describe('the best token alone', () => {
       turns.push('logits')
       return backend.forward(batch, logits)
     }
-    const forwardBest = async (batch: Batch): Promise<Best[]> => {
-      turns.push('best')
+    const forwardBest = async (batch: Batch, goesOn?: boolean): Promise<Best[]> => {
+      turns.push(goesOn ? 'best, going on' : 'best')
       const logits = new Float32Array(logitRows(batch).length * vocabSize)
       await backend.forward(batch, logits)
       return Array.from({ length: logits.length / vocabSize }, (_, row) => {
@@ -153,6 +153,16 @@ describe('the best token alone', () => {
     expect(turns).toEqual(['logits', 'best', 'best', 'best', 'best'])
     expect(logits).toHaveLength(160)
     expect(ids).toEqual(await greedy((await watched(1)).engine, prompt, 5))
+  })
+
+  test('a lone sequence that goes on says so', async () => {
+    const { engine, turns } = await finding(2)
+    const run = (sequence: Sequence, ids: Int32Array, goesOn: boolean): Promise<void> => engine.run(sequence, ids, 'last', { onBest() {}, goesOn })
+    const [a, b] = [engine.sequence(), engine.sequence()]
+    await run(a, idsOf(100), true)
+    await run(a, idsOf(1), false)
+    await Promise.all([run(a, idsOf(1), true), run(b, idsOf(1), true)])
+    expect(turns).toEqual(['logits', 'best, going on', 'best', 'best'])
   })
 
   test('not where all of a prompt is read without any', async () => {

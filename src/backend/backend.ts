@@ -80,8 +80,11 @@ export interface Backend {
   write(parameter: Parameter, values: WeightData, first: number): void | Promise<void>
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
-  /** `forward` that gives no more than the best token of each row of logits, where that saves their way to the host. */
-  forwardBest?(batch: Batch): Promise<readonly Best[]>
+  /**
+   * `forward` that gives no more than the best token of each row of logits, where that saves their way to the host. `goesOn`: the batch is of one
+   * sequence, whose next token is likely to be the best one, so that the backend may begin with it.
+   */
+  forwardBest?(batch: Batch, goesOn?: boolean): Promise<readonly Best[]>
   /**
    * The canonical state of a slot whose sequence has read `position` tokens: program.stateSize elements, then of each of
    * program.keyValues the keys (position, width) and the values (position, width). Written to `into`, by default the caller's own.

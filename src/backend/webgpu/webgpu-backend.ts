@@ -3,17 +3,17 @@
 import { createPace } from '../../pace.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { elementsOf, type Op, opCost, type OpKind, type OpOf, type Parameter, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, logitRows, type QueuedBackend, ssdOf, type SsdForm, stateElements } from '../backend.ts'
-import { countsOf, createBatchWords, writeAngles } from './batch.ts'
+import { type Batch, type Capacity, logitRows, type QueuedBackend, type Segment, ssdOf, type SsdForm, stateElements } from '../backend.ts'
+import { countsOf, createBatchWords, type StatePlaces, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
 import { watch } from './health.ts'
-import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude } from './kernel.ts'
-import { bestKernels } from './kernels/best.ts'
+import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude, tokensAt } from './kernel.ts'
+import { BEST, BEST_WORDS, bestKernels, bestOf } from './kernels/best.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
 import { createReadback, type Piece } from './readback.ts'
 import { type Dispatch, record } from './recording.ts'
-import { createSteps, type Rows } from './steps.ts'
+import { createSteps, type Rows, type WordCopy } from './steps.ts'
 import { createSubmissions } from './submissions.ts'
 import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout, type WeightWriter } from './weights.ts'
 
@@ -53,7 +53,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const health = watch(device, ownsDevice)
   const readback = createReadback(device)
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
-  const steps = createSteps(device)
+  /** Of the step that is waited for and the one ahead of it, in turns. */
+  const lanes = [createSteps(device), createSteps(device)]
+  const spare = capacity.nSlots
+  /** Where the states of each slot are, and behind them the place where nobody's are. */
+  const places = Array.from({ length: capacity.nSlots + 1 }, (_, slot) => slot)
+  let ahead: Ahead | undefined
   const costs = [...program.ops.map(opCost), 0]
   const pace = createPace()
   const words = createBatchWords(capacity)
@@ -61,12 +66,18 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const writers = new Map<Parameter, WeightWriter>()
   let nUnsentBytes = 0
 
-  const begin = (batch: Batch, firstLogitRow = 0): void => {
+  const inPlace = (slot: number): StatePlaces => ({ from: places[slot], to: places[slot] })
+  /** It has read a state, or stands in a batch, that is another one by now. */
+  const forgetAhead = (): void => {
+    if (ahead !== undefined) ahead.token = UNKNOWN
+  }
+  const begin = (batch: Batch, firstLogitRow = 0, placesAt = inPlace): void => {
     health.check()
     submissions.submit()
+    forgetAhead()
     const wanted = logitRows(batch).slice(firstLogitRow, firstLogitRow + capacity.maxLogitRows)
     current = countsOf(batch, wanted.length)
-    device.queue.writeBuffer(memory.batch, 0, words(batch, wanted))
+    device.queue.writeBuffer(memory.batch, 0, words(batch, wanted, placesAt))
     // Of the layers alone: later turns of the head find them done.
     if (firstLogitRow === 0) writeAngles(device, memory, batch)
   }
@@ -77,13 +88,9 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
   const wholeCost = (): number => costs.reduce((sum, _, i) => sum + costOf(i), 0)
   const rowsOf = ({ buffer }: View): number => (buffer.rows === 'token' ? current.nTokens : current.nLogitRows)
-  const placesOf = (view: View): Rows => {
+  const rowsIn = (view: View): Rows => {
     const { offset, stride } = placeOf(view)
     return { buffer: memory.activations, first: offset, count: rowsOf(view), stride, width: view.width }
-  }
-  const placesOfBest = (): Rows => {
-    const count = current.nLogitRows
-    return { buffer: memory.bufferOf({ kind: 'scratch', bytes: 8 * count }), first: 0, count, stride: 2, width: 2 }
   }
   const readRows = async ({ buffer, first, count, stride, width }: Rows, into: Float32Array): Promise<Float32Array> => {
     const encoder = submissions.take()
@@ -120,35 +127,62 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       await pace.pause()
     }
   }
-  /** Runs a batch and reads what is wanted of each row of logits: all of them, or the best one's (id, logit). */
-  const forward = async (batch: Batch, into: Float32Array, wanted: 'logits' | 'best'): Promise<void> => {
+  const allLogits = (logits: View): Wanted => ({ end: program.ops.length, rows: () => rowsIn(logits) })
+  const best: Wanted = { end: kernels.length, rows: () => ({ buffer: memory.bufferOf(BEST), first: 0, count: current.nLogitRows, stride: BEST_WORDS, width: BEST_WORDS }) }
+  /** What was begun, in one submission. */
+  const submitWhole = async ({ end, rows }: Wanted, into: Float32Array, copy?: WordCopy): Promise<Started> => {
+    const dispatches = await allDispatches(end)
+    lanes.reverse()
+    const done = health.guard(() => lanes[0].run({ dispatches, rows: rows(), copy }, into))
+    // Whoever waits for it hears of it, and nobody may.
+    done.catch(() => {})
+    return { done }
+  }
+  /** Begins a forward whose rows of logits, as they are wanted, go to `into`. */
+  const start = async (batch: Batch, into: Float32Array, wantedOf: (logits: View) => Wanted): Promise<Started> => {
     begin(batch)
     const nRows = logitRows(batch).length
     if (program.logits === null || nRows === 0) {
       await runOps(0, program.headStart)
       submissions.submit()
       await health.guard(() => submissions.settle(1))
-      return pace.pause()
+      return { done: pace.pause() }
     }
-    const { logits } = program
-    const [end, rowsWanted] = wanted === 'logits' ? [program.ops.length, () => placesOf(logits)] : [kernels.length, placesOfBest]
-    if (nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) {
-      const dispatches = await allDispatches(end)
-      return health.guard(() => steps.run(dispatches, rowsWanted(), into))
-    }
+    const wanted = wantedOf(program.logits)
+    if (nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) return submitWhole(wanted, into)
     await runOps(0, program.headStart)
     for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
       if (first > 0) begin(batch, first)
-      await runOps(program.headStart, end)
-      const rows = rowsWanted()
+      await runOps(program.headStart, wanted.end)
+      const rows = wanted.rows()
       await readRows(rows, into.subarray(first * rows.width))
     }
+    return { done: Promise.resolve() }
+  }
+  const bestToToken: WordCopy = { source: memory.bufferOf(BEST), from: 0, target: memory.batch, to: tokensAt(capacity) }
+  /** Begins the step that reads the best token behind a segment, where it is one submission. Its states go to the spare place: it counts when it is asked for. */
+  const startAhead = async ({ slot, position, nRows }: Segment): Promise<Ahead | undefined> => {
+    const next = { slot, position: position + nRows }
+    if (program.keyValues.length > 0 && next.position >= capacity.contextLength) return undefined
+    const batch: Batch = { tokens: Int32Array.of(0), segments: [{ ...next, firstRow: 0, nRows: 1, logits: 'last' }] }
+    begin(batch, 0, () => ({ from: places[slot], to: places[spare] }))
+    if (!submissions.fits(wholeCost())) return undefined
+    const into = new Float32Array(BEST_WORDS)
+    return { ...next, ...(await submitWhole(best, into, bestToToken)), token: UNKNOWN, into }
+  }
+  /** The step ahead if `batch` asks for it; otherwise it is as if it had not run. */
+  const takeAhead = async (batch: Batch): Promise<Ahead | undefined> => {
+    const taken = ahead
+    ahead = undefined
+    if (taken === undefined || isStepOf(taken, batch)) return taken
+    await taken.done
+    return undefined
   }
   /** What a slot's canonical state consists of, in its order. */
   const statePieces = (slot: number, position: number): Piece[] => [
     ...program.states.map((part) => {
       const count = elementsOf(part.shape)
-      return { buffer: memory.stateOf(part), first: slot * count, count }
+      return { buffer: memory.stateOf(part), first: places[slot] * count, count }
     }),
     ...program.keyValues.flatMap((part) => {
       const { keys, values } = memory.keyValueOf(part)
@@ -184,7 +218,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       for (let i = firstOp; i < endOp; i++) await addOp(i)
       submissions.submit()
     },
-    readView: (view, into = new Float32Array(rowsOf(view) * view.width)) => readRows(placesOf(view), into),
+    readView: (view, into = new Float32Array(rowsOf(view) * view.width)) => readRows(rowsIn(view), into),
     writeView(view, values) {
       submissions.submit()
       const { offset, stride } = placeOf(view)
@@ -192,12 +226,22 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
         device.queue.writeBuffer(memory.activations, 4 * (offset + row * stride), values.slice(row * view.width, (row + 1) * view.width))
       }
     },
-    forward: (batch, logits) => forward(batch, logits, 'logits'),
-    async forwardBest(batch) {
-      const found = new Float32Array(2 * logitRows(batch).length)
-      await forward(batch, found, 'best')
-      const ids = new Uint32Array(found.buffer)
-      return Array.from({ length: found.length / 2 }, (_, row) => ({ id: ids[2 * row], logit: found[2 * row + 1] }))
+    async forward(batch, logits) {
+      await ahead?.done
+      ahead = undefined
+      await (await start(batch, logits, allLogits)).done
+    },
+    async forwardBest(batch, goesOn = false) {
+      const [segment] = batch.segments
+      const taken = await takeAhead(batch)
+      if (taken !== undefined) [places[segment.slot], places[spare]] = [places[spare], places[segment.slot]]
+      const into = taken?.into ?? new Float32Array(BEST_WORDS * logitRows(batch).length)
+      const { done } = taken ?? (await start(batch, into, () => best))
+      ahead = goesOn ? await startAhead(segment) : undefined
+      await done
+      const found = bestOf(into)
+      if (ahead !== undefined) ahead.token = found[0].id
+      return found
     },
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       health.check()
@@ -207,6 +251,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     },
     async writeState(slot, position, state) {
       health.check()
+      forgetAhead()
       submissions.submit()
       let end = 0
       for (const { buffer, first, count } of statePieces(slot, position)) {
@@ -217,6 +262,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     },
     async clearState(slot) {
       health.check()
+      forgetAhead()
       const encoder = submissions.take()
       for (const { buffer, first, count } of statePieces(slot, 0)) if (count > 0) encoder.clearBuffer(buffer, 4 * first, 4 * count)
       device.queue.submit([encoder.finish()])
@@ -224,11 +270,38 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     async dispose() {
       health.stop()
       readback.destroy()
-      steps.destroy()
+      for (const lane of lanes) lane.destroy()
       memory.destroy()
       if (ownsDevice) device.destroy()
     }
   }
+}
+
+/** What may be wanted of rows of logits: the end of the ops that it takes, and where it then is. */
+interface Wanted {
+  readonly end: number
+  readonly rows: () => Rows
+}
+
+interface Started {
+  /** Resolves when what is wanted is there. */
+  readonly done: Promise<void>
+}
+
+/** A step that was begun before anybody asked for it, by the best token of the one before, so that the GPU need not wait for the host. */
+interface Ahead extends Started {
+  readonly slot: number
+  readonly position: number
+  /** What it has read; UNKNOWN until the host knows it, and where the step is of no use any more. */
+  token: number
+  readonly into: Float32Array
+}
+
+const UNKNOWN = -1
+
+function isStepOf({ slot, position, token }: Ahead, { tokens, segments }: Batch): boolean {
+  const [segment] = segments
+  return segments.length === 1 && tokens.length === 1 && tokens[0] === token && segment.slot === slot && segment.position === position
 }
 
 /** Weights on their way to the GPU: the driver keeps a copy of what it has not sent. */

@@ -4,23 +4,23 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDevice } from '../../../src/backend/webgpu/device.ts'
 import type { LoadOptions, Mamba } from '../../../src/mamba.ts'
 import { nodeGpu } from '../../../src/platform/node-gpu.ts'
-import { fixtureModel, repositoryPath } from '../../support/fixtures.ts'
+import { repositoryPath } from '../../support/fixtures.ts'
 import { gpuDevice, GPUS } from '../../support/gpu.ts'
 import { createNumbers } from '../../support/numbers.ts'
 import { loadTiny, tinyConfig, tinyTensors } from '../../support/tiny-checkpoint.ts'
 
-const VOCAB_SIZE = 2 ** 16
-const IDS = [5, 70, 4000]
+const VOCAB_SIZE = 2 ** 15
+const IDS = [5, 70, 130]
 const GREEDY = { maxTokens: 5, temperature: 0, ignoreEos: true } as const
 
-/** The tiny model with so large a vocabulary that its few ops have bytes enough for a GPU: 8.4 MB. */
+/** A layer of the tiny model with so large a vocabulary that its few ops have bytes enough for a GPU: 4.2 MB. */
 function loadWide(options: LoadOptions): Promise<Mamba> {
   const numbers = createNumbers(1)
-  const tensors = tinyTensors().map((tensor) => {
+  const tensors = tinyTensors().filter(({ name }) => !/layers\.[12]\./.test(name)).map((tensor) => {
     const isVocabulary = tensor.name.endsWith('embeddings.weight')
     return isVocabulary ? { ...tensor, shape: [VOCAB_SIZE, 32], data: numbers.floats(VOCAB_SIZE * 32, -1, 1) } : tensor
   })
-  return loadTiny({ config: { ...tinyConfig(), vocab_size: VOCAB_SIZE }, tensors }, { threads: undefined, ...options })
+  return loadTiny({ config: { ...tinyConfig(), vocab_size: VOCAB_SIZE, num_hidden_layers: 1 }, tensors }, { threads: undefined, ...options })
 }
 
 async function reasonOf(loading: Promise<Mamba>): Promise<{ readonly name: string; readonly reason: string }> {
@@ -54,18 +54,33 @@ test.each([[{ build: 'simd' }, 'build'], [{ threads: 2 }, 'threads'], [{ relaxed
   expect(reason).toMatch(new RegExp(`^auto: the option ${option} is of the CPU; `))
 })
 
-test('a host without an adapter: no error, and nothing printed', () => {
-  // Vulkan reads the variable when it is loaded: a process of its own.
-  const code = `import { openWhereItPays } from './src/auto-backend.ts'
-    import { openWebGpuBackend } from './src/backend/webgpu/open.ts'
-    import { Mamba } from './src/mamba.ts'
-    const program = { ops: [] }
-    console.log(await openWhereItPays(program, () => 'f32', (reason) => openWebGpuBackend(program, () => ({}), { device: undefined, formatOf: () => 'f32', ssd: undefined, reason })))
-    console.log((await Mamba.load(${JSON.stringify(fixtureModel('mamba'))}, { backend: 'auto' })).backend.name)`
+/** What a process of its own prints: in this one Vulkan is loaded, and the package. */
+function printed(code: string, env: NodeJS.ProcessEnv = {}): { readonly stdout: readonly string[]; readonly stderr: string } {
   const { stdout, stderr } = spawnSync(process.execPath, ['--conditions=source', '--input-type=module', '--eval', code], {
-    cwd: repositoryPath('.'), encoding: 'utf8', env: { ...process.env, VK_ICD_FILENAMES: '/nowhere.json', VK_DRIVER_FILES: '/nowhere.json' }
+    cwd: repositoryPath('.'), encoding: 'utf8', env: { ...process.env, ...env }
   })
-  expect({ stdout: stdout.trim().split('\n'), stderr }).toEqual({ stdout: ['backend webgpu: expected a host with a WebGPU adapter, got none: no GPU, or no driver of it', 'wasm'], stderr: '' })
+  return { stdout: stdout.trim().split('\n'), stderr }
+}
+
+const OPENING = `import { openWhereItPays } from './src/auto-backend.ts'
+  import { openWebGpuBackend } from './src/backend/webgpu/open.ts'
+  const program = { ops: [] }
+  console.log(await openWhereItPays(program, () => 'f32', (reason) => openWebGpuBackend(program, () => ({}), { device: undefined, formatOf: () => 'f32', ssd: undefined, reason })))`
+
+test('a host without an adapter', () => {
+  const { stdout } = printed(OPENING, { VK_ICD_FILENAMES: '/nowhere.json', VK_DRIVER_FILES: '/nowhere.json' })
+  expect(stdout).toEqual(['backend webgpu: expected a host with a WebGPU adapter, got none: no GPU, or no driver of it'])
+})
+
+test('a host without the optional package: nothing is printed', () => {
+  const hiding = `import { registerHooks } from 'node:module'
+  registerHooks({ resolve(specifier, context, next) {
+    if (specifier === 'webgpu') throw new Error('no such package')
+    return next(specifier, context)
+  } })`
+  expect(printed(`${hiding}\n${OPENING.replaceAll(/import (\{.*?\}) from ('.*?')/g, 'const $1 = await import($2)')}`)).toEqual({
+    stdout: ['backend webgpu: expected the optional package webgpu: npm install webgpu, got no such package'], stderr: ''
+  })
 })
 
 describe.each(GPUS)('%s', { timeout: 120_000 }, () => {
@@ -93,7 +108,7 @@ describe.each(GPUS)('%s', { timeout: 120_000 }, () => {
     })
 
     test('is taken, and says why', () => {
-      expect(gpu.backend).toMatchObject({ name: 'webgpu', build: 'maker of GPUs', reason: expect.stringMatching(/^auto: 8\.\d+ MB of weights a token are faster on a GPU$/) })
+      expect(gpu.backend).toMatchObject({ name: 'webgpu', build: 'maker of GPUs', reason: expect.stringMatching(/^auto: 4\.\d+ MB of weights a token are faster on a GPU$/) })
       expect(cpu.backend.name).toBe('wasm')
     })
 

@@ -54,8 +54,8 @@ test('memory that the device does not give', async () => {
   }
   const needs = { program: builder.build(null, 0), capacity: CAPACITY, kernels: [], activationBytes: 100, layoutOf: () => ({ kind: 'plain', size: 0 }) as const, maxBindingBytes: 2 ** 27 }
   const pending = createMemory(device as unknown as GPUDevice, needs)
-  // 100 of activations, 4 · (4 + 4 + 2 · 4 + 4) of the batch, 4 · 1000 of the state.
-  await expect(pending).rejects.toThrow(new RangeError('memory of the GPU: expected 4180 bytes, got a device that does not give them: out of memory'))
+  // 100 of activations, 4 · (4 + 6 + 2 · 4 + 4) of the batch, 4 · 2 · 1000 of the state.
+  await expect(pending).rejects.toThrow(new RangeError('memory of the GPU: expected 8188 bytes, got a device that does not give them: out of memory'))
   expect(nAlive).toBe(0)
 })
 

@@ -7,6 +7,7 @@
  * They leave the rows' (id, bits of the logit) at the start of the scratch, for the host to read before any other op runs; the blocks' are behind.
  */
 
+import type { Best } from '../../backend.ts'
 import type { View } from '../../../program/ops.ts'
 import type { DeviceFacts, Kernel, KernelContext } from '../kernel.ts'
 import { elementOf, rowCount, rowsOf } from './elements.ts'
@@ -16,6 +17,17 @@ const LANES = { hardware: 256, software: 4 } as const
 /** Columns of a workgroup of the first kernel: few enough that a row of 50280 logits has 25 of them under way. */
 const BLOCK = 2048
 
+/** Of a row: its id, and the logit. */
+export const BEST_WORDS = 2
+/** Where they are. */
+export const BEST = { kind: 'scratch', bytes: 0 } as const
+
+/** What the host makes of the rows' words. */
+export function bestOf(words: Float32Array): Best[] {
+  const ids = new Uint32Array(words.buffer, words.byteOffset)
+  return Array.from({ length: words.length / BEST_WORDS }, (_, row) => ({ id: ids[BEST_WORDS * row], logit: words[BEST_WORDS * row + 1] }))
+}
+
 export function bestKernels(logits: View, context: KernelContext): readonly Kernel[] {
   const { device, capacity } = context
   const lanes = LANES[device.isSoftware ? 'software' : 'hardware']
@@ -24,7 +36,7 @@ export function bestKernels(logits: View, context: KernelContext): readonly Kern
   const at = (block: string): string => `best[${capacity.maxLogitRows}u + row * ${nBlocks}u + ${block}]`
   const kernel = (label: string, body: string, nGroups: number): Kernel => ({
     label,
-    bindings: [{ kind: 'scratch', bytes: 8 * capacity.maxLogitRows * (1 + nBlocks) }],
+    bindings: [{ ...BEST, bytes: 8 * capacity.maxLogitRows * (1 + nBlocks) }],
     code: `
 @group(0) @binding(2) var<storage, read_write> best: array<vec2<u32>>;
 ${ORDER}
