@@ -48,7 +48,7 @@ export interface EngineOptions extends ConfigOverrides {
    * room for the model and the model is large enough to gain by it, else 'wasm', and so it does with options that are of 'wasm' alone (`build`, `relaxed`,
    * more than one of `threads`); `mamba.backend.reason` says why. 'reference' is the float64 interpreter: slow, for checking. Default 'wasm'.
    */
-  readonly backend?: (typeof BACKENDS)[number] | undefined
+  readonly backend?: 'wasm' | 'webgpu' | 'auto' | 'reference' | undefined
   /** For backends 'webgpu' and 'auto': a GPUDevice of the caller's own, with the limits that it was asked for; it is not destroyed. Default: the fastest there is. */
   readonly gpu?: object | undefined
   /** Build of the compute core; 'auto' takes SIMD where the host has it. Both give the same bits. Default 'auto'. */

@@ -15,7 +15,8 @@ import { createReadback, type Piece } from './readback.ts'
 import { type Dispatch, record } from './recording.ts'
 import { createSteps, type Rows, type WordCopy } from './steps.ts'
 import { createSubmissions } from './submissions.ts'
-import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout, type WeightWriter } from './weights.ts'
+import { createUpload } from './upload.ts'
+import { formatOfLayout, weightLayouts, type WeightLayout } from './weights.ts'
 
 export interface GpuOptions {
   readonly device: GPUDevice
@@ -63,8 +64,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const pace = createPace()
   const words = createBatchWords(capacity)
   let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
-  const writers = new Map<Parameter, WeightWriter>()
-  let nUnsentBytes = 0
+  const upload = createUpload(device.queue, layoutOf, memory)
 
   const inPlace = (slot: number): StatePlaces => ({ from: places[slot], to: places[slot] })
   /** It has read a state, or stands in a batch, that is another one by now. */
@@ -200,17 +200,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     formatOf,
     write(parameter, values, first) {
       health.check()
-      const writer = writers.get(parameter) ?? createWeightWriter(layoutOf(parameter))
-      writers.set(parameter, writer)
-      const { offset, bytes } = writer(values, first)
-      for (const { buffer, firstByte, start, end } of memory.placesOf(parameter)) {
-        const piece = bytes.subarray(Math.max(0, start - offset), Math.max(0, end - offset))
-        if (piece.length > 0) device.queue.writeBuffer(buffer, firstByte + Math.max(start, offset), piece)
-      }
-      nUnsentBytes += bytes.byteLength
-      if (nUnsentBytes < MOST_UNSENT_BYTES) return
-      nUnsentBytes = 0
-      return health.guard(() => device.queue.onSubmittedWorkDone())
+      return upload(parameter, values, first) ? health.guard(() => device.queue.onSubmittedWorkDone()) : undefined
     },
     prepare: (...what) => health.guard(() => recording.compile(...what.map((name) => usualCounts(name === 'token' ? 1 : capacity.maxRows)))),
     begin,
@@ -303,9 +293,6 @@ function isStepOf({ slot, position, token }: Ahead, { tokens, segments }: Batch)
   const [segment] = segments
   return segments.length === 1 && tokens.length === 1 && tokens[0] === token && segment.slot === slot && segment.position === position
 }
-
-/** Weights on their way to the GPU: the driver keeps a copy of what it has not sent. */
-const MOST_UNSENT_BYTES = 2 ** 26
 
 function kernelsOf<K extends OpKind>(op: OpOf<K>, context: KernelContext): readonly Kernel[]
 function kernelsOf(op: Op, context: KernelContext): readonly Kernel[] {

@@ -82,6 +82,30 @@ describe.each(GPUS.flatMap(() => ['mamba', 'bamba']))('%s', { timeout: 180_000 }
     expect(greedy.ids).toEqual((await cpu.complete(prompts[0], GREEDY)).ids)
   })
 
+  test.each(['left', 'aborted'])('a generation that is %s: the same as one that was to end there', async (how) => {
+    const ids = IDS.subarray(0, 11)
+    await using wanted = await sessionAfter(gpu, ids)
+    const completion = await wanted.complete({ ...GREEDY, maxTokens: 3 })
+    await using session = await sessionAfter(gpu, ids)
+    const controller = new AbortController()
+    const read: number[] = []
+    try {
+      for await (const piece of session.generate({ ...GREEDY, maxTokens: 30, signal: controller.signal })) {
+        read.push(...piece.ids)
+        if (read.length < 3) continue
+        if (how === 'left') break
+        controller.abort('enough')
+      }
+    } catch (reason) {
+      expect(reason).toBe('enough')
+    }
+    expect(read).toEqual(completion.ids)
+    expect(await session.save()).toEqual(await wanted.save())
+    const next = await session.forward([9, 8])
+    expect(next).toEqual(await wanted.forward([9, 8]))
+    expect(relativeError(next, await cpu.forward([...ids, ...read, 9, 8]))).toBeLessThan(TOLERANCE)
+  })
+
   test('score', async () => {
     const [got, want] = [await gpu.score(IDS), await cpu.score(IDS)]
     expect(got.perplexity / want.perplexity).toBeCloseTo(1, 5)
