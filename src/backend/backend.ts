@@ -112,6 +112,12 @@ export interface QueuedBackend extends Omit<SteppingBackend, 'run' | 'readView' 
   readView(view: View, into?: Float32Array): Float32Array | Promise<Float32Array>
 }
 
+/** One that tells what its ops take: of a GPU's the host's clock sees the queueing alone. */
+export interface TimingBackend extends Backend {
+  /** Runs a batch, of whose logits there are maxLogitRows rows at most; milliseconds of each op. UnsupportedError where the device has no clock. */
+  timeOps(batch: Batch): Promise<Float64Array>
+}
+
 /** What BackendInfo tells of a program that would be computed by `form`. */
 export function ssdOf({ ops }: Program, form: SsdForm): SsdForm | null {
   return ops.some(({ kind }) => kind === 'ssdScan') ? form : null

@@ -3,16 +3,18 @@
 import { createPace } from '../../pace.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { elementsOf, type Op, opCost, type OpKind, type OpOf, type Parameter, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, logitRows, type QueuedBackend, type Segment, ssdOf, type SsdForm, stateElements } from '../backend.ts'
-import { countsOf, createBatchWords, type StatePlaces, writeAngles } from './batch.ts'
+import { type Batch, type Capacity, logitRows, type QueuedBackend, type Segment, ssdOf, type SsdForm, stateElements, type TimingBackend } from '../backend.ts'
+import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
 import { watch } from './health.ts'
 import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude, tokensAt } from './kernel.ts'
 import { BEST, BEST_WORDS, bestKernels, bestOf } from './kernels/best.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
+import { checkClock, timeOps } from './op-times.ts'
 import { createReadback, type Piece } from './readback.ts'
 import { type Dispatch, record } from './recording.ts'
+import { createSlotStates } from './slot-states.ts'
 import { createSteps, type Rows, type WordCopy } from './steps.ts'
 import { createSubmissions } from './submissions.ts'
 import { createUpload } from './upload.ts'
@@ -30,7 +32,7 @@ export interface GpuOptions {
   readonly facts?: DeviceFacts | undefined
 }
 
-export interface WebGpuBackend extends QueuedBackend {
+export interface WebGpuBackend extends QueuedBackend, TimingBackend {
   /** Compiles what a token, and a whole chunk, need; without it the first of each waits. */
   prepare(...what: readonly ('token' | 'chunk')[]): Promise<void>
   readonly device: GPUDevice
@@ -56,9 +58,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
   /** Of the step that is waited for and the one ahead of it, in turns. */
   const lanes = [createSteps(device), createSteps(device)]
-  const spare = capacity.nSlots
-  /** Where the states of each slot are, and behind them the place where nobody's are. */
-  const places = Array.from({ length: capacity.nSlots + 1 }, (_, slot) => slot)
+  const states = createSlotStates(program, capacity, memory)
   let ahead: Ahead | undefined
   const costs = [...program.ops.map(opCost), 0]
   const pace = createPace()
@@ -66,12 +66,11 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
   const upload = createUpload(device.queue, layoutOf, memory)
 
-  const inPlace = (slot: number): StatePlaces => ({ from: places[slot], to: places[slot] })
   /** It has read a state, or stands in a batch, that is another one by now. */
   const forgetAhead = (): void => {
     if (ahead !== undefined) ahead.token = UNKNOWN
   }
-  const begin = (batch: Batch, firstLogitRow = 0, placesAt = inPlace): void => {
+  const begin = (batch: Batch, firstLogitRow = 0, placesAt = states.inPlace): void => {
     health.check()
     submissions.submit()
     forgetAhead()
@@ -165,7 +164,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     const next = { slot, position: position + nRows }
     if (program.keyValues.length > 0 && next.position >= capacity.contextLength) return undefined
     const batch: Batch = { tokens: Int32Array.of(0), segments: [{ ...next, firstRow: 0, nRows: 1, logits: 'last' }] }
-    begin(batch, 0, () => ({ from: places[slot], to: places[spare] }))
+    begin(batch, 0, states.ahead)
     if (!submissions.fits(wholeCost())) return undefined
     const into = new Float32Array(BEST_WORDS)
     return { ...next, ...(await submitWhole(best, into, bestToToken)), token: UNKNOWN, into }
@@ -178,18 +177,6 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await taken.done
     return undefined
   }
-  /** What a slot's canonical state consists of, in its order. */
-  const statePieces = (slot: number, position: number): Piece[] => [
-    ...program.states.map((part) => {
-      const count = elementsOf(part.shape)
-      return { buffer: memory.stateOf(part), first: places[slot] * count, count }
-    }),
-    ...program.keyValues.flatMap((part) => {
-      const { keys, values } = memory.keyValueOf(part)
-      const piece = { first: slot * capacity.contextLength * part.width, count: position * part.width }
-      return [{ buffer: keys, ...piece }, { buffer: values, ...piece }]
-    })
-  ]
 
   return {
     program,
@@ -208,6 +195,13 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       for (let i = firstOp; i < endOp; i++) await addOp(i)
       submissions.submit()
     },
+    async timeOps(batch) {
+      checkClock(device)
+      begin(batch)
+      const ops: (readonly Dispatch[])[] = []
+      for (let i = 0; i < program.ops.length; i++) ops.push(await dispatchesOf(i))
+      return health.guard(() => timeOps(device, readback, ops))
+    },
     readView: (view, into = new Float32Array(rowsOf(view) * view.width)) => readRows(rowsIn(view), into),
     writeView(view, values) {
       submissions.submit()
@@ -224,7 +218,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     async forwardBest(batch, goesOn = false) {
       const [segment] = batch.segments
       const taken = await takeAhead(batch)
-      if (taken !== undefined) [places[segment.slot], places[spare]] = [places[spare], places[segment.slot]]
+      if (taken !== undefined) states.adopt(segment.slot)
       const into = taken?.into ?? new Float32Array(BEST_WORDS * logitRows(batch).length)
       const { done } = taken ?? (await start(batch, into, () => best))
       ahead = goesOn ? await startAhead(segment) : undefined
@@ -236,7 +230,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       health.check()
       const encoder = submissions.take()
-      await health.guard(() => readback.read(statePieces(slot, position), into.subarray(0, stateElements(program, position)), encoder))
+      await health.guard(() => readback.read(states.pieces(slot, position), into.subarray(0, stateElements(program, position)), encoder))
       return into
     },
     async writeState(slot, position, state) {
@@ -244,7 +238,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       forgetAhead()
       submissions.submit()
       let end = 0
-      for (const { buffer, first, count } of statePieces(slot, position)) {
+      for (const { buffer, first, count } of states.pieces(slot, position)) {
         device.queue.writeBuffer(buffer, 4 * first, state.buffer, state.byteOffset + 4 * end, 4 * count)
         end += count
         await pace.pause()
@@ -254,7 +248,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       health.check()
       forgetAhead()
       const encoder = submissions.take()
-      for (const { buffer, first, count } of statePieces(slot, 0)) if (count > 0) encoder.clearBuffer(buffer, 4 * first, 4 * count)
+      for (const { buffer, first, count } of states.pieces(slot, 0)) if (count > 0) encoder.clearBuffer(buffer, 4 * first, 4 * count)
       device.queue.submit([encoder.finish()])
     },
     async dispose() {
