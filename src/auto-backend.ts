@@ -1,9 +1,8 @@
 /** Backend 'auto': a GPU where it pays, and where not the reason. */
 
 import type { Backend } from './backend/backend.ts'
-import { workOf } from './profile.ts'
-import type { WeightFormat } from './program/formats.ts'
-import type { Parameter, Program } from './program/ops.ts'
+import { FORMATS, type WeightFormat } from './program/formats.ts'
+import { type Op, opCost, type Parameter, type Program } from './program/ops.ts'
 
 /**
  * Bytes of weights for each op of a token from which on a GPU pays. Of an op it takes about 10 µs, whatever there is to do (the README's "On a GPU" has what was
@@ -13,7 +12,7 @@ const LEAST_BYTES_OF_OP = 250_000
 
 /** What `open` makes, on a GPU alone and for the reason given; or why there is none. Whatever goes wrong on the way is such a reason: the CPU can do it. */
 export async function openWhereItPays(program: Program, formatOf: (parameter: Parameter) => WeightFormat, open: (reason: string) => Promise<Backend>): Promise<Backend | string> {
-  const bytes = program.ops.reduce((sum, op) => sum + (workOf(op, 1, formatOf).byte ?? 0), 0)
+  const bytes = program.ops.reduce((sum, op) => sum + weightBytes(op, formatOf), 0)
   const amount = `${(bytes / 1e6).toPrecision(3)} MB of weights a token`
   if (bytes < LEAST_BYTES_OF_OP * program.ops.length) return `${amount} are faster on the CPU`
   try {
@@ -21,4 +20,11 @@ export async function openWhereItPays(program: Program, formatOf: (parameter: Pa
   } catch (error) {
     return error instanceof Error ? error.message : String(error)
   }
+}
+
+/** Of the matrices, or those of the chosen experts, that a token reads: two operations for each element. */
+function weightBytes(op: Op, formatOf: (parameter: Parameter) => WeightFormat): number {
+  if (op.kind !== 'linear' && op.kind !== 'expertLinear') return 0
+  const { blockBytes, blockElements } = FORMATS[formatOf(op.kind === 'linear' ? op.weight : op.weights[0])]
+  return (opCost(op) / 2 / blockElements) * blockBytes
 }

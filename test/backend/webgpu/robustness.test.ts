@@ -75,12 +75,28 @@ describe.each(GPUS)('%s', { timeout: 180_000 }, () => {
     const mamba = await Mamba.load(SOURCE, { backend: 'webgpu', gpu: device })
     const session = mamba.session()
     await session.append([1, 2, 3])
-    const waiting = [mamba.forward([1, 2, 3]), session.append([4, 5])]
+    const waiting = [mamba.complete([7], { maxTokens: 1000, temperature: 0, ignoreEos: true }), mamba.forward([1, 2, 3]), session.append([4, 5])]
     const settled = Promise.allSettled(waiting)
     device.destroy()
     for (const result of await settled) expect(result.status === 'rejected' && result.reason).toBeInstanceOf(EngineError)
     await expect(mamba.forward([1])).rejects.toThrow(/backend webgpu: expected a device that works, got one that was lost/)
     await expect(session.save()).rejects.toBeInstanceOf(EngineError)
+    await mamba.dispose()
+  })
+
+  test('a device that is lost under a greedy generation', async () => {
+    const device = await openDevice(await nodeGpu())
+    const mamba = await Mamba.load(SOURCE, { backend: 'webgpu', gpu: device })
+    let nTokens = 0
+    const generation = async (): Promise<void> => {
+      for await (const { ids } of mamba.generate([1, 2, 3], { maxTokens: 1000, temperature: 0, ignoreEos: true })) {
+        nTokens += ids.length
+        if (nTokens === 5) device.destroy()
+      }
+    }
+    await expect(generation()).rejects.toThrow(/backend webgpu: expected a device that works, got one that was lost/)
+    // The step that was begun may be answered.
+    expect(nTokens).toBeLessThan(10)
     await mamba.dispose()
   })
 
