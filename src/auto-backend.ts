@@ -10,8 +10,20 @@ import { type Op, opCost, type Parameter, type Program } from './program/ops.ts'
  */
 const LEAST_BYTES_OF_OP = 250_000
 
-/** What `open` makes, on a GPU alone and for the reason given; or why there is none. Whatever goes wrong on the way is such a reason: the CPU can do it. */
-export async function openWhereItPays(program: Program, formatOf: (parameter: Parameter) => WeightFormat, open: (reason: string) => Promise<Backend>): Promise<Backend | string> {
+export interface AutoOptions {
+  readonly formatOf: (parameter: Parameter) => WeightFormat
+  /** Makes the backend, on what is a GPU in truth; `reason` is what it tells. */
+  readonly open: (reason: string) => Promise<Backend>
+  /** Those that ask for the wasm backend without naming it. */
+  readonly build?: string | undefined
+  readonly threads?: number | 'auto' | undefined
+  readonly relaxed?: boolean | undefined
+}
+
+/** The backend on a GPU, or why there is none. Whatever goes wrong on the way is such a reason: the CPU can do it. */
+export async function openWhereItPays(program: Program, { formatOf, open, build = 'auto', threads = 'auto', relaxed = false }: AutoOptions): Promise<Backend | string> {
+  const option = build !== 'auto' ? 'build' : relaxed ? 'relaxed' : threads !== 'auto' && threads > 1 ? 'threads' : null
+  if (option !== null) return `the option ${option} is of the CPU`
   const bytes = program.ops.reduce((sum, op) => sum + weightBytes(op, formatOf), 0)
   const amount = `${(bytes / 1e6).toPrecision(3)} MB of weights a token`
   if (bytes < LEAST_BYTES_OF_OP * program.ops.length) return `${amount} are faster on the CPU`

@@ -231,7 +231,8 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
   if (options.backend === 'webgpu') return openGpu()
   let whyNoGpu = ''
   if (options.backend === 'auto') {
-    const found = wasmOption(options) ?? (await (await import('./auto-backend.ts')).openWhereItPays(program, formatOf, openGpu))
+    const { openWhereItPays } = await import('./auto-backend.ts')
+    const found = await openWhereItPays(program, { ...options, formatOf, open: openGpu })
     if (typeof found !== 'string') return found
     whyNoGpu = `auto: ${found}; `
   }
@@ -239,12 +240,6 @@ async function createBackend(program: Program, formatOf: (parameter: Parameter) 
   const ssd = chooseSsd(program, build, options.ssd)
   const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
   return createWasmBackend(program, capacity, { module, build, nThreads, reason: whyNoGpu + reason, formatOf, ssd })
-}
-
-/** The option that asks for the wasm backend without naming it. */
-function wasmOption({ build = 'auto', threads = 'auto', relaxed = false }: EngineOptions): string | undefined {
-  const name = build !== 'auto' ? 'build' : relaxed ? 'relaxed' : threads !== 'auto' && threads > 1 ? 'threads' : undefined
-  return name && `the option ${name} is of the CPU`
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */

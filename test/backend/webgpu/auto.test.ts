@@ -65,7 +65,9 @@ function printed(code: string, env: NodeJS.ProcessEnv = {}): { readonly stdout: 
 const OPENING = `import { openWhereItPays } from './src/auto-backend.ts'
   import { openWebGpuBackend } from './src/backend/webgpu/open.ts'
   const program = { ops: [] }
-  console.log(await openWhereItPays(program, () => 'f32', (reason) => openWebGpuBackend(program, () => ({}), { device: undefined, formatOf: () => 'f32', ssd: undefined, reason })))`
+  console.log(await openWhereItPays(program, {
+    formatOf: () => 'f32', open: (reason) => openWebGpuBackend(program, () => ({}), { device: undefined, formatOf: () => 'f32', ssd: undefined, reason })
+  }))`
 
 test('a host without an adapter', () => {
   const { stdout } = printed(OPENING, { VK_ICD_FILENAMES: '/nowhere.json', VK_DRIVER_FILES: '/nowhere.json' })
