@@ -273,7 +273,7 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
 
 /** Whether the best token is all that is asked for. */
 function isGreedy({ logits, options }: Request<Seatable>): boolean {
-  return logits === 'none' || options.onBest !== undefined
+  return logits === 'none' || (logits === 'last' && options.onBest !== undefined)
 }
 
 function isStep({ ids, logits }: Request<Seatable>): boolean {

@@ -86,8 +86,8 @@ export function tokensAt({ nSlots }: Capacity): number {
  *
  *   │ nTokens, nLogitRows, nSegments, 0 │ nSlots × segment │ maxRows tokens │ maxRows segments, by row │ maxLogitRows rows │
  *
- * A sequence's keys and values are those of its slot. Its states are read at the place `stateFrom` and written at `stateTo` (memory.ts), which may be
- * another one only for a segment of one row.
+ * A sequence's keys and values are those of `cacheSlot`. Its states are read at the place `stateFrom` and written at `stateTo` (slot-states.ts): another
+ * one only for a segment of one row.
  */
 export function prelude(capacity: Capacity): string {
   const { maxRows } = capacity
@@ -96,7 +96,7 @@ export function prelude(capacity: Capacity): string {
 @group(0) @binding(0) var<storage, read_write> activations: array<f32>;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 
-struct Segment { slot: u32, position: u32, firstRow: u32, nRows: u32, stateFrom: u32, stateTo: u32 }
+struct Segment { cacheSlot: u32, position: u32, firstRow: u32, nRows: u32, stateFrom: u32, stateTo: u32 }
 
 fn nTokens() -> u32 { return batch[0]; }
 fn nLogitRows() -> u32 { return batch[1]; }

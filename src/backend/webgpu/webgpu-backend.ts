@@ -60,7 +60,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const lanes = [createSteps(device), createSteps(device)]
   const states = createSlotStates(program, capacity, memory)
   let ahead: Ahead | undefined
-  const costs = [...program.ops.map(opCost), 0]
+  const costs = program.ops.map(opCost)
   const pace = createPace()
   const words = createBatchWords(capacity)
   let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
@@ -81,8 +81,8 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     if (firstLogitRow === 0) writeAngles(device, memory, batch)
   }
   const costOf = (i: number): number => {
-    const op = program.ops.at(i)
-    if (op?.kind === 'attention') return 4 * op.q.width * current.nScores
+    const op = program.ops[i]
+    if (op.kind === 'attention') return 4 * op.q.width * current.nScores
     return costs[i] * (i < program.headStart ? current.nTokens : current.nLogitRows)
   }
   const wholeCost = (): number => costs.reduce((sum, _, i) => sum + costOf(i), 0)
@@ -107,12 +107,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
   /** The last step's, and the counts by which they go; positions decide of attention alone. */
   let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
-  const allDispatches = async (end: number): Promise<readonly Dispatch[]> => {
+  const allDispatches = async (extra: Wanted['extra']): Promise<readonly Dispatch[]> => {
     const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
-    const counts = [end, nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
+    const counts = [...extra, nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
     if (step?.counts === counts) return step.dispatches
     const dispatches: Dispatch[] = []
-    for (let i = 0; i < end; i++) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    for (const i of [...program.ops.keys(), ...extra]) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
     step = { counts, dispatches }
     return dispatches
   }
@@ -126,11 +126,11 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       await pace.pause()
     }
   }
-  const allLogits = (logits: View): Wanted => ({ end: program.ops.length, rows: () => rowsIn(logits) })
-  const best: Wanted = { end: kernels.length, rows: () => ({ buffer: memory.bufferOf(BEST), first: 0, count: current.nLogitRows, stride: BEST_WORDS, width: BEST_WORDS }) }
+  const allLogits = (logits: View): Wanted => ({ extra: [], rows: () => rowsIn(logits) })
+  const best: Wanted = { extra: [kernels.length - 1], rows: () => ({ buffer: memory.bufferOf(BEST), first: 0, count: current.nLogitRows, stride: BEST_WORDS, width: BEST_WORDS }) }
   /** What was begun, in one submission. */
-  const submitWhole = async ({ end, rows }: Wanted, into: Float32Array, copy?: WordCopy): Promise<Started> => {
-    const dispatches = await allDispatches(end)
+  const submitWhole = async ({ extra, rows }: Wanted, into: Float32Array, copy?: WordCopy): Promise<Started> => {
+    const dispatches = await allDispatches(extra)
     lanes.reverse()
     const done = health.guard(() => lanes[0].run({ dispatches, rows: rows(), copy }, into))
     // Whoever waits for it hears of it, and nobody may.
@@ -152,7 +152,8 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await runOps(0, program.headStart)
     for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
       if (first > 0) begin(batch, first)
-      await runOps(program.headStart, wanted.end)
+      await runOps(program.headStart, program.ops.length)
+      for (const entry of wanted.extra) submissions.add(await dispatchesOf(entry), 0)
       const rows = wanted.rows()
       await readRows(rows, into.subarray(first * rows.width))
     }
@@ -261,9 +262,9 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
 }
 
-/** What may be wanted of rows of logits: the end of the ops that it takes, and where it then is. */
+/** What may be wanted of rows of logits: what runs for it behind the ops, of the recording, and where it then is. */
 interface Wanted {
-  readonly end: number
+  readonly extra: readonly number[]
   readonly rows: () => Rows
 }
 
