@@ -1,8 +1,9 @@
 /** Tokens one at a time: logits, sampler, text, stop conditions. */
 
+import type { Best } from './backend/backend.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
 import type { Sampler, SamplerOptions } from './sampler.ts'
-import { createSampler, validateSamplerOptions } from './sampler.ts'
+import { createSampler, idOfBest, validateSamplerOptions } from './sampler.ts'
 import type { ReadProgress } from './scheduler.ts'
 import { checkSpeculation, type SpeculationOptions, type SpeculationUsage } from './speculation-options.ts'
 import { createStopMatcher } from './stop-strings.ts'
@@ -86,12 +87,14 @@ export interface GenerationPlan {
   readonly maxTokens: number
   readonly stops: readonly string[]
   readonly sampler: Sampler
+  /** Each token is the one of the highest logit. */
+  readonly isGreedy: boolean
   readonly speculation: SpeculationOptions | null
   readonly options: GenerateOptions
 }
 
 export function planGeneration(options: GenerateOptions, text: TextModel, vocabSize: number): GenerationPlan {
-  validateSamplerOptions(options)
+  const { temperature, repetitionPenalty } = validateSamplerOptions(options)
   const { maxTokens = DEFAULT_MAX_TOKENS, stop = [] } = options
   if (!Number.isInteger(maxTokens) || maxTokens < 0) {
     throw new RangeError(messageOf({ place: 'maxTokens', expected: 'an integer from 0', got: describe(maxTokens) }))
@@ -103,7 +106,13 @@ export function planGeneration(options: GenerateOptions, text: TextModel, vocabS
   }
   const speculation = options.speculation === 'prompt-lookup' ? {} : (options.speculation ?? null)
   if (speculation !== null) checkSpeculation(speculation)
-  return { maxTokens, stops, sampler: createSampler(options, vocabSize), speculation, options }
+  return { maxTokens, stops, sampler: createSampler(options, vocabSize), isGreedy: temperature === 0 && repetitionPenalty === 1, speculation, options }
+}
+
+/** Of a token that is asked for. */
+export interface NextOptions extends Pick<GenerateOptions, 'signal' | 'onProgress'> {
+  /** Whether a further one will be, unless this one ends the text. */
+  readonly goesOn: boolean
 }
 
 /** What generation needs of a session. */
@@ -111,8 +120,8 @@ export interface TokenSource {
   readonly eosTokenIds: readonly number[]
   /** Tokens not read yet. */
   readonly nPending: number
-  /** Reads the pending tokens and gives the last one's logits, valid until the next call. */
-  nextLogits(options: Pick<GenerateOptions, 'signal' | 'onProgress'>): Promise<Float32Array>
+  /** Reads the pending tokens and gives the last one's logits, valid until the next call; to a greedy plan the best token alone may be given. */
+  next(options: NextOptions): Promise<Float32Array | Best>
   /** Adds a token to be read next. */
   push(id: number): void
   speculationUsage(): SpeculationUsage | null
@@ -133,9 +142,10 @@ export async function* generateTokens(source: TokenSource, text: TextModel, plan
   let tail = ''
   while (completionTokens < maxTokens) {
     options.signal?.throwIfAborted()
-    const logits = await source.nextLogits(completionTokens === 0 ? options : { signal: options.signal })
+    const goesOn = completionTokens + 1 < maxTokens
+    const found = await source.next({ signal: options.signal, onProgress: completionTokens === 0 ? options.onProgress : undefined, goesOn })
     if (completionTokens === 0) promptEndMs = performance.now()
-    const id = sampler.sample(logits)
+    const id = found instanceof Float32Array ? sampler.sample(found) : idOfBest(found)
     source.push(id)
     if (options.ignoreEos !== true && source.eosTokenIds.includes(id)) {
       reason = 'eos'

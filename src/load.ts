@@ -32,8 +32,8 @@ export const WEIGHT_DTYPES = ['auto', 'f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as c
 
 export const BUILDS = ['auto', 'scalar', 'simd', 'simd-dot'] as const
 
-/** What runs a model; 'auto' is 'wasm'. */
-export const BACKENDS = ['auto', 'wasm', 'webgpu', 'reference'] as const
+/** What runs a model. */
+export const BACKENDS = ['wasm', 'webgpu', 'auto', 'reference'] as const
 
 /** What runs a model, and in how much memory. */
 export interface EngineOptions extends ConfigOverrides {
@@ -45,12 +45,13 @@ export interface EngineOptions extends ConfigOverrides {
   /** 'auto' takes the host's cores where the model is large enough to gain by them. Any number gives the same bits. Default 'auto'. */
   readonly threads?: number | 'auto' | undefined
   /**
-   * 'webgpu' computes on a GPU: in Node and Bun by the optional package `webgpu`, elsewhere by the host's own. Its results are within rounding of the
-   * others', but differ from GPU to GPU and with how a text is split. 'reference' is the float64 interpreter: slow, for checking.
-   * Default 'auto', which is 'wasm': the same bits everywhere.
+   * 'wasm' gives the same bits everywhere. 'webgpu' computes on a GPU: in Node and Bun by the optional package `webgpu`, elsewhere by the host's own. Its
+   * results are within rounding of the others', but differ from GPU to GPU and with how a text is split. 'auto' takes 'webgpu' where the host has a GPU with
+   * room for the model and the model is large enough to gain by it, else 'wasm', and so it does with options that are of 'wasm' alone (`build`, `relaxed`,
+   * more than one of `threads`); `mamba.backend.reason` says why. 'reference' is the float64 interpreter: slow, for checking. Default 'wasm'.
    */
-  readonly backend?: 'auto' | 'wasm' | 'webgpu' | 'reference' | undefined
-  /** For backend 'webgpu': a GPUDevice of the caller's own, with the limits that it was asked for; it is not destroyed. Default: the fastest there is. */
+  readonly backend?: 'wasm' | 'webgpu' | 'auto' | 'reference' | undefined
+  /** For backends 'webgpu' and 'auto': a GPUDevice of the caller's own, with the limits that it was asked for; it is not destroyed. Default: the fastest there is. */
   readonly gpu?: object | undefined
   /**
    * Build of the compute core. 'auto' takes the fastest: 'simd-dot', which multiplies bytes, for weights of 8 or 4 bits on a machine that does so in one
@@ -150,7 +151,7 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
 
 /** The checks of options that need no model. */
 export function checkEngineOptions(options: EngineOptions): void {
-  const { dtype = 'auto', threads = 'auto', backend = 'auto', build = 'auto', relaxed = false, ssd = 'recurrent', gpu, maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
+  const { dtype = 'auto', threads = 'auto', backend = 'wasm', build = 'auto', relaxed = false, ssd = 'recurrent', gpu, maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
   oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, BACKENDS)
   oneOf('build', build, BUILDS)
@@ -168,8 +169,11 @@ export function checkEngineOptions(options: EngineOptions): void {
     oneOf('threads of the WebGPU backend', threads, ['auto', 1])
     oneOf('build of the WebGPU backend', build, ['auto'])
     oneOf('relaxed of the WebGPU backend', relaxed, [false])
-    if (gpu !== undefined && !isDevice(gpu)) throw new TypeError(messageOf({ place: 'gpu', expected: 'a GPUDevice', got: describe(gpu) }))
-  } else if (gpu !== undefined) throw new UnsupportedError({ place: 'gpu', expected: "backend 'webgpu' with it", got: `backend ${describe(backend)}` })
+  }
+  if (gpu !== undefined) {
+    if (backend !== 'webgpu' && backend !== 'auto') throw new UnsupportedError({ place: 'gpu', expected: "backend 'webgpu' or 'auto' with it", got: `backend ${describe(backend)}` })
+    if (!isDevice(gpu)) throw new TypeError(messageOf({ place: 'gpu', expected: 'a GPUDevice', got: describe(gpu) }))
+  }
   checkInteger('maxBatch', maxBatch, 1024)
   if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
   checkInteger('maxQueue', maxQueue, 2 ** 20, 0)
@@ -225,16 +229,24 @@ async function createBackend(program: Program, formatOf: FormatOf, options: Engi
     // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
     return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
   }
-  if (options.backend === 'webgpu') {
+  const openGpu = async (reason?: string): Promise<Backend> => {
     const { openWebGpuBackend } = await import('#webgpu')
     const { gpu, ssd } = options
     const device = gpu !== undefined && isDevice(gpu) ? gpu : undefined
-    return openWebGpuBackend(program, (chunk) => capacityOf(program, capacity.nSlots, options.contextLength, chunk), { device, formatOf, ssd })
+    return openWebGpuBackend(program, (chunk) => capacityOf(program, capacity.nSlots, options.contextLength, chunk), { device, formatOf, ssd, reason })
+  }
+  if (options.backend === 'webgpu') return openGpu()
+  let whyNoGpu = ''
+  if (options.backend === 'auto') {
+    const { openWhereItPays } = await import('./auto-backend.ts')
+    const found = await openWhereItPays(program, { ...options, formatOf, open: openGpu })
+    if (typeof found !== 'string') return found
+    whyNoGpu = `auto: ${found}; `
   }
   const { build, nThreads, reason } = await chooseBuild(program, formatOf, options)
   const ssd = chooseSsd(program, build, options.ssd)
   const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
-  return createWasmBackend(program, capacity, { module, build, nThreads, reason, formatOf, ssd })
+  return createWasmBackend(program, capacity, { module, build, nThreads, reason: whyNoGpu + reason, formatOf, ssd })
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */

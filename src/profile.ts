@@ -3,7 +3,7 @@
  * The limits are measured in WebAssembly too, by kernels that do nothing else: multiply and add, read memory (assembled below).
  */
 
-import { logitRows, type Batch, type Segment, type SteppingBackend } from './backend/backend.ts'
+import { logitRows, type Backend, type Batch, type Segment, type SteppingBackend, type TimingBackend } from './backend/backend.ts'
 import { messageOf } from './errors.ts'
 import { bestOf, type LimitKernel, type Limits, rateOf } from './limits.ts'
 import { createPace } from './pace.ts'
@@ -89,7 +89,7 @@ export function reachOf({ segments }: Batch): Reach {
 }
 
 /** The work of each op of a batch. */
-export function worksOf({ program, ...backend }: Pick<SteppingBackend, 'program' | 'formatOf'>, batch: Batch): Work[] {
+export function worksOf({ program, ...backend }: Pick<Backend, 'program' | 'formatOf'>, batch: Batch): Work[] {
   const nLogitRows = logitRows(batch).length
   const reach = reachOf(batch)
   return program.ops.map((op) => workOf(op, op.out.buffer.rows === 'token' ? batch.tokens.length : nLogitRows, backend.formatOf, reach))
@@ -133,11 +133,11 @@ export interface ProfileOptions {
 }
 
 /**
- * Runs a batch op by op, and in one go. The states of the batch's slots go on; with many threads each op ends with a barrier
+ * Runs a batch op by op, and in one go. The states of the batch's slots go on; with many threads each op ends with a barrier, and on a GPU with a pass,
  * that a whole run may do without. RangeError for a batch that asks for more logits than the backend makes at a time; throws the
  * signal's reason when aborted.
  */
-export async function profile(backend: SteppingBackend, batch: Batch, { repeats = 5, limits = [], signal }: ProfileOptions = {}): Promise<Profile> {
+export async function profile(backend: SteppingBackend | TimingBackend, batch: Batch, { repeats = 5, limits = [], signal }: ProfileOptions = {}): Promise<Profile> {
   const { ops } = backend.program
   const formatOf: FormatOf = (parameter) => backend.formatOf(parameter)
   const names = ops.map((op) => nameOf(op, formatOf))
@@ -152,14 +152,15 @@ export async function profile(backend: SteppingBackend, batch: Batch, { repeats 
   const logits = new Float32Array(nLogitRows * (backend.program.logits?.width ?? 0))
   for (let repeat = 0; repeat <= repeats; repeat++) {
     for (const [i, kernel] of limits.entries()) rates[i].push(rateOf(kernel))
+    signal?.throwIfAborted()
     // What the limits drove out of the caches comes back.
     await backend.forward(batch, logits)
-    const elapsedMs = await runByOp(backend, batch, { names, signal })
+    const timesMs = 'timeOps' in backend ? await backend.timeOps(batch) : await runByOp(backend, batch, signal)
     const startMs = performance.now()
     await backend.forward(batch, logits)
     if (repeat === 0) continue
     wholeMs.push(performance.now() - startMs)
-    for (const [name, ms] of elapsedMs) samplesMs.get(name)?.push(ms)
+    for (const [name, samples] of samplesMs) samples.push(timesMs.reduce((sum, ms, i) => sum + (names[i] === name ? ms : 0), 0))
   }
   const medians = [...samplesMs].map(([name, samples]) => [name, median(samples)] as const)
   const totalMs = medians.reduce((sum, [, ms]) => sum + ms, 0)
@@ -175,19 +176,19 @@ export async function profile(backend: SteppingBackend, batch: Batch, { repeats 
   }
 }
 
-/** Milliseconds of each name's ops. */
-async function runByOp(backend: SteppingBackend, batch: Batch, { names, signal }: { names: readonly string[]; signal: AbortSignal | undefined }): Promise<Map<string, number>> {
-  const elapsedMs = new Map<string, number>()
+/** Milliseconds of each op. */
+async function runByOp(backend: SteppingBackend, batch: Batch, signal: AbortSignal | undefined): Promise<Float64Array> {
+  const timesMs = new Float64Array(backend.program.ops.length)
   const pace = createPace()
   backend.begin(batch)
-  for (let i = 0; i < names.length; i++) {
+  for (let i = 0; i < timesMs.length; i++) {
     const startMs = performance.now()
     backend.run(i, i + 1)
-    elapsedMs.set(names[i], (elapsedMs.get(names[i]) ?? 0) + performance.now() - startMs)
+    timesMs[i] = performance.now() - startMs
     await pace.pause()
     signal?.throwIfAborted()
   }
-  return elapsedMs
+  return timesMs
 }
 
 function nameOf(op: Op, formatOf: FormatOf): string {

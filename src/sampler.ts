@@ -91,6 +91,17 @@ function numberOption(options: SamplerOptions, place: SamplerNumber): number {
   return value
 }
 
+/** What a sampler takes at temperature 0, where the highest logit is known. RangeError for NaN, ∞ and −∞. */
+export function idOfBest(best: { readonly id: number; readonly logit: number }): number {
+  if (best.logit > -Infinity && best.logit < Infinity) return best.id
+  throw refusalOf(best)
+}
+
+function refusalOf({ id, logit }: { readonly id: number; readonly logit: number }): RangeError {
+  if (logit === -Infinity) return new RangeError(messageOf({ place: 'logits', expected: 'one above -Infinity at least', got: 'none' }))
+  return new RangeError(messageOf({ place: `logits[${id}]`, expected: 'a finite number or -Infinity', got: describe(logit) }))
+}
+
 /** A sampler for logits of (vocabSize). Throws as `validateSamplerOptions` does. */
 export function createSampler(options: SamplerOptions, vocabSize: number): Sampler {
   const { temperature, topK, topP, minP, repetitionPenalty, seed = randomSeed() } = validateSamplerOptions(options)
@@ -114,9 +125,8 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
     history.penalize(scores, repetitionPenalty)
     const highest = highestOf(scores)
     if (highest > -Infinity && highest < Infinity) return highest
-    const bad = logits.findIndex((logit) => !(logit < Infinity))
-    if (bad >= 0) throw new RangeError(messageOf({ place: `logits[${bad}]`, expected: 'a finite number or -Infinity', got: describe(logits[bad]) }))
-    throw new RangeError(messageOf({ place: 'logits', expected: 'one above -Infinity at least', got: 'none' }))
+    const isBad = (logit: number): boolean => !(logit < Infinity)
+    throw refusalOf({ id: logits.findIndex(isBad), logit: logits.find(isBad) ?? -Infinity })
   }
 
   /** Leaves in `candidates` and `weights` the tokens that pass all processors; returns how many. */

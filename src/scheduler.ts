@@ -3,7 +3,7 @@
  * turns sequences join and leave; long prompts are read in parts beside the steps of the others.
  */
 
-import type { Backend, Segment } from './backend/backend.ts'
+import type { Backend, Best, Segment } from './backend/backend.ts'
 import { EngineError } from './errors.ts'
 import type { Lock } from './lock.ts'
 import { opCost } from './program/ops.ts'
@@ -21,6 +21,10 @@ export interface RunOptions {
   readonly onProgress?: ((progress: ReadProgress) => void) | undefined
   /** Takes the logits (nRows, vocabSize) of tokens [firstToken, firstToken + nRows); to be read before it returns. */
   readonly onLogits?: ((logits: Float32Array, firstToken: number) => void) | undefined
+  /** Of the last token alone: takes the best one in place of the logits, where the backend finds it by itself and nobody else in the turn wants logits. */
+  readonly onBest?: ((best: Best) => void) | undefined
+  /** Whether the best token, as far as is known, will be read next. */
+  readonly goesOn?: boolean | undefined
 }
 
 /** What a turn knows of a sequence. */
@@ -185,31 +189,36 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
       tokens: ids.subarray(nDone, nDone + rows[i]),
       logits: logits === 'last' && nDone + rows[i] < ids.length ? 'none' : logits
     })))
-    if (logitBuffer.length < nAllLogits * vocabSize) logitBuffer = new Float32Array(nAllLogits * vocabSize)
     nRunning = requests.length
-    await backend.forward(batch, logitBuffer)
+    const best = nAllLogits > 0 && requests.every(isGreedy) ? await backend.forwardBest?.(batch, queue.length === 1 && queue[0].options.goesOn) : undefined
+    if (best === undefined) {
+      if (logitBuffer.length < nAllLogits * vocabSize) logitBuffer = new Float32Array(nAllLogits * vocabSize)
+      await backend.forward(batch, logitBuffer)
+    }
     nRunning = 0
     const endMs = performance.now()
     if (batch.tokens.length >= 4) msPerRow += ((endMs - startMs) / batch.tokens.length - msPerRow) / 2
     nTurns++
     batchSizes[requests.length]++
     nTokens += batch.tokens.length
-    let firstLogit = 0
+    let row = 0
     requests.forEach((request, i) => {
-      const endLogit = firstLogit + nLogits[i] * vocabSize
+      const endRow = row + nLogits[i]
       request.sequence.position += rows[i]
       request.nDone += rows[i]
       if (isStep(request)) streams.set(request.sequence, endMs)
-      answer(request, rows[i], logitBuffer.subarray(firstLogit, endLogit))
-      firstLogit = endLogit
+      answer(request, rows[i], best?.slice(row, endRow) ?? logitBuffer.subarray(row * vocabSize, endRow * vocabSize))
+      row = endRow
     })
   }
 
-  /** `nRead` more tokens are read; `logits` of them, or of the last, where they are due. */
-  const answer = (request: Request<S>, nRead: number, logits: Float32Array): void => {
+  /** `nRead` more tokens are read; `found`: the logits of them, or of the last, where they are due, or its best token. */
+  const answer = (request: Request<S>, nRead: number, found: Float32Array | readonly Best[]): void => {
     const { sequence, ids, nDone, options } = request
     try {
-      if (logits.length > 0) options.onLogits?.(logits, request.logits === 'all' ? nDone - nRead : nDone - 1)
+      if (found instanceof Float32Array) {
+        if (found.length > 0) options.onLogits?.(found, request.logits === 'all' ? nDone - nRead : nDone - 1)
+      } else for (const best of found) options.onBest?.(best)
       options.onProgress?.({ doneTokens: nDone, totalTokens: ids.length })
     } catch (reason) {
       refuse(request, reason)
@@ -260,6 +269,11 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
       return { nRunning, nWaiting: queue.length - nRunning, nTurns, batchSizes: [...batchSizes], nTokens }
     }
   }
+}
+
+/** Whether the best token is all that is asked for. */
+function isGreedy({ logits, options }: Request<Seatable>): boolean {
+  return logits === 'none' || (logits === 'last' && options.onBest !== undefined)
 }
 
 function isStep({ ids, logits }: Request<Seatable>): boolean {

@@ -1,12 +1,13 @@
 /** A text under way: its state, of constant size, and what may be done with it. */
 
+import type { Best } from './backend/backend.ts'
 import { messageOf } from './errors.ts'
-import { collect, type Completion, type GenerateChunk, type GenerateOptions, generateTokens, type GenerationPlan, planGeneration } from './generate.ts'
+import { collect, type Completion, type GenerateChunk, type GenerateOptions, generateTokens, type GenerationPlan, type NextOptions, planGeneration } from './generate.ts'
 import { createLock } from './lock.ts'
 import { checkCheckpointOptions, type CheckpointOptions } from './state/checkpoint-ring.ts'
 import type { SavedSession, SaveOptions } from './state/saved-session.ts'
 import type { Speculator } from './speculation.ts'
-import { TextState, type ReadOptions, type TextStateContext } from './text-state.ts'
+import { type LogitsTaker, TextState, type ReadOptions, type TextStateContext } from './text-state.ts'
 import type { Prompt, TextModel } from './text.ts'
 
 /** What a session is made of; all sessions of a model share it. */
@@ -108,7 +109,9 @@ export class Session {
       if (tokens.length === 0) return result
       await this.#state.read(this.#state.nPending, 'none', options)
       this.#state.add(tokens)
-      await this.#state.read(tokens.length, allLogits ? 'all' : 'last', options, (logits, first) => result.set(logits, allLogits ? first * vocabSize : 0))
+      await this.#state.read(tokens.length, allLogits ? 'all' : 'last', options, {
+        onLogits: (logits, first) => result.set(logits, allLogits ? first * vocabSize : 0)
+      })
       this.#state.keepLogits(result.slice(-vocabSize))
       return result
     })
@@ -198,20 +201,25 @@ export class Session {
       engine.checkLength(this.position + Math.max(0, limited.maxTokens - 1))
       plan.sampler.observe(this.#state.seenIds())
       const logits = new Float32Array(vocabSize)
-      const onLogits = (values: Float32Array): void => logits.set(values)
+      let best: Best | undefined
+      const taker: LogitsTaker = {
+        onLogits: (values) => logits.set(values),
+        onBest: plan.isGreedy ? (found) => (best = found) : undefined
+      }
       speculator = plan.speculation && (await import('./speculation.ts')).createSpeculator(engine, this.#state.knownIds(), plan.speculation)
-      const nextLogits = async (options: AppendOptions): Promise<Float32Array> => {
+      const next = async ({ goesOn, ...options }: NextOptions): Promise<Float32Array | Best> => {
         if (this.#state.nPending === 0 && this.#state.lastLogits !== null) return this.#state.lastLogits
         const speculated = await speculator?.nextLogits(this.#state.speculative(), options)
         if (speculated) return speculated
-        await this.#state.read(this.#state.nPending, 'last', options, onLogits)
-        return logits
+        best = undefined
+        await this.#state.read(this.#state.nPending, 'last', options, { ...taker, goesOn: goesOn && speculator === null })
+        return best ?? logits
       }
       const push = (id: number): void => {
         this.#state.add(Int32Array.of(id))
         speculator?.push(id)
       }
-      yield* generateTokens({ eosTokenIds, nPending: this.#state.nPending, nextLogits, push, speculationUsage: () => speculator?.usage ?? null }, text, limited)
+      yield* generateTokens({ eosTokenIds, nPending: this.#state.nPending, next, push, speculationUsage: () => speculator?.usage ?? null }, text, limited)
     } catch (error) {
       isSound = false
       throw error

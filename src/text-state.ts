@@ -19,6 +19,9 @@ export interface ReadOptions {
   readonly onProgress?: ((progress: ReadProgress) => void) | undefined
 }
 
+/** Who takes what comes of a reading. */
+export type LogitsTaker = Pick<RunOptions, 'onLogits' | 'onBest' | 'goesOn'>
+
 /** What all texts of a model share. */
 export interface TextStateContext {
   readonly engine: Engine
@@ -126,7 +129,7 @@ export class TextState {
   /**
    * Reads the first `count` pending tokens, with a stop wherever a state is to be kept. Whatever ends it, what was read is no longer pending.
    */
-  async read(count: number, logits: 'none' | 'last' | 'all', { signal, onProgress }: ReadOptions, onLogits?: RunOptions['onLogits']): Promise<void> {
+  async read(count: number, logits: 'none' | 'last' | 'all', { signal, onProgress }: ReadOptions, { onLogits, onBest, goesOn }: LogitsTaker = {}): Promise<void> {
     if (count <= 0) return
     const start = this.#sequence.position
     const end = start + count
@@ -138,7 +141,9 @@ export class TextState {
       await this.#context.engine.run(this.#sequence, this.#pending(nextStop - from), wanted, {
         signal,
         onProgress: onProgress && (({ doneTokens }) => onProgress({ doneTokens: from - start + doneTokens, totalTokens: count })),
-        onLogits: onLogits && ((values, first) => onLogits(values, from - start + first))
+        onLogits: onLogits && ((values, first) => onLogits(values, from - start + first)),
+        onBest,
+        goesOn
       })
       if (nextStop === this.#ring?.nextAfter(from)) this.#ring.add({ position: nextStop, snapshot: await this.#context.engine.snapshot(this.#sequence) })
       if (worthKeeping.includes(nextStop)) await this.remember()

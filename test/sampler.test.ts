@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createRandom } from '../src/random.ts'
-import { createSampler, SAMPLER_DEFAULTS, validateSamplerOptions, type ResolvedSamplerOptions, type SamplerOptions } from '../src/sampler.ts'
+import { createSampler, idOfBest, SAMPLER_DEFAULTS, validateSamplerOptions, type ResolvedSamplerOptions, type SamplerOptions } from '../src/sampler.ts'
 
 const OFF = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 }
 
@@ -194,6 +194,9 @@ describe('sample', () => {
     // @ts-expect-error: a plain array
     expect(() => sampler.sample([0, 0, 0])).toThrow(TypeError)
     expect(() => createSampler({ temperature: 0 }, 3).sample(Float32Array.of(NaN, 0, 0))).toThrow(RangeError)
+    expect(idOfBest({ id: 2, logit: -3 })).toBe(2)
+    expect(() => idOfBest({ id: 1, logit: NaN })).toThrow(new RangeError('logits[1]: expected a finite number or -Infinity, got NaN'))
+    expect(() => idOfBest({ id: 0, logit: -Infinity })).toThrow(new RangeError('logits: expected one above -Infinity at least, got none'))
   })
 
   it.each([[3], [-1], [0.5], [NaN]])('refuses to observe the id %d', id => {

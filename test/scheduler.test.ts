@@ -1,6 +1,6 @@
 /** Turns of the engine on a backend that is watched: who is in which forward, who waits how long, and what one request's trouble does to the others. */
 import { afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import type { Batch, Capacity, SteppingBackend } from '../src/backend/backend.ts'
+import { type Batch, type Best, type Capacity, logitRows, type SteppingBackend } from '../src/backend/backend.ts'
 import { createEngine, type Engine, type Sequence } from '../src/engine.ts'
 import { EngineError } from '../src/errors.ts'
 import { type LoadedModel, openModel } from './support/backends.ts'
@@ -94,6 +94,81 @@ describe('a turn', () => {
     const logits = await Promise.all(parts.map((ids) => lastLogits(engine, sequence, ids)))
     expect(batches.every(({ segments }) => segments.length === 1)).toBe(true)
     expectSameBits(logits[3], await alone(Int32Array.from(parts.flatMap((ids) => [...ids]))), 'all four')
+  })
+})
+
+describe('the best token alone', () => {
+  interface Finding {
+    readonly engine: Engine
+    /** Of each turn: whether the backend gave the best tokens or the logits. */
+    readonly turns: ('best' | 'best, going on' | 'logits')[]
+  }
+
+  /** As on a backend that finds the best tokens by itself. */
+  async function finding(nSlots: number): Promise<Finding> {
+    const { backend } = await watched(nSlots)
+    const vocabSize = backend.program.logits?.width ?? 0
+    const turns: Finding['turns'] = []
+    const forward: SteppingBackend['forward'] = (batch, logits) => {
+      turns.push('logits')
+      return backend.forward(batch, logits)
+    }
+    const forwardBest = async (batch: Batch, goesOn?: boolean): Promise<Best[]> => {
+      turns.push(goesOn ? 'best, going on' : 'best')
+      const logits = new Float32Array(logitRows(batch).length * vocabSize)
+      await backend.forward(batch, logits)
+      return Array.from({ length: logits.length / vocabSize }, (_, row) => {
+        const own = logits.subarray(row * vocabSize, (row + 1) * vocabSize)
+        const logit = Math.max(...own)
+        return { id: own.indexOf(logit), logit }
+      })
+    }
+    return { engine: createEngine({ ...backend, forward, forwardBest }), turns }
+  }
+
+  /** A greedy generation, by whichever comes. */
+  async function greedy(engine: Engine, prompt: Int32Array, nSteps: number): Promise<number[]> {
+    const [sequence, ids] = [engine.sequence(), [...prompt]]
+    for (let step = 0; step < nSteps; step++) {
+      await engine.run(sequence, Int32Array.from(ids.slice(sequence.position)), 'last', {
+        onLogits: (logits) => ids.push(logits.indexOf(Math.max(...logits))),
+        onBest: ({ id }) => ids.push(id)
+      })
+    }
+    return ids.slice(prompt.length)
+  }
+
+  test('of a turn in which nobody wants logits', async () => {
+    const prompts = [100, 3, 1].map(idsOf)
+    const [plain, { engine, turns }] = [await watched(3), await finding(3)]
+    const want = await Promise.all(prompts.map((prompt) => greedy(plain.engine, prompt, 5)))
+    expect(await Promise.all(prompts.map((prompt) => greedy(engine, prompt, 5)))).toEqual(want)
+    expect(new Set(turns)).toEqual(new Set(['best']))
+  })
+
+  test('not of one in which somebody does, and each gets what it gets alone', async () => {
+    const { engine, turns } = await finding(3)
+    const prompt = idsOf(20)
+    const [ids, logits] = await Promise.all([greedy(engine, prompt, 5), lastLogits(engine, engine.sequence(), idsOf(7))])
+    expect(turns).toEqual(['logits', 'best', 'best', 'best', 'best'])
+    expect(logits).toHaveLength(160)
+    expect(ids).toEqual(await greedy((await watched(1)).engine, prompt, 5))
+  })
+
+  test('a lone sequence that goes on says so', async () => {
+    const { engine, turns } = await finding(2)
+    const run = (sequence: Sequence, ids: Int32Array, goesOn: boolean): Promise<void> => engine.run(sequence, ids, 'last', { onBest() {}, goesOn })
+    const [a, b] = [engine.sequence(), engine.sequence()]
+    await run(a, idsOf(100), true)
+    await run(a, idsOf(1), false)
+    await Promise.all([run(a, idsOf(1), true), run(b, idsOf(1), true)])
+    expect(turns).toEqual(['logits', 'best, going on', 'best', 'best'])
+  })
+
+  test('not where all of a prompt is read without any', async () => {
+    const { engine, turns } = await finding(2)
+    await engine.run(engine.sequence(), idsOf(30), 'none', { onBest: () => expect.fail('nothing was asked for') })
+    expect(turns).toEqual(['logits'])
   })
 })
 

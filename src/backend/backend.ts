@@ -61,6 +61,12 @@ export interface Capacity {
   readonly contextLength: number
 }
 
+/** The likeliest token of a row of logits, at a tie the one of the lowest id; in a row with NaN or ∞ the first of those. */
+export interface Best {
+  readonly id: number
+  readonly logit: number
+}
+
 export interface Backend {
   readonly program: Program
   readonly info: BackendInfo
@@ -74,6 +80,11 @@ export interface Backend {
   write(parameter: Parameter, values: WeightData, first: number): void | Promise<void>
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
+  /**
+   * `forward` that gives no more than the best token of each row of logits, where that saves their way to the host. `goesOn`: the batch is of one
+   * sequence, whose next token is likely to be the best one, so that the backend may begin with it.
+   */
+  forwardBest?(batch: Batch, goesOn?: boolean): Promise<readonly Best[]>
   /**
    * The canonical state of a slot whose sequence has read `position` tokens: program.stateSize elements, then of each of
    * program.keyValues the keys (position, width) and the values (position, width). Written to `into`, by default the caller's own.
@@ -99,6 +110,12 @@ export interface SteppingBackend extends Backend {
 export interface QueuedBackend extends Omit<SteppingBackend, 'run' | 'readView' | 'write'>, Pick<Backend, 'write'> {
   run(firstOp: number, endOp: number): void | Promise<void>
   readView(view: View, into?: Float32Array): Float32Array | Promise<Float32Array>
+}
+
+/** One that tells what its ops take: of a GPU's the host's clock sees the queueing alone. */
+export interface TimingBackend extends Backend {
+  /** Runs a batch, of whose logits there are maxLogitRows rows at most; milliseconds of each op. UnsupportedError where the device has no clock. */
+  timeOps(batch: Batch): Promise<Float64Array>
 }
 
 /** What BackendInfo tells of a program that would be computed by `form`. */

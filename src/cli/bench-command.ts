@@ -1,10 +1,10 @@
 /** `mamba-wasm bench`: how fast a model runs here, and with --profile where the time goes. */
 
-import type { Backend, Batch, SteppingBackend } from '../backend/backend.ts'
+import type { Backend, BackendInfo, Batch, SteppingBackend, TimingBackend } from '../backend/backend.ts'
 import { createEngine, type Engine } from '../engine.ts'
 import { messageOf } from '../errors.ts'
 import { type LoadProgress, loadFrom } from '../load.ts'
-import { createLimitKernels, type Limits } from '../limits.ts'
+import { createLimitKernels, type LimitKernel, type Limits } from '../limits.ts'
 import { leastSeconds, limitsOfThreads, type Profile, profile, type ProfileLine, type Work } from '../profile.ts'
 import { resolveSource } from '../source.ts'
 import { type Context, defineCommand } from './command.ts'
@@ -17,7 +17,7 @@ const OPTIONS = {
   tokens: { kind: 'integer', short: 'n', value: 'N', min: 1, max: 1e6, fallback: 512, help: 'tokens of the prompt' },
   steps: { kind: 'integer', value: 'N', min: 1, max: 1e6, fallback: 64, help: 'tokens read one at a time, as in generating' },
   repeats: { kind: 'integer', value: 'N', min: 1, max: 1000, fallback: 5, help: 'times that each is measured' },
-  profile: { kind: 'flag', help: "the time of each kind of op, and how near it comes to the machine's limits" },
+  profile: { kind: 'flag', help: "the time of each kind of op, and on the CPU how near it comes to the machine's limits" },
   json: { kind: 'flag', help: 'print one JSON object, on one line' },
   ...MODEL_OPTIONS
 } as const satisfies OptionTable
@@ -29,7 +29,7 @@ export const benchCommand = defineCommand({
   summary: 'Measures how fast a model runs: reading a prompt, and one token after the other.',
   details: [
     'The tokens are random ones, the figures medians over the repeats. Sampling and text are not part of them.',
-    'With --profile the program runs op by op: a chunk of the prompt, and one token.'
+    'With --profile the program runs op by op: a chunk of the prompt, and one token. On a GPU the times are by its own clock, and its limits are not measured.'
   ],
   operand: { name: 'MODEL', isRequired: false, help: 'the same as --model' },
   options: OPTIONS,
@@ -55,7 +55,7 @@ export const benchCommand = defineCommand({
 
 async function load(context: Context, values: BenchValues, model: string | undefined): Promise<Backend> {
   const { backend, build, quiet, profile: wantsProfile } = values
-  if (wantsProfile && (backend === 'reference' || backend === 'webgpu' || build === 'scalar')) {
+  if (wantsProfile && (backend === 'reference' || build === 'scalar')) {
     throw new UsageError(`expected no ${build === 'scalar' ? '--build scalar' : `--backend ${backend}`} with --profile: the limits are those of SIMD`)
   }
   const onProgress = ({ phase, file, loadedBytes, totalBytes }: LoadProgress): void => {
@@ -119,17 +119,20 @@ interface Details {
 }
 
 async function measureProfiles({ backend, maxLength }: Engine, signal: AbortSignal): Promise<Details> {
-  if (!isStepping(backend)) throw new TypeError(messageOf({ place: backend.info.name, expected: 'a backend that runs op by op', got: 'another' }))
-  const isShared = backend.info.threads > 1
-  const core = await platform.wasmModule(isShared ? 'simd-threads' : 'simd')
-  const limits = createLimitKernels({ core, isShared, workingBytes: backend.info.memoryBytes.weights })
+  if (!isProfiled(backend)) throw new TypeError(messageOf({ place: backend.info.name, expected: 'a backend that runs op by op', got: 'another' }))
+  const limits = 'timeOps' in backend ? [] : await limitsOf(backend)
   const batch = (nRows: number): Batch => ({ tokens: randomIds(backend, nRows), segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits: 'last' }] })
   const chunk = await profile(backend, batch(Math.min(backend.capacity.maxRows, maxLength)), { limits, signal })
   return { chunk, token: await profile(backend, batch(1), { limits, signal, repeats: 15 }) }
 }
 
-function isStepping(backend: Backend): backend is SteppingBackend {
-  return 'begin' in backend
+async function limitsOf({ info }: Backend): Promise<LimitKernel[]> {
+  const isShared = info.threads > 1
+  return createLimitKernels({ core: await platform.wasmModule(isShared ? 'simd-threads' : 'simd'), isShared, workingBytes: info.memoryBytes.weights })
+}
+
+function isProfiled(backend: Backend): backend is SteppingBackend | TimingBackend {
+  return 'begin' in backend || 'timeOps' in backend
 }
 
 function textOf({ info }: Backend, { prefill, decode }: Speeds, details: Details | null): string {
@@ -140,23 +143,27 @@ function textOf({ info }: Backend, { prefill, decode }: Speeds, details: Details
     ['one token at a time', `${formatRate(decode.tokensPerSecond)} tokens/s, ${(decode.medianMs / decode.nTokens).toFixed(3)} ms each`]
   ])
   if (details === null) return speeds
-  const threadText = threads === 1 ? '' : `Op by op each op ends with a barrier, which a whole run often does without. The limits are ${threads} times those of one core, which memory may not reach.\n\n`
-  return `${speeds}\n${threadText}${profileText(details.chunk)}\n${profileText(details.token)}`
+  return `${speeds}\n${remarkOn(info)}${profileText(details.chunk)}\n${profileText(details.token)}`
+}
+
+/** On what the times of ops are. */
+function remarkOn({ name, threads }: BackendInfo): string {
+  if (name === 'webgpu') return "Op by op times are the GPU's own, each op a pass of its own. In one go is by the host's clock: the way to the GPU and back is in it.\n\n"
+  if (threads === 1) return ''
+  return `Op by op each op ends with a barrier, which a whole run often does without. The limits are ${threads} times those of one core, which memory may not reach.\n\n`
 }
 
 function profileText({ nTokens, threads, lines, totalMs, wholeMs, limits }: Profile): string {
-  if (limits === null) throw new TypeError('a profile without limits')
-  const all = limitsOfThreads(limits, threads)
-  const rows = lines.map((line) => [
-    `  ${line.name}`, `${line.nOps}`, line.elapsedMs.toFixed(3), percent(line.share), ...ratesOf(line), percent(leastOf(line.works, all) / (line.elapsedMs / 1000))
-  ])
+  const all = limits && limitsOfThreads(limits, threads)
+  const ofLimit = (line: ProfileLine): string[] => (all === null ? [] : [percent(leastOf(line.works, all) / (line.elapsedMs / 1000))])
+  const rows = lines.map((line) => [`  ${line.name}`, `${line.nOps}`, line.elapsedMs.toFixed(3), percent(line.share), ...ratesOf(line), ...ofLimit(line)])
   const rest = lines.filter(({ kind }) => kind !== 'linear' && kind !== 'selectiveScan' && kind !== 'ssdScan').reduce((sum, { share }) => sum + share, 0)
-  const least = lines.reduce((sum, { works }) => sum + leastOf(works, all), 0)
+  const wholeShare = all && lines.reduce((sum, { works }) => sum + leastOf(works, all), 0) / (wholeMs / 1000)
   return [
     `${formatCount(nTokens)} ${nTokens === 1 ? 'token' : 'tokens'}: ${totalMs.toFixed(3)} ms op by op, ${wholeMs.toFixed(3)} ms in one go (${formatRate((1000 * nTokens) / wholeMs)} tokens/s)`,
-    `  one core: ${giga(limits.flop)} GFLOP/s in f32, ${giga(limits.intOp)} GOP/s in 16 bits, ${giga(limits.byte)} GB/s read, ${giga(limits.exp2)} G exp2/s`,
-    formatTable([['  op', 'ops', 'ms', 'share', 'rate', '', 'of limit'], ...rows], [1, 2, 3, 4, 5, 6]).trimEnd(),
-    `  outside linear and scan: ${percent(rest)}; in one go: ${percent(least / (wholeMs / 1000))} of the limits\n`
+    ...(limits ? [`  one core: ${giga(limits.flop)} GFLOP/s in f32, ${giga(limits.intOp)} GOP/s in 16 bits, ${giga(limits.byte)} GB/s read, ${giga(limits.exp2)} G exp2/s`] : []),
+    formatTable([['  op', 'ops', 'ms', 'share', 'rate', '', ...(limits ? ['of limit'] : [])], ...rows], [1, 2, 3, 4, 5, 6]).trimEnd(),
+    `  outside linear and scan: ${percent(rest)}${wholeShare === null ? '' : `; in one go: ${percent(wholeShare)} of the limits`}\n`
   ].join('\n')
 }
 

@@ -16,7 +16,7 @@ export const SOURCE_OPTIONS = {
 
 export const MODEL_OPTIONS = {
   model: { kind: 'text', short: 'm', value: 'MODEL', help: 'a folder, a file, a URL or a hub id (default: the embedded model)' },
-  backend: { kind: 'choice', choices: BACKENDS, fallback: 'auto', help: 'what computes; auto is wasm, webgpu needs a GPU, the reference is slow and exact' },
+  backend: { kind: 'choice', choices: BACKENDS, fallback: 'wasm', help: 'what computes; wasm gives the same text everywhere, webgpu needs a GPU, auto takes one where it is faster, the reference is slow and exact' },
   build: { kind: 'choice', choices: BUILDS, fallback: 'auto', help: 'build of the WebAssembly core; all give the same text' },
   dtype: { kind: 'choice', choices: WEIGHT_DTYPES, fallback: 'auto', help: 'format of the large matrices; auto keeps what the file has' },
   threads: { kind: 'integer', value: 'N', min: 1, max: 64, help: 'any number gives the same text (default: by cores and model size)' },

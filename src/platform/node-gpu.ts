@@ -27,5 +27,6 @@ export async function nodeGpu(): Promise<GPU> {
     const got = cause instanceof Error ? cause.message : String(cause)
     throw new UnsupportedError({ place: 'backend webgpu', expected: 'the optional package webgpu: npm install webgpu', got }, { cause })
   }
-  return (instance = dawn.create([`enable-dawn-features=${TOGGLES.join()}`]))
+  // Times of ops are no secrets here, which browsers round them for.
+  return (instance = dawn.create([`enable-dawn-features=${TOGGLES.join()}`, 'disable-dawn-features=timestamp_quantization']))
 }

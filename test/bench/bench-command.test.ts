@@ -4,6 +4,7 @@ import { benchCommand } from '../../src/cli/bench-command.ts'
 import { createTerminal, type OutputStream } from '../../src/cli/terminal.ts'
 import type { Profile } from '../../src/profile.ts'
 import { fixtureModel } from '../support/fixtures.ts'
+import { GPUS } from '../support/gpu.ts'
 
 async function run(args: readonly string[], signal = new AbortController().signal): Promise<string> {
   let text = ''
@@ -26,6 +27,14 @@ describe('mamba-wasm bench', () => {
     expect(text.match(/\n {2}selectiveScan +8 /g)).toHaveLength(2)
     expect(text.match(/\n {2}outside linear and scan: [\d.]+ %/g)).toHaveLength(2)
     expect(text.includes('each op ends with a barrier')).toBe(threads > 1)
+  })
+
+  test.each(GPUS)('profiles on %s', { timeout: 120_000 }, async () => {
+    const text = await run(['--model', fixtureModel('mamba'), ...SHORT, '--backend', 'webgpu', '--profile'])
+    expect(text).toContain("Op by op times are the GPU's own")
+    expect(text).toMatch(/\n1 token: [\d.]+ ms op by op, [\d.]+ ms in one go \([\d.,]+ tokens\/s\)\n {2}op +ops +ms +share +rate\n/)
+    expect(text.match(/\n {2}selectiveScan +3 /g)).toHaveLength(2)
+    expect(text).not.toContain('limit')
   })
 
   test('within the context of a model with attention', async () => {

@@ -1,12 +1,13 @@
 /**
  * Whatever is done with sessions, each is the text that its own calls made and nothing else: random calls on several sessions, checked against plain
- * lists of tokens that are read from the start. With more sessions than slots, with and without the prefix cache.
+ * lists of tokens that are read from the start. With more sessions than slots, with and without the prefix cache, and on a GPU.
  */
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { Mamba, type Session } from '../../src/index.ts'
-import { expectSameBits } from '../support/compare.ts'
+import { type GenerateOptions, type LoadOptions, Mamba, type PrefixCacheOptions, type Session } from '../../src/index.ts'
+import { expectSameBits, relativeError } from '../support/compare.ts'
 import { fixtureModel } from '../support/fixtures.ts'
+import { GPUS } from '../support/gpu.ts'
 
 /** Some begin alike: the prefix cache is to be asked for more than strangers. */
 const SHARED = Array.from({ length: 60 }, (_, i) => (37 * i) % 160)
@@ -15,6 +16,7 @@ const which = fc.nat(20)
 const step = fc.oneof(
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('append' as const), which, ids, defer: fc.boolean() }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('complete' as const), which, maxTokens: fc.nat(9) }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant('leave' as const), which, nTokens: fc.integer({ min: 1, max: 6 }) }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('forward' as const), which, ids, allLogits: fc.boolean() }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('fork' as const), which }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('move' as const), which, hasCheckpoints: fc.boolean() }) },
@@ -33,9 +35,21 @@ interface Text {
 /** Of tokens, not of none. */
 const rewinds = { done: 0, refused: 0 }
 
-const GREEDY = { temperature: 0, ignoreEos: true, repetitionPenalty: 1.7 } as const
+interface Case extends Pick<Engines, 'options' | 'expectSame'> {
+  readonly load: LoadOptions
+  readonly numRuns: number
+  readonly prefixCache?: PrefixCacheOptions
+}
 
-async function doStep(mamba: Mamba, oracle: Mamba, texts: Text[], change: Step): Promise<void> {
+interface Engines {
+  readonly mamba: Mamba
+  readonly oracle: Mamba
+  /** Greedy. */
+  readonly options: GenerateOptions
+  readonly expectSame: (got: Float32Array, want: Float32Array, place: string) => void
+}
+
+async function doStep({ mamba, oracle, options, expectSame }: Engines, texts: Text[], change: Step): Promise<void> {
   if (change.kind === 'new') {
     texts.push({ session: mamba.session({ checkpoints: { every: change.every, keep: change.keep } }), ids: [] })
     return
@@ -50,10 +64,18 @@ async function doStep(mamba: Mamba, oracle: Mamba, texts: Text[], change: Step):
       break
     case 'complete': {
       if (text.ids.length === 0) break
-      const options = { ...GREEDY, maxTokens: change.maxTokens }
-      const completion = await session.complete(options)
-      expect(completion.ids).toEqual((await oracle.complete(text.ids, options)).ids)
+      const { maxTokens } = change
+      const completion = await session.complete({ ...options, maxTokens })
+      expect(completion.ids).toEqual((await oracle.complete(text.ids, { ...options, maxTokens })).ids)
       text.ids.push(...completion.ids)
+      break
+    }
+    case 'leave': {
+      if (text.ids.length === 0) break
+      const left: number[] = []
+      for await (const piece of session.generate({ ...options, maxTokens: 20 })) if (left.push(...piece.ids) >= change.nTokens) break
+      expect(left).toEqual((await oracle.complete(text.ids, { ...options, maxTokens: left.length })).ids)
+      text.ids.push(...left)
       break
     }
     case 'forward': {
@@ -62,7 +84,7 @@ async function doStep(mamba: Mamba, oracle: Mamba, texts: Text[], change: Step):
       const logits = await session.forward(change.ids, { allLogits })
       text.ids.push(...change.ids)
       const all = await oracle.forward(text.ids, { allLogits: true })
-      expectSameBits(logits, all.subarray(160 * (text.ids.length - (allLogits ? change.ids.length : 1))), 'logits')
+      expectSame(logits, all.subarray(160 * (text.ids.length - (allLogits ? change.ids.length : 1))), 'logits')
       break
     }
     case 'fork':
@@ -93,13 +115,23 @@ async function doStep(mamba: Mamba, oracle: Mamba, texts: Text[], change: Step):
   for (const { session: each, ids: known } of texts) expect(each.position).toBe(known.length)
 }
 
-describe.each([{ name: 'without a prefix cache' }, { name: 'with a prefix cache', prefixCache: { maxBytes: 300_000 } }])('random calls, $name', ({ prefixCache }) => {
+const GREEDY = { temperature: 0, ignoreEos: true } as const
+const CPU = { load: {}, options: { ...GREEDY, repetitionPenalty: 1.7 }, expectSame: expectSameBits, numRuns: 90 }
+/** Without a penalty it finds the tokens by itself. Within rounding, as the README says. */
+const GPU = {
+  load: { backend: 'webgpu' }, options: GREEDY, numRuns: 25,
+  expectSame: (got: Float32Array, want: Float32Array, place: string) => expect(relativeError(got, want), place).toBeLessThan(1e-5)
+} as const
+
+describe.each([
+  { name: 'without a prefix cache', ...CPU }, { name: 'with a prefix cache', ...CPU, prefixCache: { maxBytes: 300_000 } }, ...GPUS.map((name) => ({ name, ...GPU }))
+])('random calls, $name', ({ load, options, expectSame, numRuns, prefixCache }: Case) => {
   let mamba: Mamba
   let oracle: Mamba
   beforeAll(async () => {
     oracle = await Mamba.load(fixtureModel('mamba'), { build: 'scalar', threads: 1 })
-    mamba = await Mamba.load(fixtureModel('mamba'), { maxBatch: 2, prefixCache })
-  })
+    mamba = await Mamba.load(fixtureModel('mamba'), { ...load, maxBatch: 2, prefixCache })
+  }, 120_000)
   afterAll(async () => {
     await mamba.dispose()
     await oracle.dispose()
@@ -110,16 +142,16 @@ describe.each([{ name: 'without a prefix cache' }, { name: 'with a prefix cache'
     await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40, size: 'max' }), async (steps) => {
       const texts: Text[] = [{ session: mamba.session(), ids: [] }]
       try {
-        for (const change of steps) await doStep(mamba, oracle, texts, change)
+        for (const change of steps) await doStep({ mamba, oracle, options, expectSame }, texts, change)
         nSteps += steps.length
         for (const { session, ids: before } of texts) {
-          expectSameBits(await session.forward([7]), await oracle.forward([...before, 7]), 'logits at the end')
+          expectSame(await session.forward([7]), await oracle.forward([...before, 7]), 'logits at the end')
         }
       } finally {
         for (const { session } of texts) await session.dispose()
       }
-    }), { numRuns: 70, seed: 11 })
-    expect(nSteps).toBeGreaterThan(500)
+    }), { numRuns, seed: 11 })
+    expect(nSteps).toBeGreaterThan(7 * numRuns)
     expect(rewinds.done).toBeGreaterThan(40)
     expect(rewinds.refused).toBeGreaterThan(20)
     if (prefixCache) {

@@ -237,6 +237,16 @@ export async function runSuite(library: Library, { embedded, session: saved, fix
       await dot.dispose()
     }
   })
+  await check('backend auto', async () => {
+    const auto = await Mamba.load(embedded, { backend: 'auto' })
+    try {
+      expectEqual(auto.backend.name, 'wasm')
+      expectEqual(auto.backend.reason.startsWith('auto: '), true)
+      return expectEqual((await auto.complete(PROMPT, OPTIONS)).text, text)
+    } finally {
+      await auto.dispose()
+    }
+  })
   await check('a GPU', async () => {
     await skipLacking(lacks.webgpu, () => Mamba.load(embedded, { backend: 'webgpu' }))
     const gpu = await timed('load on the GPU', () => Mamba.load(embedded, { backend: 'webgpu' }))

@@ -42,7 +42,7 @@ async function replace(before: Promise<WorkerMamba> | null, name: string, source
   try {
     await (await before?.catch(() => null))?.dispose().catch(() => {})
     const mamba = await loadInWorker(source, {
-      backend: onGpu.checked ? 'webgpu' : 'auto',
+      backend: onGpu.checked ? 'webgpu' : 'wasm',
       signal: controller.signal,
       onProgress({ phase, file, loadedBytes, totalBytes }) {
         bar.value = totalBytes > 0 ? loadedBytes / totalBytes : 1

@@ -2,7 +2,7 @@
 
 import { rotaryRow } from '../../program/rotary.ts'
 import type { Batch, Capacity } from '../backend.ts'
-import { BATCH_HEADER_WORDS, type BatchCounts, SEGMENT_WORDS } from './kernel.ts'
+import { BATCH_HEADER_WORDS, type BatchCounts, SEGMENT_WORDS, tokensAt } from './kernel.ts'
 import type { GpuMemory } from './memory.ts'
 
 /** `nScores`: pairs of a row and a position that it looks at. */
@@ -17,16 +17,24 @@ export function countsOf({ tokens, segments }: Batch, nLogitRows: number): Batch
   }
 }
 
+/** Where a slot's states are read and written. */
+export interface StatePlaces {
+  readonly from: number
+  readonly to: number
+}
+
 /** Writes the words; the same array every time. */
-export function createBatchWords({ maxRows, maxLogitRows, nSlots }: Capacity): (batch: Batch, logitRows: readonly number[]) => Uint32Array<ArrayBuffer> {
-  const words = new Uint32Array(BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots + 2 * maxRows + maxLogitRows)
-  const tokens = words.subarray(BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots)
+export function createBatchWords(capacity: Capacity): (batch: Batch, logitRows: readonly number[], placesOf: (slot: number) => StatePlaces) => Uint32Array<ArrayBuffer> {
+  const { maxRows, maxLogitRows } = capacity
+  const words = new Uint32Array(tokensAt(capacity) + 2 * maxRows + maxLogitRows)
+  const tokens = words.subarray(tokensAt(capacity))
   const segmentByRow = tokens.subarray(maxRows)
   const rows = segmentByRow.subarray(maxRows)
-  return (batch, logitRows) => {
+  return (batch, logitRows, placesOf) => {
     words.set([batch.tokens.length, logitRows.length, batch.segments.length])
     batch.segments.forEach(({ slot, position, firstRow, nRows }, i) => {
-      words.set([slot, position, firstRow, nRows], BATCH_HEADER_WORDS + SEGMENT_WORDS * i)
+      const { from, to } = placesOf(slot)
+      words.set([slot, position, firstRow, nRows, from, to], BATCH_HEADER_WORDS + SEGMENT_WORDS * i)
       segmentByRow.fill(i, firstRow, firstRow + nRows)
     })
     tokens.set(batch.tokens)

@@ -74,27 +74,36 @@ export type OpKernels = { readonly [K in OpKind]: (op: OpOf<K>, context: KernelC
 
 /** Words before the segments in `batch`. */
 export const BATCH_HEADER_WORDS = 4
-export const SEGMENT_WORDS = 4
+export const SEGMENT_WORDS = 6
+
+/** The first token's word in `batch`. */
+export function tokensAt({ nSlots }: Capacity): number {
+  return BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots
+}
 
 /**
  * Before every kernel's code. `activations` holds all buffers; `batch` what is known of this forward alone:
  *
- *   │ nTokens, nLogitRows, nSegments, 0 │ nSlots × (slot, position, firstRow, nRows) │ maxRows tokens │ maxRows segments, by row │ maxLogitRows rows │
+ *   │ nTokens, nLogitRows, nSegments, 0 │ nSlots × segment │ maxRows tokens │ maxRows segments, by row │ maxLogitRows rows │
+ *
+ * A sequence's keys and values are those of `cacheSlot`. Its states are read at the place `stateFrom` and written at `stateTo` (slot-states.ts): another
+ * one only for a segment of one row.
  */
-export function prelude({ maxRows, nSlots }: Capacity): string {
-  const tokens = BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots
+export function prelude(capacity: Capacity): string {
+  const { maxRows } = capacity
+  const tokens = tokensAt(capacity)
   return `
 @group(0) @binding(0) var<storage, read_write> activations: array<f32>;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 
-struct Segment { slot: u32, position: u32, firstRow: u32, nRows: u32 }
+struct Segment { cacheSlot: u32, position: u32, firstRow: u32, nRows: u32, stateFrom: u32, stateTo: u32 }
 
 fn nTokens() -> u32 { return batch[0]; }
 fn nLogitRows() -> u32 { return batch[1]; }
 fn nSegments() -> u32 { return batch[2]; }
 fn segmentAt(i: u32) -> Segment {
   let at = ${BATCH_HEADER_WORDS}u + ${SEGMENT_WORDS}u * i;
-  return Segment(batch[at], batch[at + 1u], batch[at + 2u], batch[at + 3u]);
+  return Segment(batch[at], batch[at + 1u], batch[at + 2u], batch[at + 3u], batch[at + 4u], batch[at + 5u]);
 }
 fn tokenOf(row: u32) -> u32 { return batch[${tokens}u + row]; }
 fn segmentOf(row: u32) -> Segment { return segmentAt(batch[${tokens + maxRows}u + row]); }

@@ -4,7 +4,7 @@
  *   activations   all buffers of the program, one after the other, each at a multiple of 256 bytes, rows padded to four elements
  *   batch         what is known of one forward alone (kernel.ts draws it)
  *   parameters    one for each set of parameters that kernels bind together, or for each part of one that is too large (weights.ts draws them)
- *   states        one for each part: (nSlots, elements), canonical
+ *   states        one for each part: (nSlots + 1, elements), canonical; a place more than there are slots, for a step that may not count
  *   keys, values  two for each part: (nSlots, contextLength, width)
  *   angles        one for each kind of rotary positions: (maxRows, rotaryDim)
  *   scratch       one, as large as the kernel that wants most
@@ -14,7 +14,7 @@ import { messageOf } from '../../errors.ts'
 import { elementsOf, type KeyValuePart, type Parameter, type Program, type RowSpace, type StatePart, type View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes } from '../backend.ts'
 import { BUFFER_USAGE, checkLimit } from './device.ts'
-import { BATCH_HEADER_WORDS, type Binding, type Kernel, type KernelContext, SEGMENT_WORDS } from './kernel.ts'
+import { type Binding, type Kernel, type KernelContext, tokensAt } from './kernel.ts'
 import { boundBytes, type ByteRange, layoutBytes, type WeightLayout } from './weights.ts'
 
 /** Where a parameter lies: its bytes from `start` to `end`, byte 0 of it at `firstByte` (which is below 0 where another buffer has it). */
@@ -73,8 +73,8 @@ export async function createMemory(device: GPUDevice, { program, capacity, kerne
   const wanted = new Map<string, Wanted>()
   const want = (key: string, bytes: number, label = key): void => void wanted.set(key, { label, bytes })
   want('activations', activationBytes)
-  want('batch', 4 * (BATCH_HEADER_WORDS + SEGMENT_WORDS * nSlots + 2 * maxRows + maxLogitRows))
-  for (const part of program.states) want(`state ${part.offset}`, 4 * nSlots * elementsOf(part.shape), `state ${part.name}`)
+  want('batch', 4 * (tokensAt(capacity) + 2 * maxRows + maxLogitRows))
+  for (const part of program.states) want(`state ${part.offset}`, 4 * (nSlots + 1) * elementsOf(part.shape), `state ${part.name}`)
   for (const part of program.keyValues) {
     for (const kind of ['keys', 'values']) want(`${kind} ${part.offset}`, 4 * nSlots * contextLength * part.width, `${kind} ${part.name}`)
   }

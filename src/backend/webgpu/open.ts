@@ -1,9 +1,10 @@
 /** A program on the host's GPU, or on a device that is given. */
 
+import { UnsupportedError } from '../../errors.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import type { Parameter, Program } from '../../program/ops.ts'
 import type { Capacity, SsdForm } from '../backend.ts'
-import { isSoftware, openDevice } from './device.ts'
+import { adapterName, isSoftware, openDevice } from './device.ts'
 import { createWebGpuBackend, type WebGpuBackend } from './webgpu-backend.ts'
 import { platform } from '#platform'
 
@@ -18,16 +19,19 @@ export interface OpenOptions {
   readonly device: GPUDevice | undefined
   readonly formatOf: (parameter: Parameter) => WeightFormat
   readonly ssd: SsdForm | undefined
+  /** Why a GPU was chosen for the caller, who then gets no software adapter; by default the caller asked for whatever there is. */
+  readonly reason?: string | undefined
 }
 
 /** `capacityOf` makes a capacity of what a chunk may be. Throws as createWebGpuBackend does, and an UnsupportedError without a GPU. */
 export async function openWebGpuBackend(
-  program: Program, capacityOf: (chunk: { readonly opCost: number, readonly rows: number }) => Capacity, { device: given, ...options }: OpenOptions
+  program: Program, capacityOf: (chunk: { readonly opCost: number, readonly rows: number }) => Capacity, { device: given, reason: chosen, ...options }: OpenOptions
 ): Promise<WebGpuBackend> {
   const device = given ?? (await openDevice(await platform.gpu()))
   try {
     const isOnCpu = isSoftware(device)
-    const reason = `${given ? 'a device that was given' : 'asked for'}${isOnCpu ? '; it computes on the CPU, which backend wasm does faster' : ''}`
+    if (chosen !== undefined && isOnCpu) throw new UnsupportedError({ place: 'backend webgpu', expected: 'an adapter that is a GPU', got: `${adapterName(device)}, which computes on the CPU` })
+    const reason = chosen ?? `${given ? 'a device that was given' : 'asked for'}${isOnCpu ? '; it computes on the CPU, which backend wasm does faster' : ''}`
     const backend = await createWebGpuBackend(program, capacityOf(CHUNKS[isOnCpu ? 'software' : 'hardware']), { device, ownsDevice: given === undefined, reason, ...options })
     // A CPU takes seconds for the large kernels, which a short prompt does not need.
     await (isOnCpu ? backend.prepare('token') : backend.prepare('token', 'chunk'))

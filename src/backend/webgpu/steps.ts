@@ -7,30 +7,43 @@
 import { BUFFER_USAGE, MAP_READ } from './device.ts'
 import type { Dispatch } from './recording.ts'
 
-/** Rows of `activations` that are read at the end, `stride` elements apart. */
+/** Rows that are read at the end, `stride` elements apart; which ones goes by the dispatches and the count. */
 export interface Rows {
+  readonly buffer: GPUBuffer
   readonly first: number
   readonly count: number
   readonly stride: number
   readonly width: number
 }
 
+/** A word that is copied before the dispatches; places are in words. */
+export interface WordCopy {
+  readonly source: GPUBuffer
+  readonly from: number
+  readonly target: GPUBuffer
+  readonly to: number
+}
+
+export interface Step {
+  readonly dispatches: readonly Dispatch[]
+  readonly rows: Rows
+  readonly copy?: WordCopy | undefined
+}
+
 export interface Steps {
-  /** Dispatches, and the rows after that, at the start of `into`. */
-  run(dispatches: readonly Dispatch[], rows: Rows, into: Float32Array): Promise<void>
+  /** Submitted at once; resolves when the rows are at the start of `into`. One at a time. */
+  run(step: Step, into: Float32Array): Promise<void>
   destroy(): void
 }
 
-interface Encoded {
-  readonly dispatches: readonly Dispatch[]
-  readonly nRows: number
+interface Encoded extends Step {
   readonly commands: GPUCommandBuffer
 }
 
-export function createSteps(device: GPUDevice, activations: GPUBuffer): Steps {
+export function createSteps(device: GPUDevice): Steps {
   let readback: GPUBuffer | undefined
   let ahead: Encoded | undefined
-  let last: Omit<Encoded, 'commands'> | undefined
+  let last: Step | undefined
 
   const bytesOf = ({ count, stride }: Rows): number => 4 * count * stride
   const bufferFor = (bytes: number): GPUBuffer => {
@@ -40,24 +53,26 @@ export function createSteps(device: GPUDevice, activations: GPUBuffer): Steps {
     readback = device.createBuffer({ label: 'logits', usage: BUFFER_USAGE.mapRead | BUFFER_USAGE.copyTarget, size: bytes })
     return readback
   }
-  const encode = (dispatches: readonly Dispatch[], rows: Rows, buffer: GPUBuffer): Encoded => {
+  const encode = (step: Step, buffer: GPUBuffer): Encoded => {
+    const { dispatches, rows, copy } = step
     const encoder = device.createCommandEncoder()
+    if (copy) encoder.copyBufferToBuffer(copy.source, 4 * copy.from, copy.target, 4 * copy.to, 4)
     const pass = encoder.beginComputePass()
     encodeDispatches(pass, dispatches)
     pass.end()
-    encoder.copyBufferToBuffer(activations, 4 * rows.first, buffer, 0, bytesOf(rows))
-    return { dispatches, nRows: rows.count, commands: encoder.finish() }
+    encoder.copyBufferToBuffer(rows.buffer, 4 * rows.first, buffer, 0, bytesOf(rows))
+    return { ...step, commands: encoder.finish() }
   }
   return {
-    async run(dispatches, rows, into) {
-      const step = { dispatches, nRows: rows.count }
+    async run(step, into) {
+      const { rows } = step
       const buffer = bufferFor(bytesOf(rows))
-      const { commands } = ahead !== undefined && isSame(ahead, step) ? ahead : encode(dispatches, rows, buffer)
+      const { commands } = ahead !== undefined && isSame(ahead, step) ? ahead : encode(step, buffer)
       ahead = undefined
       device.queue.submit([commands])
       const mapped = buffer.mapAsync(MAP_READ, 0, bytesOf(rows))
       // Twice the same: a generation is under way.
-      if (last !== undefined && isSame(last, step)) ahead = encode(dispatches, rows, buffer)
+      if (last !== undefined && isSame(last, step)) ahead = encode(step, buffer)
       last = step
       await mapped
       copyRows(new Float32Array(buffer.getMappedRange(0, bytesOf(rows))), rows, into)
@@ -80,8 +95,8 @@ export function encodeDispatches(pass: GPUComputePassEncoder, dispatches: readon
   return pipeline
 }
 
-function isSame(a: Omit<Encoded, 'commands'>, b: Omit<Encoded, 'commands'>): boolean {
-  if (a.nRows !== b.nRows) return false
+function isSame(a: Step, b: Step): boolean {
+  if (a.rows.count !== b.rows.count || a.copy !== b.copy) return false
   return a.dispatches === b.dispatches || (a.dispatches.length === b.dispatches.length && a.dispatches.every(({ bindGroup, pipeline, workgroups }, i) => {
     const other = b.dispatches[i]
     return bindGroup === other.bindGroup && pipeline === other.pipeline && workgroups.every((count, k) => count === other.workgroups[k])

@@ -3,18 +3,22 @@
 import { createPace } from '../../pace.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { elementsOf, type Op, opCost, type OpKind, type OpOf, type Parameter, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, logitRows, type QueuedBackend, ssdOf, type SsdForm, stateElements } from '../backend.ts'
+import { type Batch, type Capacity, logitRows, type QueuedBackend, type Segment, ssdOf, type SsdForm, stateElements, type TimingBackend } from '../backend.ts'
 import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
 import { watch } from './health.ts'
-import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude } from './kernel.ts'
+import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude, tokensAt } from './kernel.ts'
+import { BEST, BEST_WORDS, bestKernels, bestOf } from './kernels/best.ts'
 import { OP_KERNELS } from './kernels/index.ts'
 import { createMemory, type GpuMemory, layOutViews } from './memory.ts'
+import { checkClock, timeOps } from './op-times.ts'
 import { createReadback, type Piece } from './readback.ts'
 import { type Dispatch, record } from './recording.ts'
-import { createSteps } from './steps.ts'
+import { createSlotStates } from './slot-states.ts'
+import { createSteps, type Rows, type WordCopy } from './steps.ts'
 import { createSubmissions } from './submissions.ts'
-import { createWeightWriter, formatOfLayout, weightLayouts, type WeightLayout, type WeightWriter } from './weights.ts'
+import { createUpload } from './upload.ts'
+import { formatOfLayout, weightLayouts, type WeightLayout } from './weights.ts'
 
 export interface GpuOptions {
   readonly device: GPUDevice
@@ -28,7 +32,7 @@ export interface GpuOptions {
   readonly facts?: DeviceFacts | undefined
 }
 
-export interface WebGpuBackend extends QueuedBackend {
+export interface WebGpuBackend extends QueuedBackend, TimingBackend {
   /** Compiles what a token, and a whole chunk, need; without it the first of each waits. */
   prepare(...what: readonly ('token' | 'chunk')[]): Promise<void>
   readonly device: GPUDevice
@@ -45,26 +49,34 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
   const context: KernelContext = { device: options.facts ?? factsOf(device), capacity, ssd, view: placeOf, formatOf }
-  const kernels = program.ops.map((op) => kernelsOf(op, context))
+  /** Of every op, and behind them those that find the best token. */
+  const kernels = [...program.ops.map((op) => kernelsOf(op, context)), ...(program.logits ? [bestKernels(program.logits, context)] : [])]
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf, maxBindingBytes: context.device.maxBindingBytes })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device, ownsDevice)
   const readback = createReadback(device)
   const submissions = createSubmissions(device, { isSoftware: isSoftware(device) })
-  const steps = createSteps(device, memory.activations)
+  /** Of the step that is waited for and the one ahead of it, in turns. */
+  const lanes = [createSteps(device), createSteps(device)]
+  const states = createSlotStates(program, capacity, memory)
+  let ahead: Ahead | undefined
   const costs = program.ops.map(opCost)
   const pace = createPace()
   const words = createBatchWords(capacity)
   let current = countsOf({ tokens: new Int32Array(0), segments: [] }, 0)
-  const writers = new Map<Parameter, WeightWriter>()
-  let nUnsentBytes = 0
+  const upload = createUpload(device.queue, layoutOf, memory)
 
-  const begin = (batch: Batch, firstLogitRow = 0): void => {
+  /** It has read a state, or stands in a batch, that is another one by now. */
+  const forgetAhead = (): void => {
+    if (ahead !== undefined) ahead.token = UNKNOWN
+  }
+  const begin = (batch: Batch, firstLogitRow = 0, placesAt = states.inPlace): void => {
     health.check()
     submissions.submit()
+    forgetAhead()
     const wanted = logitRows(batch).slice(firstLogitRow, firstLogitRow + capacity.maxLogitRows)
     current = countsOf(batch, wanted.length)
-    device.queue.writeBuffer(memory.batch, 0, words(batch, wanted))
+    device.queue.writeBuffer(memory.batch, 0, words(batch, wanted, placesAt))
     // Of the layers alone: later turns of the head find them done.
     if (firstLogitRow === 0) writeAngles(device, memory, batch)
   }
@@ -75,15 +87,16 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
   const wholeCost = (): number => costs.reduce((sum, _, i) => sum + costOf(i), 0)
   const rowsOf = ({ buffer }: View): number => (buffer.rows === 'token' ? current.nTokens : current.nLogitRows)
-  const readView = async (view: View, into: Float32Array = new Float32Array(rowsOf(view) * view.width)): Promise<Float32Array> => {
+  const rowsIn = (view: View): Rows => {
     const { offset, stride } = placeOf(view)
-    const nRows = rowsOf(view)
+    return { buffer: memory.activations, first: offset, count: rowsOf(view), stride, width: view.width }
+  }
+  const readRows = async ({ buffer, first, count, stride, width }: Rows, into: Float32Array): Promise<Float32Array> => {
     const encoder = submissions.take()
-    const isDense = stride === view.width
-    const pieces: Piece[] = isDense
-      ? [{ buffer: memory.activations, first: offset, count: nRows * stride }]
-      : Array.from({ length: nRows }, (_, row) => ({ buffer: memory.activations, first: offset + row * stride, count: view.width }))
-    await health.guard(() => readback.read(pieces, into.subarray(0, nRows * view.width), encoder))
+    const pieces: Piece[] = stride === width
+      ? [{ buffer, first, count: count * stride }]
+      : Array.from({ length: count }, (_, row) => ({ buffer, first: first + row * stride, count: width }))
+    await health.guard(() => readback.read(pieces, into.subarray(0, count * width), encoder))
     return into
   }
   const dispatchesOf = async (i: number): Promise<readonly Dispatch[]> => {
@@ -94,12 +107,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   }
   /** The last step's, and the counts by which they go; positions decide of attention alone. */
   let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
-  const allDispatches = async (): Promise<readonly Dispatch[]> => {
+  const allDispatches = async (extra: Wanted['extra']): Promise<readonly Dispatch[]> => {
     const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
-    const counts = [nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
+    const counts = [...extra, nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
     if (step?.counts === counts) return step.dispatches
     const dispatches: Dispatch[] = []
-    for (let i = 0; i < program.ops.length; i++) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    for (const i of [...program.ops.keys(), ...extra]) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
     step = { counts, dispatches }
     return dispatches
   }
@@ -113,18 +126,58 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       await pace.pause()
     }
   }
-  /** What a slot's canonical state consists of, in its order. */
-  const statePieces = (slot: number, position: number): Piece[] => [
-    ...program.states.map((part) => {
-      const count = elementsOf(part.shape)
-      return { buffer: memory.stateOf(part), first: slot * count, count }
-    }),
-    ...program.keyValues.flatMap((part) => {
-      const { keys, values } = memory.keyValueOf(part)
-      const piece = { first: slot * capacity.contextLength * part.width, count: position * part.width }
-      return [{ buffer: keys, ...piece }, { buffer: values, ...piece }]
-    })
-  ]
+  const allLogits = (logits: View): Wanted => ({ extra: [], rows: () => rowsIn(logits) })
+  const best: Wanted = { extra: [kernels.length - 1], rows: () => ({ buffer: memory.bufferOf(BEST), first: 0, count: current.nLogitRows, stride: BEST_WORDS, width: BEST_WORDS }) }
+  /** What was begun, in one submission. */
+  const submitWhole = async ({ extra, rows }: Wanted, into: Float32Array, copy?: WordCopy): Promise<Started> => {
+    const dispatches = await allDispatches(extra)
+    lanes.reverse()
+    const done = health.guard(() => lanes[0].run({ dispatches, rows: rows(), copy }, into))
+    // Whoever waits for it hears of it, and nobody may.
+    done.catch(() => {})
+    return { done }
+  }
+  /** Begins a forward whose rows of logits, as they are wanted, go to `into`. */
+  const start = async (batch: Batch, into: Float32Array, wantedOf: (logits: View) => Wanted): Promise<Started> => {
+    begin(batch)
+    const nRows = logitRows(batch).length
+    if (program.logits === null || nRows === 0) {
+      await runOps(0, program.headStart)
+      submissions.submit()
+      await health.guard(() => submissions.settle(1))
+      return { done: pace.pause() }
+    }
+    const wanted = wantedOf(program.logits)
+    if (nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) return submitWhole(wanted, into)
+    await runOps(0, program.headStart)
+    for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
+      if (first > 0) begin(batch, first)
+      await runOps(program.headStart, program.ops.length)
+      for (const entry of wanted.extra) submissions.add(await dispatchesOf(entry), 0)
+      const rows = wanted.rows()
+      await readRows(rows, into.subarray(first * rows.width))
+    }
+    return { done: Promise.resolve() }
+  }
+  const bestToToken: WordCopy = { source: memory.bufferOf(BEST), from: 0, target: memory.batch, to: tokensAt(capacity) }
+  /** Begins the step that reads the best token behind a segment, where it is one submission. Its states go to the spare place: it counts when it is asked for. */
+  const startAhead = async ({ slot, position, nRows }: Segment): Promise<Ahead | undefined> => {
+    const next = { slot, position: position + nRows }
+    if (program.keyValues.length > 0 && next.position >= capacity.contextLength) return undefined
+    const batch: Batch = { tokens: Int32Array.of(0), segments: [{ ...next, firstRow: 0, nRows: 1, logits: 'last' }] }
+    begin(batch, 0, states.ahead)
+    if (!submissions.fits(wholeCost())) return undefined
+    const into = new Float32Array(BEST_WORDS)
+    return { ...next, ...(await submitWhole(best, into, bestToToken)), token: UNKNOWN, into }
+  }
+  /** The step ahead if `batch` asks for it; otherwise it is as if it had not run. */
+  const takeAhead = async (batch: Batch): Promise<Ahead | undefined> => {
+    const taken = ahead
+    ahead = undefined
+    if (taken === undefined || isStepOf(taken, batch)) return taken
+    await taken.done
+    return undefined
+  }
 
   return {
     program,
@@ -135,17 +188,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     formatOf,
     write(parameter, values, first) {
       health.check()
-      const writer = writers.get(parameter) ?? createWeightWriter(layoutOf(parameter))
-      writers.set(parameter, writer)
-      const { offset, bytes } = writer(values, first)
-      for (const { buffer, firstByte, start, end } of memory.placesOf(parameter)) {
-        const piece = bytes.subarray(Math.max(0, start - offset), Math.max(0, end - offset))
-        if (piece.length > 0) device.queue.writeBuffer(buffer, firstByte + Math.max(start, offset), piece)
-      }
-      nUnsentBytes += bytes.byteLength
-      if (nUnsentBytes < MOST_UNSENT_BYTES) return
-      nUnsentBytes = 0
-      return health.guard(() => device.queue.onSubmittedWorkDone())
+      return upload(parameter, values, first) ? health.guard(() => device.queue.onSubmittedWorkDone()) : undefined
     },
     prepare: (...what) => health.guard(() => recording.compile(...what.map((name) => usualCounts(name === 'token' ? 1 : capacity.maxRows)))),
     begin,
@@ -153,7 +196,14 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       for (let i = firstOp; i < endOp; i++) await addOp(i)
       submissions.submit()
     },
-    readView,
+    async timeOps(batch) {
+      checkClock(device)
+      begin(batch)
+      const ops: (readonly Dispatch[])[] = []
+      for (let i = 0; i < program.ops.length; i++) ops.push(await dispatchesOf(i))
+      return health.guard(() => timeOps(device, readback, ops))
+    },
+    readView: (view, into = new Float32Array(rowsOf(view) * view.width)) => readRows(rowsIn(view), into),
     writeView(view, values) {
       submissions.submit()
       const { offset, stride } = placeOf(view)
@@ -162,37 +212,34 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       }
     },
     async forward(batch, logits) {
-      begin(batch)
-      const nRows = logitRows(batch).length
-      if (program.logits !== null && nRows > 0 && nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) {
-        const dispatches = await allDispatches()
-        const { offset, stride } = placeOf(program.logits)
-        const rows = { first: offset, count: nRows, stride, width: program.logits.width }
-        return health.guard(() => steps.run(dispatches, rows, logits))
-      }
-      await runOps(0, program.headStart)
-      if (program.logits === null || nRows === 0) {
-        submissions.submit()
-        await health.guard(() => submissions.settle(1))
-        return pace.pause()
-      }
-      for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
-        if (first > 0) begin(batch, first)
-        await runOps(program.headStart, program.ops.length)
-        await readView(program.logits, logits.subarray(first * program.logits.width))
-      }
+      await ahead?.done
+      ahead = undefined
+      await (await start(batch, logits, allLogits)).done
+    },
+    async forwardBest(batch, goesOn = false) {
+      const [segment] = batch.segments
+      const taken = await takeAhead(batch)
+      if (taken !== undefined) states.adopt(segment.slot)
+      const into = taken?.into ?? new Float32Array(BEST_WORDS * logitRows(batch).length)
+      const { done } = taken ?? (await start(batch, into, () => best))
+      ahead = goesOn ? await startAhead(segment) : undefined
+      await done
+      const found = bestOf(into)
+      if (ahead !== undefined) ahead.token = found[0].id
+      return found
     },
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       health.check()
       const encoder = submissions.take()
-      await health.guard(() => readback.read(statePieces(slot, position), into.subarray(0, stateElements(program, position)), encoder))
+      await health.guard(() => readback.read(states.pieces(slot, position), into.subarray(0, stateElements(program, position)), encoder))
       return into
     },
     async writeState(slot, position, state) {
       health.check()
+      forgetAhead()
       submissions.submit()
       let end = 0
-      for (const { buffer, first, count } of statePieces(slot, position)) {
+      for (const { buffer, first, count } of states.pieces(slot, position)) {
         device.queue.writeBuffer(buffer, 4 * first, state.buffer, state.byteOffset + 4 * end, 4 * count)
         end += count
         await pace.pause()
@@ -200,22 +247,47 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     },
     async clearState(slot) {
       health.check()
+      forgetAhead()
       const encoder = submissions.take()
-      for (const { buffer, first, count } of statePieces(slot, 0)) if (count > 0) encoder.clearBuffer(buffer, 4 * first, 4 * count)
+      for (const { buffer, first, count } of states.pieces(slot, 0)) if (count > 0) encoder.clearBuffer(buffer, 4 * first, 4 * count)
       device.queue.submit([encoder.finish()])
     },
     async dispose() {
       health.stop()
       readback.destroy()
-      steps.destroy()
+      for (const lane of lanes) lane.destroy()
       memory.destroy()
       if (ownsDevice) device.destroy()
     }
   }
 }
 
-/** Weights on their way to the GPU: the driver keeps a copy of what it has not sent. */
-const MOST_UNSENT_BYTES = 2 ** 26
+/** What may be wanted of rows of logits: what runs for it behind the ops, of the recording, and where it then is. */
+interface Wanted {
+  readonly extra: readonly number[]
+  readonly rows: () => Rows
+}
+
+interface Started {
+  /** Resolves when what is wanted is there. */
+  readonly done: Promise<void>
+}
+
+/** A step that was begun before anybody asked for it, by the best token of the one before, so that the GPU need not wait for the host. */
+interface Ahead extends Started {
+  readonly slot: number
+  readonly position: number
+  /** What it has read; UNKNOWN until the host knows it, and where the step is of no use any more. */
+  token: number
+  readonly into: Float32Array
+}
+
+const UNKNOWN = -1
+
+function isStepOf({ slot, position, token }: Ahead, { tokens, segments }: Batch): boolean {
+  const [segment] = segments
+  return segments.length === 1 && tokens.length === 1 && tokens[0] === token && segment.slot === slot && segment.position === position
+}
 
 function kernelsOf<K extends OpKind>(op: OpOf<K>, context: KernelContext): readonly Kernel[]
 function kernelsOf(op: Op, context: KernelContext): readonly Kernel[] {

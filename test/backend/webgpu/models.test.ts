@@ -1,5 +1,6 @@
 /** The models of test/fixtures on a GPU against transformers' numbers: logits, hidden states, greedy tokens. */
 import { describe, expect, test } from 'vitest'
+import type { Best } from '../../../src/backend/backend.ts'
 import type { WebGpuBackend } from '../../../src/backend/webgpu/webgpu-backend.ts'
 import { createEngine } from '../../../src/engine.ts'
 import { batchOf, openModel } from '../../support/backends.ts'
@@ -63,13 +64,13 @@ describe.each(GPUS)('%s', { timeout: 180_000 }, () => {
   })
 })
 
-/** The likeliest token each time, read by an engine as a user's calls are. */
+/** The likeliest token each time, found by the GPU and read by an engine as a user's calls are. */
 async function greedyIds(backend: WebGpuBackend, prompt: Int32Array, count: number): Promise<number[]> {
   const engine = createEngine(backend)
   const sequence = engine.sequence()
   const ids: number[] = []
-  const onLogits = (logits: Float32Array): void => void ids.push(logits.indexOf(Math.max(...logits)))
-  await engine.run(sequence, prompt, 'last', { onLogits })
-  while (ids.length < count) await engine.run(sequence, Int32Array.of(ids[ids.length - 1]), 'last', { onLogits })
+  const onBest = ({ id }: Best): void => void ids.push(id)
+  await engine.run(sequence, prompt, 'last', { onBest, goesOn: true })
+  while (ids.length < count) await engine.run(sequence, Int32Array.of(ids[ids.length - 1]), 'last', { onBest, goesOn: true })
   return ids
 }

@@ -22,7 +22,8 @@ describe('options', () => {
     [{ backend: 'webgpu', build: 'simd' }, /build of the WebGPU backend/],
     [{ backend: 'webgpu', relaxed: true }, /relaxed of the WebGPU backend/],
     [{ backend: 'webgpu', gpu: {} }, /gpu: expected a GPUDevice, got an object/],
-    [{ gpu: {} }, /gpu: expected backend 'webgpu' with it, got backend "auto"/]
+    [{ backend: 'auto', gpu: {} }, /gpu: expected a GPUDevice, got an object/],
+    [{ gpu: {} }, /gpu: expected backend 'webgpu' or 'auto' with it, got backend "wasm"/]
   ] as const)('%o', async (options, message) => {
     await expect(Mamba.load(SOURCE, options)).rejects.toThrow(message)
   })
@@ -53,8 +54,8 @@ test('memory that the device does not give', async () => {
   }
   const needs = { program: builder.build(null, 0), capacity: CAPACITY, kernels: [], activationBytes: 100, layoutOf: () => ({ kind: 'plain', size: 0 }) as const, maxBindingBytes: 2 ** 27 }
   const pending = createMemory(device as unknown as GPUDevice, needs)
-  // 100 of activations, 4 · (4 + 4 + 2 · 4 + 4) of the batch, 4 · 1000 of the state.
-  await expect(pending).rejects.toThrow(new RangeError('memory of the GPU: expected 4180 bytes, got a device that does not give them: out of memory'))
+  // 100 of activations, 4 · (4 + 6 + 2 · 4 + 4) of the batch, 4 · 2 · 1000 of the state.
+  await expect(pending).rejects.toThrow(new RangeError('memory of the GPU: expected 8188 bytes, got a device that does not give them: out of memory'))
   expect(nAlive).toBe(0)
 })
 
@@ -74,12 +75,28 @@ describe.each(GPUS)('%s', { timeout: 180_000 }, () => {
     const mamba = await Mamba.load(SOURCE, { backend: 'webgpu', gpu: device })
     const session = mamba.session()
     await session.append([1, 2, 3])
-    const waiting = [mamba.forward([1, 2, 3]), session.append([4, 5])]
+    const waiting = [mamba.complete([7], { maxTokens: 1000, temperature: 0, ignoreEos: true }), mamba.forward([1, 2, 3]), session.append([4, 5])]
     const settled = Promise.allSettled(waiting)
     device.destroy()
     for (const result of await settled) expect(result.status === 'rejected' && result.reason).toBeInstanceOf(EngineError)
     await expect(mamba.forward([1])).rejects.toThrow(/backend webgpu: expected a device that works, got one that was lost/)
     await expect(session.save()).rejects.toBeInstanceOf(EngineError)
+    await mamba.dispose()
+  })
+
+  test('a device that is lost under a greedy generation', async () => {
+    const device = await openDevice(await nodeGpu())
+    const mamba = await Mamba.load(SOURCE, { backend: 'webgpu', gpu: device })
+    let nTokens = 0
+    const generation = async (): Promise<void> => {
+      for await (const { ids } of mamba.generate([1, 2, 3], { maxTokens: 1000, temperature: 0, ignoreEos: true })) {
+        nTokens += ids.length
+        if (nTokens === 5) device.destroy()
+      }
+    }
+    await expect(generation()).rejects.toThrow(/backend webgpu: expected a device that works, got one that was lost/)
+    // The step that was begun may be answered.
+    expect(nTokens).toBeLessThan(10)
     await mamba.dispose()
   })
 

@@ -73,6 +73,39 @@ describe.each(GPUS.flatMap(() => ['mamba', 'bamba']))('%s', { timeout: 180_000 }
     expect(gpu.stats.batchSizes[2]).toBeGreaterThan(0)
   })
 
+  test('greedy and sampled at once: each as it is alone', async () => {
+    const prompts = [IDS.subarray(0, 9), IDS.subarray(9, 30)]
+    const sampled = { ...GREEDY, temperature: 1, seed: 4 }
+    const [greedyAlone, sampledAlone] = [await gpu.complete(prompts[0], GREEDY), await gpu.complete(prompts[1], sampled)]
+    const [greedy, other] = await Promise.all([gpu.complete(prompts[0], GREEDY), gpu.complete(prompts[1], sampled)])
+    expect([greedy.ids, other.ids]).toEqual([greedyAlone.ids, sampledAlone.ids])
+    expect(greedy.ids).toEqual((await cpu.complete(prompts[0], GREEDY)).ids)
+  })
+
+  test.each(['left', 'aborted'])('a generation that is %s: the same as one that was to end there', async (how) => {
+    const ids = IDS.subarray(0, 11)
+    await using wanted = await sessionAfter(gpu, ids)
+    const completion = await wanted.complete({ ...GREEDY, maxTokens: 3 })
+    await using session = await sessionAfter(gpu, ids)
+    const controller = new AbortController()
+    const read: number[] = []
+    try {
+      for await (const piece of session.generate({ ...GREEDY, maxTokens: 30, signal: controller.signal })) {
+        read.push(...piece.ids)
+        if (read.length < 3) continue
+        if (how === 'left') break
+        controller.abort('enough')
+      }
+    } catch (reason) {
+      expect(reason).toBe('enough')
+    }
+    expect(read).toEqual(completion.ids)
+    expect(await session.save()).toEqual(await wanted.save())
+    const next = await session.forward([9, 8])
+    expect(next).toEqual(await wanted.forward([9, 8]))
+    expect(relativeError(next, await cpu.forward([...ids, ...read, 9, 8]))).toBeLessThan(TOLERANCE)
+  })
+
   test('score', async () => {
     const [got, want] = [await gpu.score(IDS), await cpu.score(IDS)]
     expect(got.perplexity / want.perplexity).toBeCloseTo(1, 5)

@@ -127,7 +127,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (lane < count) {
     ${each((h) => `score${h} = 0.0;`)}
     for (var k = 0u; k < ${nQuads}u; k++) {
-      let key = keyQuad(segment.slot, first + lane, kvHead, k);
+      let key = keyQuad(segment.cacheSlot, first + lane, kvHead, k);
       ${each((h) => `score${h} += dot(key, queries[${h * nQuads}u + k]);`)}
     }
     ${each((h) => `score${h} *= ${float(scale)};`)}
@@ -150,7 +150,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     workgroupBarrier();
     if (part < ${nParts}u) {
       for (var i = part; i < count; i += ${nParts}u) {
-        let value = valueQuad(segment.slot, first + i, kvHead, column);
+        let value = valueQuad(segment.cacheSlot, first + i, kvHead, column);
         ${each((h) => `let weight${h} = weights[${h * BLOCK}u + i]; sum${h} += weight${h} * value; total${h} += weight${h};`)}
       }
     }

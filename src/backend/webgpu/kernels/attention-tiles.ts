@@ -59,7 +59,7 @@ export function attentionTiles(op: AttentionOp, context: KernelContext): Kernel 
     for (var i = lane; i < ${nKeys * nQuads}u; i += ${nLanes}u) {
       let position = first + i / ${nQuads}u;
       var loaded = vec4<f32>();
-      if (position < nPositions) { loaded = ${reader}(segment.slot, position, kvHead, i % ${nQuads}u); }
+      if (position < nPositions) { loaded = ${reader}(segment.cacheSlot, position, kvHead, i % ${nQuads}u); }
       cached[(i / ${nQuads}u) * ${stride}u + i % ${nQuads}u] = loaded;
     }`
   return {

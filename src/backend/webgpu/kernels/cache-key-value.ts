@@ -12,7 +12,7 @@ export const cacheKeyValue: OpKernels['cacheKeyValue'] = ({ key, value, cache },
 @group(0) @binding(3) var<storage, read_write> values: array<f32>;`,
     body: `
   let segment = segmentOf(row);
-  let place = (segment.slot * ${context.capacity.contextLength}u + segment.position + row - segment.firstRow) * ${cache.width}u + i;
+  let place = (segment.cacheSlot * ${context.capacity.contextLength}u + segment.position + row - segment.firstRow) * ${cache.width}u + i;
   keys[place] = ${elementOf(context, key)('row', 'i')};
   values[place] = ${elementOf(context, value)('row', 'i')};`
   })

@@ -32,13 +32,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let start = group.y * ${blockRows}u;
   if (d >= ${x.width}u || start >= segment.nRows) { return; }
   let end = min(start + ${blockRows}u, segment.nRows);
-  let past = (segment.slot * ${x.width}u + d) * ${nPast}u;
+  let past = (segment.stateFrom * ${x.width}u + d) * ${nPast}u;
+  let next = (segment.stateTo * ${x.width}u + d) * ${nPast}u;
   ${unroll(nPast + 1, (j) => `let w${j} = ${tapAt(`d * ${nPast + 1}u + ${j}u`)};
   var x${j} = 0.0;`)}
   if (start == 0u) {
     ${unroll(nPast, (j) => `x${j} = ${pastAt(`past + ${j}u`)};`)}
-    ${unroll(nPast, (j) => `if (segment.nRows + ${j}u < ${nPast}u) { ${pastAt(`past + ${j}u`)} = ${pastAt(`past + ${j}u + segment.nRows`)}; }
-    else { ${pastAt(`past + ${j}u`)} = ${input(`segment.firstRow + segment.nRows + ${j}u - ${nPast}u`, 'd')}; }`)}
+    ${unroll(nPast, (j) => `if (segment.nRows + ${j}u < ${nPast}u) { ${pastAt(`next + ${j}u`)} = ${pastAt(`past + ${j}u + segment.nRows`)}; }
+    else { ${pastAt(`next + ${j}u`)} = ${input(`segment.firstRow + segment.nRows + ${j}u - ${nPast}u`, 'd')}; }`)}
   } else {
     ${unroll(nPast, (j) => `x${j} = ${input(`segment.firstRow + start + ${j}u - ${nPast}u`, 'd')};`)}
   }

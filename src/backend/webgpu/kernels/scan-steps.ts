@@ -30,10 +30,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let channel = group.x * ${channels}u + thread / ${lanes}u;
   let isInside = channel < ${dInner}u;
   let d = min(channel, ${dInner - 1}u);
-  let stateRow = segment.slot * ${dInner}u + d;
+  let oldState = segment.stateFrom * ${dInner}u + d;
+  let newState = segment.stateTo * ${dInner}u + d;
   ${constants('d')}
   ${unroll(nGroups, (g) => `let A${g} = ${decayRates('d', quad(g))};
-  var h${g} = ${state.load('stateRow', quad(g))};`)}
+  var h${g} = ${state.load('oldState', quad(g))};`)}
   for (var row = segment.firstRow; row < segment.firstRow + segment.nRows; row++) {
     let x = ${x('row', 'd')};
     let dt = ${timeStep(dt('row', 'd'))};
@@ -44,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     if (isInside && lane == 0u) { ${out('row', 'd')} = ${output('sum0', 'x', z ? z('row', 'd') : '')}; }
   }
   if (isInside) {
-    ${unroll(nGroups, (g) => state.store('stateRow', quad(g), `h${g}`))}
+    ${unroll(nGroups, (g) => state.store('newState', quad(g), `h${g}`))}
   }
 }`
   return {

@@ -123,7 +123,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let channel = firstChannel + team / ${lanes}u;
   let isInside = channel < ${dInner}u;
   let d = min(channel, ${dInner - 1}u);
-  let stateRow = segment.slot * ${dInner}u + d;
+  let stateRow = segment.stateTo * ${dInner}u + d;
   let lastRow = segment.firstRow + segment.nRows - 1u;
   ${constants('d')}
   var nextDt = array<f32, ${ownTokens}>();

@@ -186,15 +186,14 @@ function carry({ nHeads, headDim, dState, state, binder: bind }: SsdPlan, layout
   if (element >= ${size}u || nChunks == 0u) { return; }
   var first = 0u;
   for (var i = 0u; i < workgroup.z; i++) { first += chunksOf(segmentAt(i)); }
-  let place = (segment.slot * ${nHeads}u + head) * ${size}u + element;
-  var h = ${stateAt('place')};
+  var h = ${stateAt(`(segment.stateFrom * ${nHeads}u + head) * ${size}u + element`)};
   for (var chunk = first; chunk < first + nChunks; chunk++) {
     let place = ${layout.states}u + (chunk * ${nHeads}u + head) * ${size}u + element;
     let added = ${at('place')};
     ${at('place')} = h;
     h = fma(${at(`${layout.decays}u + chunk * ${nHeads}u + head`)}, h, added);
   }
-  ${stateAt('place')} = h;`)
+  ${stateAt(`(segment.stateTo * ${nHeads}u + head) * ${size}u + element`)} = h;`)
   return {
     label: 'ssdScan carry', code: binder.declarations() + code, bindings: binder.bindings,
     workgroups: ({ nSegments, maxSegmentRows }) => (maxSegmentRows >= SSD_LEAST_ROWS ? [Math.ceil(size / TILE_THREADS), nHeads, nSegments] : null)

@@ -76,11 +76,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let p = workgroup.x * ${channels}u + thread / ${lanes}u;
   let isInside = p < ${headDim}u;
   let column = head * ${headDim}u + min(p, ${headDim - 1}u);
-  let stateRow = segment.slot * ${nHeads * headDim}u + column;
+  let oldState = segment.stateFrom * ${nHeads * headDim}u + column;
+  let newState = segment.stateTo * ${nHeads * headDim}u + column;
   let lastRow = segment.firstRow + segment.nRows - 1u;
   let rate = ${decayRate('head')};
   var h = array<vec4f, ${nQuads}>();
-  ${repeat(nQuads, (v) => `h[${v}] = ${state.load('stateRow', `${v} * ${lanes}u + lane`)};`)}
+  ${repeat(nQuads, (v) => `h[${v}] = ${state.load('oldState', `${v} * ${lanes}u + lane`)};`)}
   for (var first = segment.firstRow; first <= lastRow; first += ${tokens}u) {
     for (var i = thread; i < min(${tokens}u, lastRow - first + 1u); i += ${threads}u) {
       let dt = ${timeStep('first + i', 'head')};
@@ -112,7 +113,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     workgroupBarrier();
   }
   if (isInside) {
-    ${repeat(nQuads, (v) => state.store('stateRow', `${v} * ${lanes}u + lane`, `h[${v}]`))}
+    ${repeat(nQuads, (v) => state.store('newState', `${v} * ${lanes}u + lane`, `h[${v}]`))}
   }
 }`
   return {
