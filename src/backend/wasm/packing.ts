@@ -154,9 +154,15 @@ function packDense(target: Float32Array | Uint16Array, { nOut, nIn, group }: { n
 }
 
 function packTaps(nTaps: number, paddedWidth: number, target: Float32Array, values: WeightData, first: number): void {
+  let channel = Math.floor(first / nTaps)
+  let tap = first % nTaps
   for (let i = 0; i < values.length; i++) {
-    const element = first + i
-    target[(element % nTaps) * paddedWidth + Math.floor(element / nTaps)] = values[i]
+    target[tap * paddedWidth + channel] = values[i]
+    tap++
+    if (tap === nTaps) {
+      tap = 0
+      channel++
+    }
   }
 }
 
@@ -165,12 +171,14 @@ type Tiles = Extract<PackedLayout, { kind: 'tiles' }>
 function packTiles({ dState, groupChannels }: Tiles, target: Float32Array, values: WeightData, first: number): void {
   const groupTiles = Math.ceil(groupChannels / LANES)
   const log2E = Math.fround(Math.LOG2E)
-  for (let i = 0; i < values.length; i++) {
-    const channel = Math.floor((first + i) / dState)
-    const n = (first + i) % dState
+  let channel = Math.floor(first / dState)
+  let n = first % dState
+  for (let i = 0; i < values.length; channel++) {
+    const end = Math.min(values.length, i + dState - n)
     const inGroup = channel % groupChannels
     const tile = Math.floor(channel / groupChannels) * groupTiles + Math.floor(inGroup / LANES)
     // A NaN of the caller's may carry bits that exp2 would take for an exponent.
-    target[(tile * dState + n) * LANES + (inGroup % LANES)] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * log2E)
+    for (let at = (tile * dState + n) * LANES + (inGroup % LANES); i < end; i++, at += LANES) target[at] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * log2E)
+    n = 0
   }
 }

@@ -5,7 +5,7 @@ import {
   Q8_MIN_BLOCK_BYTES, Q8_ZERO, QUANT_BLOCK
 } from '../../../assembly/abi.ts'
 import { BLOCK_TYPES, type BlockFormat, type BlockParts, type BlockType, createBlockParts } from '../../ggml-blocks.ts'
-import { f16Values } from '../../half.ts'
+import { F16_IN_F32, f16InF32Bits } from '../../half.ts'
 
 /** Names as the codes FORMAT_* of the ABI have them. */
 export type BlockForm = 'q8' | 'q4' | 'q8Min' | 'q4Min' | 'q8Half'
@@ -83,14 +83,15 @@ export function packBlocks(target: Uint8Array, { nIn, format, paddedRow }: Block
 function packQ80({ floats, words }: Panels, { nIn, paddedRow }: BlockMatrix, bytes: Uint8Array, first: number): void {
   const { buffer, byteOffset, byteLength } = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice()
   const halves = new Uint16Array(buffer, byteOffset, byteLength / 2)
-  const scales = f16Values()
   const panelWords = blockPanelBytes('q8_0', nIn) / 4
   let matrixRow = Math.floor(first / nIn)
   let block = (first % nIn) / QUANT_BLOCK
   for (let source = 0; source < halves.length; source += Q8_0_HALVES) {
     const row = paddedRow(matrixRow)
     let at = Math.floor(row / PANEL_ROWS) * panelWords + (block * Q8_BLOCK_BYTES) / 4 + (row % PANEL_ROWS)
-    floats[at] = scales[halves[source]]
+    // Without the table of halves, which takes longer to make than all scales of a small model.
+    words[at] = f16InF32Bits(halves[source])
+    floats[at] *= F16_IN_F32
     for (let k = source + 1; k < source + Q8_0_HALVES; k += 2) {
       at += PANEL_ROWS
       const a = halves[k]
