@@ -17,7 +17,7 @@ type Phase = keyof typeof LIMITS_MS
 const PHASES = Object.keys(LIMITS_MS) as readonly Phase[]
 
 /** The loop at rest, on the machine that the limits are for. */
-const REST_LOOP_MS = LOOPMS
+const REST_LOOP_MS = 57
 const AT_REST = 1.15
 const N_PROCESSES = 11
 

@@ -3,8 +3,9 @@
  * What is loaded on demand stays apart. Declarations come from tsc (tsconfig.build.json).
  */
 
+import { rm } from 'node:fs/promises'
 import { isAbsolute, relative } from 'node:path'
-import { defineConfig, type RolldownOptions } from 'rolldown'
+import { build, type BuildOptions, type PreRenderedChunk } from 'rolldown'
 
 /** Modules that somebody names: package.json, an address in the code (workers), users' bundlers (README). They keep their places below dist. */
 const PLATFORMS = ['node', 'bun', 'web', 'workerd', 'node-worker', 'web-worker'].map((name) => `src/platform/${name}`)
@@ -36,10 +37,18 @@ function fileOf(id: string, graph: Graph): string | null {
   if (NAMED.includes(path) || path === 'src/checkpoint/json' || path.startsWith('src/platform')) return null
   if (reach(graph, PLATFORMS).has(id)) return 'src/base'
   if (reach(graph, ['src/index']).has(id)) return 'src/core'
-  return ON_DEMAND.find((entry) => reach(graph, [entry]).has(id)) ?? null
+  const entry = ON_DEMAND.find((entry) => reach(graph, [entry]).has(id))
+  return entry === undefined ? null : `${entry}-parts`
 }
 
-const common: RolldownOptions = {
+/** Where the sources are, since addresses in them say what is beside them. What several import is the parts of a file that is loaded on demand. */
+function chunkFileNames({ name, isDynamicEntry, facadeModuleId, moduleIds }: PreRenderedChunk): string {
+  if (name.startsWith('src/')) return '[name].js'
+  const folder = pathOf(facadeModuleId ?? moduleIds[0]).replace(/[^/]*$/, '')
+  return `${folder}[name]${isDynamicEntry ? '' : '-parts'}.js`
+}
+
+const common: BuildOptions = {
   platform: 'neutral',
   preserveEntrySignatures: 'allow-extension',
   // Packages, and package.json's own imports.
@@ -48,14 +57,15 @@ const common: RolldownOptions = {
   plugins: [{ name: 'files', resolveId: (id) => (/\.(wasm|gguf)(\?|$)/.test(id) ? { id, external: true } : null) }]
 }
 
-export default defineConfig([
+// No file of an earlier build stays behind.
+for (const folder of ['src', 'assembly']) await rm(`dist/${folder}`, { recursive: true, force: true })
+await build([
   {
     ...common,
     input: Object.fromEntries(NAMED.map((name) => [name, `${name}.ts`])),
     output: {
       dir: 'dist', entryFileNames: '[name].js', sourcemap: true, comments: false, minifyInternalExports: false,
-      // Beside what it imports by an address.
-      chunkFileNames: ({ name, facadeModuleId, moduleIds }) => (name.startsWith('src/') ? '[name].js' : `${pathOf(facadeModuleId ?? moduleIds[0]).replace(/[^/]*$/, '')}[name].js`),
+      chunkFileNames,
       codeSplitting: { groups: [{ debugName: 'files', name: fileOf, includeDependenciesRecursively: false }] }
     }
   },
