@@ -86,7 +86,8 @@ test.each(['src/errors', 'src/elementary', 'src/half', 'src/lock', 'src/core-imp
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
   expectOnly('src/ggml-blocks', 'src/half')
-  expectOnly('src/stop-strings', 'src/errors')
+  expectOnly('src/stop-strings', 'src/stop-options')
+  expectOnly('src/stop-options', 'src/errors')
 })
 test('the template engine is behind one file, which is apart from the rest', () => {
   expectOnly('src/chat-template', 'src/errors', '@huggingface/jinja')
@@ -111,11 +112,11 @@ test('platform imports what files and workers need', () => {
   // The package's own files, as the package has them: dist/wasm and models beside dist/src.
   const packageFiles = imports.filter(({ from, to }) => isIn(from, 'src/platform/bun', 'src/platform/workerd') && /\.(wasm|gguf)(\?module)?$/.test(to)).map(({ to }) => to)
   for (const file of nodeFiles) expectOnly(file, 'src/platform', 'src/checkpoint', ...packageFiles, ...nodeModules, ...BASE)
-  for (const file of ['web', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work', 'node-gpu']) {
+  for (const file of ['web', 'web-threads', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work', 'node-gpu']) {
     expectOnly(`src/platform/${file}`, 'src/platform', 'src/checkpoint', 'src/core-imports', ...packageFiles, ...BASE)
     expect(imports.filter(({ from, to }) => isIn(from, `src/platform/${file}`) && isIn(to, ...nodeFiles))).toEqual([])
   }
-  expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 9)
+  expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 10)
 })
 
 test('the page’s end of a worker knows of errors and messages, not of the engine', () => {

@@ -6,11 +6,9 @@ import { coreImports } from '../../core-imports.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
 import { messageOf } from '../../errors.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
-import { rotaryRow } from '../../program/rotary.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
-import { encodeProgram } from './encode.ts'
-import { readKeyValue, writeKeyValue } from './key-value.ts'
+import { encodeProgram, needsFurtherOps } from './encode.ts'
 import { createMemoryMap, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
 import type { ThreadTeam } from './thread-team.ts'
@@ -48,7 +46,8 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
   const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
   writeControl(map, memory.buffer, core.nThreads)
-  encodeProgram(program, map, memory.buffer)
+  const further = needsFurtherOps(program) ? await import('./further-ops.ts') : undefined
+  encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders })
 
   const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
   const tokens = new Int32Array(memory.buffer, map.tokens, capacity.maxRows)
@@ -70,7 +69,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     control[abi.CONTROL_ATTENTION_FIRST] = 0
     control[abi.CONTROL_ATTENTION_END] = batch.tokens.length
     // Of the layers alone: later turns of the head find them done.
-    if (firstLogitRow === 0) writeAngles(map, memory.buffer, batch)
+    if (firstLogitRow === 0) further?.writeAngles(map, memory.buffer, batch)
   }
   const team = core.nThreads > 1 ? await (await import('./thread-team.ts')).startThreads(core.module, memory, control) : undefined
   const run = (firstOp: number, endOp: number): void => {
@@ -96,13 +95,13 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
   /** The caches between a slot and the canonical state, a head of a layer at a time, since thousands of tokens take their time. */
-  const copyKeyValues = async (copy: typeof readKeyValue, { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
+  const copyKeyValues = async (copy: 'readKeyValue' | 'writeKeyValue', { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
     for (const part of program.keyValues) {
       const layout = map.keyValue(part)
       const first = program.stateSize + position * part.offset
       const canonical = state.subarray(first, first + 2 * position * part.width)
       for (let head = 0; head < layout.nHeads; head++) {
-        copy(layout, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, head, position, canonical })
+        further?.[copy](layout, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, head, position, canonical })
         await pace.pause()
       }
     }
@@ -153,12 +152,12 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     },
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       into.set(slotState(slot))
-      await copyKeyValues(readKeyValue, { slot, position, state: into })
+      await copyKeyValues('readKeyValue', { slot, position, state: into })
       return into
     },
     async writeState(slot, position, state) {
       slotState(slot).set(state.subarray(0, program.stateSize))
-      await copyKeyValues(writeKeyValue, { slot, position, state })
+      await copyKeyValues('writeKeyValue', { slot, position, state })
     },
     async clearState(slot) {
       slotState(slot).fill(0)
@@ -192,16 +191,6 @@ function heapBaseOf(module: WebAssembly.Module, shared: boolean): number {
   const heapBase = exports.heapBase()
   heapBases.set(module, heapBase)
   return heapBase
-}
-
-/** The angles by which each row's queries and keys are turned. */
-function writeAngles({ rotaries }: MemoryMap, memory: ArrayBufferLike, { segments }: Batch): void {
-  for (const { theta, rotaryDim, address } of rotaries) {
-    for (const { position, firstRow, nRows } of segments) {
-      const rows = new Float32Array(memory, address + 4 * rotaryDim * firstRow, rotaryDim * nRows)
-      for (let t = 0; t < nRows; t++) rows.set(rotaryRow(theta, rotaryDim, position + t), t * rotaryDim)
-    }
-  }
 }
 
 function writeControl(map: MemoryMap, memory: ArrayBufferLike, nThreads: number): void {
