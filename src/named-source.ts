@@ -2,9 +2,15 @@
 
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { checkpointFile, checkpointName, urlFiles } from './checkpoint/file-set.ts'
+import type { DownloadOptions } from './checkpoint/hub.ts'
 import { describe, messageOf } from './errors.ts'
-import type { SourceOptions } from './source.ts'
 import { platform } from '#platform'
+
+/** How files come from a hub or an address. */
+export interface SourceOptions extends DownloadOptions {
+  /** Folder for downloads by hub id; by default the user's cache folder. null keeps nothing: files are read by range as needed. */
+  readonly cacheFolder?: string | null | undefined
+}
 
 /** Throws a TypeError for a path of nothing. */
 export async function namedFiles(source: string | URL, options: SourceOptions): Promise<FileSet> {

@@ -2,9 +2,11 @@
 
 import type { FileSet } from './checkpoint/byte-source.ts'
 import { type FileLike, recordFiles } from './checkpoint/file-set.ts'
-import type { DownloadOptions } from './checkpoint/hub.ts'
 import { describe, messageOf } from './errors.ts'
+import type { SourceOptions } from './named-source.ts'
 import { platform } from '#platform'
+
+export type { SourceOptions }
 
 /**
  * - nothing: the embedded model
@@ -16,12 +18,6 @@ import { platform } from '#platform'
  * - files by name: `{ 'config.json': bytes, 'model.safetensors': blob, … }`
  */
 export type ModelSource = string | URL | Uint8Array | ArrayBuffer | Blob | FileSet | Readonly<Record<string, FileLike>>
-
-/** How files come from a hub or an address. */
-export interface SourceOptions extends DownloadOptions {
-  /** Folder for downloads by hub id; by default the user's cache folder. null keeps nothing: files are read by range as needed. */
-  readonly cacheFolder?: string | null | undefined
-}
 
 /** Throws a TypeError for what is no source. */
 export async function resolveSource(source: ModelSource | undefined, options: SourceOptions): Promise<FileSet> {
