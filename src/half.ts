@@ -12,21 +12,12 @@ export function f16Values(): Float32Array {
   return values
 }
 
-/**
- * A finite half's sign, exponent and fraction in a float32's places: the bits of a float32 that times F16_IN_F32 is the half, whether it is normal or
- * not.
- */
-export function f16InF32Bits(half: number): number {
-  return ((half & 0x8000) << 16) | ((half & 0x7fff) << 13)
-}
-
-export const F16_IN_F32 = 2 ** 112
-
+/** A half's exponent and fraction, in a float32's places, are 2^-112 times the half, whether it is normal or not. */
 function makeValues(): Float32Array {
   const floats = new Float32Array(2 ** 16)
   const bits = new Int32Array(floats.buffer)
-  for (let half = 0; half < 2 ** 16; half++) bits[half] = f16InF32Bits(half)
-  for (let half = 0; half < 2 ** 16; half++) floats[half] *= F16_IN_F32
+  for (let half = 0; half < 2 ** 16; half++) bits[half] = ((half & 0x8000) << 16) | ((half & 0x7fff) << 13)
+  for (let half = 0; half < 2 ** 16; half++) floats[half] *= 2 ** 112
   // An exponent of ones: infinities, and what is no number.
   for (const sign of [0, 0x8000]) {
     floats.fill(NaN, sign | F16_INFINITY, (sign | 0x7fff) + 1)

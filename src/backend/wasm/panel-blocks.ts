@@ -5,7 +5,6 @@ import {
   Q8_MIN_BLOCK_BYTES, Q8_ZERO, QUANT_BLOCK
 } from '../../../assembly/abi.ts'
 import { BLOCK_TYPES, type BlockFormat, type BlockParts, type BlockType, createBlockParts } from '../../ggml-blocks.ts'
-import { F16_IN_F32, f16InF32Bits } from '../../half.ts'
 
 /** Names as the codes FORMAT_* of the ABI have them. */
 export type BlockForm = 'q8' | 'q4' | 'q8Min' | 'q4Min' | 'q8Half'
@@ -60,7 +59,6 @@ export function packBlocks(target: Uint8Array, { nIn, format, paddedRow }: Block
     floats: new Float32Array(target.buffer, target.byteOffset, target.byteLength / 4),
     words: new Uint32Array(target.buffer, target.byteOffset, target.byteLength / 4)
   }
-  if (format === 'q8_0') return packQ80(panels, { nIn, format, paddedRow }, bytes, first)
   const place = type.bits === 4 ? placeNibbles : placeBytes
   const panelWords = blockPanelBytes(format, nIn) / 4
   const groupWords = FORMS[blockFormOf(format)].bytes / 4
@@ -78,37 +76,6 @@ export function packBlocks(target: Uint8Array, { nIn, format, paddedRow }: Block
     }
   }
 }
-
-/** Q8_0, two of its bytes at a time: 768 × 1024 weights in 1.1 ms, where splitting blocks into numbers first takes 5.2. Loading is mostly this loop. */
-function packQ80({ floats, words }: Panels, { nIn, paddedRow }: BlockMatrix, bytes: Uint8Array, first: number): void {
-  const { buffer, byteOffset, byteLength } = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice()
-  const halves = new Uint16Array(buffer, byteOffset, byteLength / 2)
-  const panelWords = blockPanelBytes('q8_0', nIn) / 4
-  let matrixRow = Math.floor(first / nIn)
-  let block = (first % nIn) / QUANT_BLOCK
-  for (let source = 0; source < halves.length; source += Q8_0_HALVES) {
-    const row = paddedRow(matrixRow)
-    let at = Math.floor(row / PANEL_ROWS) * panelWords + (block * Q8_BLOCK_BYTES) / 4 + (row % PANEL_ROWS)
-    // Without the table of halves, which takes longer to make than all scales of a small model.
-    words[at] = f16InF32Bits(halves[source])
-    floats[at] *= F16_IN_F32
-    for (let k = source + 1; k < source + Q8_0_HALVES; k += 2) {
-      at += PANEL_ROWS
-      const a = halves[k]
-      const b = halves[k + 1]
-      // + Q8_ZERO turns the sign bit of each.
-      words[at] = ((a & 255) | ((b & 255) << 8) | ((a & 0xff00) << 8) | ((b & 0xff00) << 16)) ^ 0x80808080
-    }
-    block++
-    if (block * QUANT_BLOCK === nIn) {
-      block = 0
-      matrixRow++
-    }
-  }
-}
-
-/** A scale and 32 bytes. */
-const Q8_0_HALVES = 17
 
 /** The same memory twice. */
 interface Panels {

@@ -5,12 +5,13 @@ import * as abi from '../../../assembly/abi.ts'
 import { coreImports } from '../../core-imports.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
 import { messageOf } from '../../errors.ts'
+import { FORMATS } from '../../program/formats.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram, needsFurtherOps } from './encode.ts'
 import { createMemoryMap, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
-import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
+import { formatOfLayout, type FormatOf, pack, packedBytes, type PanelsLayout } from './packing.ts'
 import type { ThreadTeam } from './thread-team.ts'
 
 /** assembly/index.ts */
@@ -18,6 +19,8 @@ export interface CoreExports extends Record<string, unknown> {
   heapBase(): number
   run(control: number, first: number, end: number): number
   evaluate(f: number, x: number, out: number, count: number): void
+  /** Six numbers are the call's own cost: it takes thousands of blocks. */
+  packQ80(source: number, nBlocks: number, panels: number, nOut: number, nIn: number, block: number): void
 }
 
 /** Work in one call into wasm, in the units of opCost: about 10 ms on a core of 20 GFLOP/s, so that the event loop gets its turn. */
@@ -93,6 +96,16 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     if (stride === view.width) rows.set(values.subarray(0, rows.length))
     else for (let row = 0; row < nRows(view); row++) rows.set(values.subarray(row * view.width, (row + 1) * view.width), row * stride)
   }
+  const writeQ80 = ({ nOut, nIn }: PanelsLayout, address: number, bytes: Uint8Array, first: number): void => {
+    const { blockBytes, blockElements } = FORMATS.q8_0
+    const staged = Math.floor(map.staging.bytes / blockBytes)
+    const nBlocks = bytes.length / blockBytes
+    for (let from = 0; from < nBlocks; from += staged) {
+      const count = Math.min(staged, nBlocks - from)
+      new Uint8Array(memory.buffer).set(bytes.subarray(from * blockBytes, (from + count) * blockBytes), map.staging.address)
+      exports.packQ80(map.staging.address, count, address, nOut, nIn, first / blockElements + from)
+    }
+  }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
   /** The caches between a slot and the canonical state, a head of a layer at a time, since thousands of tokens take their time. */
   const copyKeyValues = async (copy: 'readKeyValue' | 'writeKeyValue', { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
@@ -127,7 +140,9 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     formatOf: (parameter) => formatOfLayout(map.layout(parameter)),
     write(parameter, values, first) {
       const layout = map.layout(parameter)
-      pack(layout, new Uint8Array(memory.buffer, map.parameter(parameter), packedBytes(layout)), values, first)
+      const address = map.parameter(parameter)
+      if (layout.kind === 'panels' && layout.format === 'q8_0') writeQ80(layout, address, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
+      else pack(layout, new Uint8Array(memory.buffer, address, packedBytes(layout)), values, first)
     },
     begin,
     run,
