@@ -77,9 +77,37 @@ function splitWideNibbles(bytes: Uint8Array, at: number, integers: Int8Array): v
 }
 
 const SMALL = { blockElements: 32, groupElements: 32 } as const
-const WIDE = { blockElements: 256, groupElements: 32 } as const
 
-/** Numbers at the left of each drawing count bytes; d, m and dMin are halves. */
+/** │ d │ m, where there is a minimum │ 4 bytes of fifth bits, where there are five │ 16 bytes of nibbles │. Without a minimum zero is in the middle. */
+function smallType(bits: 4 | 5, hasMinimum: boolean): BlockType {
+  const fifthBits = hasMinimum ? 4 : 2
+  const nibbles = bits === 5 ? fifthBits + 4 : fifthBits
+  const zero = hasMinimum ? 0 : 2 ** (bits - 1)
+  return {
+    ...SMALL, blockBytes: nibbles + 16, hasMinimum, bits, halves: hasMinimum ? [0, 2] : [0],
+    split(bytes, at, { integers, scales, minima }) {
+      scales[0] = halfAt(bytes, at)
+      if (hasMinimum) minima[0] = halfAt(bytes, at + 2)
+      splitNibbles(bytes, at + nibbles, integers, zero)
+      if (bits === 5) addFifthBits(bytes, at + fifthBits, integers)
+    }
+  }
+}
+
+/** │ d │ dMin │ 12 bytes of scales and minima │ 32 bytes of fifth bits, where there are five: bit g of byte i is group g's input i │ 128 bytes of nibbles │ */
+function wideType(bits: 4 | 5): BlockType {
+  const nibbles = bits === 5 ? 48 : 16
+  return {
+    blockElements: 256, groupElements: 32, blockBytes: nibbles + 128, hasMinimum: true, bits, halves: [0, 2],
+    split(bytes, at, parts) {
+      splitScales(bytes, at, parts)
+      splitWideNibbles(bytes, at + nibbles, parts.integers)
+      if (bits === 5) for (let j = 0; j < 256; j++) parts.integers[j] += ((bytes[at + 16 + (j & 31)] >> (j >> 5)) & 1) << 4
+    }
+  }
+}
+
+/** In the drawings d, m and dMin are halves. */
 export const BLOCK_TYPES: Readonly<Record<BlockFormat, BlockType>> = {
   /** │ d │ 32 signed bytes │ */
   q8_0: {
@@ -89,59 +117,12 @@ export const BLOCK_TYPES: Readonly<Record<BlockFormat, BlockType>> = {
       for (let j = 0; j < 32; j++) integers[j] = bytes[at + 2 + j]
     }
   },
-  /** │ d │ 16 bytes of nibbles │, 8 is zero */
-  q4_0: {
-    ...SMALL, blockBytes: 18, hasMinimum: false, bits: 4, halves: [0],
-    split(bytes, at, { integers, scales }) {
-      scales[0] = halfAt(bytes, at)
-      splitNibbles(bytes, at + 2, integers, 8)
-    }
-  },
-  /** │ d │ m │ 16 bytes of nibbles │ */
-  q4_1: {
-    ...SMALL, blockBytes: 20, hasMinimum: true, bits: 4, halves: [0, 2],
-    split(bytes, at, { integers, scales, minima }) {
-      scales[0] = halfAt(bytes, at)
-      minima[0] = halfAt(bytes, at + 2)
-      splitNibbles(bytes, at + 4, integers, 0)
-    }
-  },
-  /** │ d │ 4 bytes of fifth bits │ 16 bytes of nibbles │, 16 is zero */
-  q5_0: {
-    ...SMALL, blockBytes: 22, hasMinimum: false, bits: 5, halves: [0],
-    split(bytes, at, { integers, scales }) {
-      scales[0] = halfAt(bytes, at)
-      splitNibbles(bytes, at + 6, integers, 16)
-      addFifthBits(bytes, at + 2, integers)
-    }
-  },
-  /** │ d │ m │ 4 bytes of fifth bits │ 16 bytes of nibbles │ */
-  q5_1: {
-    ...SMALL, blockBytes: 24, hasMinimum: true, bits: 5, halves: [0, 2],
-    split(bytes, at, { integers, scales, minima }) {
-      scales[0] = halfAt(bytes, at)
-      minima[0] = halfAt(bytes, at + 2)
-      splitNibbles(bytes, at + 8, integers, 0)
-      addFifthBits(bytes, at + 4, integers)
-    }
-  },
-  /** │ d │ dMin │ 12 bytes of scales and minima │ 128 bytes of nibbles │ */
-  q4_k: {
-    ...WIDE, blockBytes: 144, hasMinimum: true, bits: 4, halves: [0, 2],
-    split(bytes, at, parts) {
-      splitScales(bytes, at, parts)
-      splitWideNibbles(bytes, at + 16, parts.integers)
-    }
-  },
-  /** │ d │ dMin │ 12 bytes of scales and minima │ 32 bytes of fifth bits │ 128 bytes of nibbles │: bit g of fifth byte i is group g's input i */
-  q5_k: {
-    ...WIDE, blockBytes: 176, hasMinimum: true, bits: 5, halves: [0, 2],
-    split(bytes, at, parts) {
-      splitScales(bytes, at, parts)
-      splitWideNibbles(bytes, at + 48, parts.integers)
-      for (let j = 0; j < 256; j++) parts.integers[j] += ((bytes[at + 16 + (j & 31)] >> (j >> 5)) & 1) << 4
-    }
-  },
+  q4_0: smallType(4, false),
+  q4_1: smallType(4, true),
+  q5_0: smallType(5, false),
+  q5_1: smallType(5, true),
+  q4_k: wideType(4),
+  q5_k: wideType(5),
   /**
    * │ 128 bytes of nibbles │ 64 bytes of two bits │ 16 signed scales │ d │, 32 is zero. Each half of the block has half of the bytes:
    * its inputs l, l + 32, l + 64 and l + 96 have low bits in nibbles l, l + 32 (low halves), l, l + 32 (high), high ones in byte l.
