@@ -31,10 +31,13 @@ function reach(graph: Graph, entries: readonly string[]): ReadonlySet<string> {
 
 const pathOf = (id: string): string => relative(import.meta.dirname, id).replace(/\.ts$/, '')
 
+/** Modules with addresses in them, and what is loaded on demand of a platform. */
+const isBesideItsFiles = (path: string): boolean => /^src\/platform\/(?!compiled-once|thread-work)/.test(path)
+
 /** The file that a module goes to; null for one of its own, or one with the only module that imports it. */
 function fileOf(id: string, graph: Graph): string | null {
   const path = pathOf(id)
-  if (NAMED.includes(path) || path === 'src/checkpoint/json' || path.startsWith('src/platform')) return null
+  if (NAMED.includes(path) || path === 'src/checkpoint/json' || isBesideItsFiles(path)) return null
   if (reach(graph, PLATFORMS).has(id)) return 'src/base'
   if (reach(graph, ['src/index']).has(id)) return 'src/core'
   const entry = ON_DEMAND.find((entry) => reach(graph, [entry]).has(id))

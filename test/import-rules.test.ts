@@ -59,7 +59,7 @@ describe('the reader of imports', () => {
 })
 
 /** What everybody may import: none of it imports more than the platform's interface. */
-const BASE = ['src/errors', 'src/elementary', 'src/half', 'src/ggml-blocks']
+const BASE = ['src/errors', 'src/elementary', 'src/half', 'src/ggml-blocks', 'src/ggml-splits']
 
 test('program imports nothing above it', () => expectOnly('src/program', ...BASE))
 test('model imports program, and the readers of a checkpoint’s config', () => expectOnly('src/model', 'src/program', 'src/checkpoint/json', ...BASE))
@@ -77,7 +77,7 @@ test('checkpoint imports nothing above it', () => {
 })
 test('tokenizer imports nothing above it', () => expectOnly('src/tokenizer', '@huggingface/tokenizers', ...BASE))
 test('state imports nothing above it, and of checkpoint the encoders alone', () => {
-  expectOnly('src/state', 'src/checkpoint/quantize', 'src/checkpoint/tensor-reader', ...BASE)
+  expectOnly('src/state', 'src/checkpoint/quantize', 'src/checkpoint/gguf-blocks', 'src/checkpoint/tensor-reader', ...BASE)
   for (const place of ['src/state/hash', 'src/state/prefix-cache', 'src/state/snapshot', 'src/state/token-history']) expectOnly(place)
 })
 test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/candidates', 'src/random', ...BASE))
@@ -85,7 +85,8 @@ test('candidates import arithmetic alone', () => expectOnly('src/candidates', 's
 test.each(['src/errors', 'src/elementary', 'src/half', 'src/lock', 'src/core-imports'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
-  expectOnly('src/ggml-blocks', 'src/half')
+  expectOnly('src/ggml-blocks')
+  expectOnly('src/ggml-splits', 'src/ggml-blocks', 'src/half')
   expectOnly('src/stop-strings', 'src/stop-options')
   expectOnly('src/stop-options', 'src/errors')
 })

@@ -1,7 +1,9 @@
 /** Matrices of experts in panels of their own: as each of them alone is packed, whatever the slices in which they come. */
 import { describe, expect, test } from 'vitest'
-import { pack, packedBytes, type PackedLayout } from '../../src/backend/wasm/packing.ts'
+import { packBlocks } from '../../src/backend/wasm/pack-blocks.ts'
+import { pack as packValues, packedBytes, type PackedLayout } from '../../src/backend/wasm/packing.ts'
 import type { CoreExports } from '../../src/backend/wasm/wasm-backend.ts'
+import { isBlockFormat } from '../../src/ggml-blocks.ts'
 import { coreImports } from '../../src/core-imports.ts'
 import { platform } from '../../src/platform/node.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../src/program/formats.ts'
@@ -9,6 +11,11 @@ import { openModel } from '../support/backends.ts'
 import { fixtureModel } from '../support/fixtures.ts'
 import { createNumbers } from '../support/numbers.ts'
 import { randomWeights } from '../support/weights.ts'
+
+function pack(layout: PackedLayout, target: Uint8Array, values: WeightData, first: number): void {
+  if (layout.kind !== 'panels' || !isBlockFormat(layout.format)) packValues(layout, target, values, first)
+  else packBlocks(layout, target, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
+}
 
 /** Elements [first, end) of values in a format. */
 function slice(format: WeightFormat, data: WeightData, first: number, end: number): WeightData {

@@ -7,7 +7,7 @@ import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
 import { isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
-import { blockPanelBytes, packBlocks } from './panel-blocks.ts'
+import { blockPanelBytes } from './panel-blocks.ts'
 
 export type PackedLayout =
   /** As it is, row-major, padded to whole vectors. */
@@ -106,7 +106,7 @@ export function formatOfLayout(layout: PackedLayout): WeightFormat {
   return layout.kind === 'panels' ? layout.format : 'f32'
 }
 
-/** Writes values, row-major from element `first` of the parameter, to their places in `target`, its packed memory. */
+/** Writes values, row-major from element `first` of the parameter, to their places in `target`, its packed memory. Quantized blocks: pack-blocks.ts. */
 export function pack(layout: PackedLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
   const floats = new Float32Array(buffer, byteOffset, byteLength / 4)
@@ -121,15 +121,13 @@ export function pack(layout: PackedLayout, target: Uint8Array, values: WeightDat
 export type PanelsLayout = Extract<PackedLayout, { kind: 'panels' }>
 
 /** The row among those of all panels, where a matrix fills its last one or not. */
-function paddedRow(row: number, nOut: number): number {
+export function paddedRow(row: number, nOut: number): number {
   return Math.floor(row / nOut) * roundUp(nOut, PANEL_ROWS) + (row % nOut)
 }
 
 function packPanels({ format, nOut, nIn }: PanelsLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
-  if (isBlockFormat(format)) {
-    packBlocks(target, { nIn, format, paddedRow: (row) => paddedRow(row, nOut) }, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
-  } else if (format === 'f32') {
+  if (format === 'f32') {
     packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nOut, nIn, group: 1 }, values, first)
   } else {
     packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nOut, nIn, group: 2 }, values, first)

@@ -5,6 +5,7 @@ import * as abi from '../../../assembly/abi.ts'
 import { coreImports } from '../../core-imports.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
 import { messageOf } from '../../errors.ts'
+import { isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS } from '../../program/formats.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
@@ -49,6 +50,8 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
   const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
   writeControl(map, memory.buffer, core.nThreads)
+  const formats = new Set(program.parameters.map((parameter) => formatOfLayout(map.layout(parameter))))
+  const blocks = [...formats].some((format) => isBlockFormat(format) && format !== 'q8_0') ? await import('./pack-blocks.ts') : undefined
   const further = needsFurtherOps(program) ? await import('./further-ops.ts') : undefined
   encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders })
 
@@ -141,8 +144,14 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     write(parameter, values, first) {
       const layout = map.layout(parameter)
       const address = map.parameter(parameter)
-      if (layout.kind === 'panels' && layout.format === 'q8_0') writeQ80(layout, address, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
-      else pack(layout, new Uint8Array(memory.buffer, address, packedBytes(layout)), values, first)
+      const target = new Uint8Array(memory.buffer, address, packedBytes(layout))
+      if (layout.kind !== 'panels' || !isBlockFormat(layout.format)) {
+        pack(layout, target, values, first)
+        return
+      }
+      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+      if (layout.format === 'q8_0') writeQ80(layout, address, bytes, first)
+      else blocks?.packBlocks(layout, target, bytes, first)
     },
     begin,
     run,
