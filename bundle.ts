@@ -4,7 +4,7 @@
  */
 
 import { rm } from 'node:fs/promises'
-import { isAbsolute, relative } from 'node:path'
+import { isAbsolute, join, relative, sep } from 'node:path'
 import { build, type BuildOptions, type PreRenderedChunk } from 'rolldown'
 
 /** Modules that somebody names: package.json, an address in the code (workers), users' bundlers (README). They keep their places below dist. */
@@ -24,12 +24,12 @@ interface Graph {
 
 /** The modules that an import of these loads at once. */
 function reach(graph: Graph, entries: readonly string[]): ReadonlySet<string> {
-  const found = new Set(entries.map((entry) => `${import.meta.dirname}/${entry}.ts`))
+  const found = new Set(entries.map((entry) => join(import.meta.dirname, `${entry}.ts`)))
   for (const id of found) for (const imported of graph.getModuleInfo(id)?.importedIds ?? []) if (isAbsolute(imported)) found.add(imported)
   return found
 }
 
-const pathOf = (id: string): string => relative(import.meta.dirname, id).replace(/\.ts$/, '')
+const pathOf = (id: string): string => relative(import.meta.dirname, id).replaceAll(sep, '/').replace(/\.ts$/, '')
 
 /** Modules with addresses in them, and what is loaded on demand of a platform. */
 const isBesideItsFiles = (path: string): boolean => /^src\/platform\/(?!compiled-once|thread-work)/.test(path)

@@ -2,7 +2,6 @@
 
 import * as abi from '../../../assembly/abi.ts'
 import { type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
-import { planBarriers } from '../../program/barriers.ts'
 import type { WeightFormat } from '../../program/formats.ts'
 import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
 import type { MemoryMap } from './memory-map.ts'
@@ -44,16 +43,24 @@ export function formatCode(format: WeightFormat): number {
   return FORMAT_CODES[isBlockFormat(format) ? blockFormOf(format) : format]
 }
 
-/** `memory` is the whole of wasm memory; `further` is needed where `needsFurtherOps` says so. */
-export function encodeProgram(program: Program, { map, memory, further }: { map: MemoryMap; memory: ArrayBufferLike; further: Encoders<FurtherKind> | undefined }): void {
-  const barriers = planBarriers(program.ops)
+export interface EncodeOptions {
+  readonly map: MemoryMap
+  /** The whole of wasm memory. */
+  readonly memory: ArrayBufferLike
+  /** Where `needsFurtherOps` says so. */
+  readonly further: Encoders<FurtherKind> | undefined
+  /** After which ops threads meet; undefined where there is one alone. */
+  readonly barriers: readonly boolean[] | undefined
+}
+
+export function encodeProgram(program: Program, { map, memory, further, barriers }: EncodeOptions): void {
   const all = { ...encoders, ...further }
   program.ops.forEach((op, i) => {
     const address = map.ops + 4 * abi.OP_WORDS * i
     const words = new Uint32Array(memory, address, abi.OP_WORDS)
     const encode = all[op.kind] as (op: Op, record: Record32) => void
     encode(op, createRecord({ map, memory }, words, new Float32Array(memory, address, abi.OP_WORDS)))
-    if (barriers[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
+    if (barriers?.[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
   })
 }
 
