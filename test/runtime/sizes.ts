@@ -22,7 +22,7 @@ interface Limit {
 const LIMITS: Readonly<Record<string, Limit>> = {
   core: { bytes: 54_000, gzipBytes: 20_300 },
   // As reached; the goal is 70 KB and 24 in gzip.
-  'core and what a small model takes': { bytes: 107_500, gzipBytes: 39_200 },
+  'core and what a small model takes': { bytes: 105_800, gzipBytes: 38_700 },
   // Less than a quarter of the core: nothing of the models comes along.
   'selectiveScan alone': { bytes: 15_000 },
   'an edge worker': { gzipBytes: 150_000 }
