@@ -32,9 +32,16 @@ export function highestOf(scores: Float64Array): number {
 const FRACTION_BITS = 10
 const FRACTIONS = 2 ** FRACTION_BITS
 const POWERS = 1023
-const fractions = Float64Array.from({ length: FRACTIONS }, (_, j) => exp((-j * Math.LN2) / FRACTIONS))
+const fractions = new Float64Array(FRACTIONS)
 const powers = new Float64Array(POWERS)
-powers.forEach((_, k) => (powers[k] = k === 0 ? 1 : powers[k - 1] / 2))
+
+/** Of no part of importing this: with the first scale there is. */
+function fillTables(): void {
+  if (powers[0] === 1) return
+  for (let j = 0; j < FRACTIONS; j++) fractions[j] = exp((-j * Math.LN2) / FRACTIONS)
+  powers[0] = 1
+  for (let k = 1; k < POWERS; k++) powers[k] = powers[k - 1] / 2
+}
 
 /** 2^(−f / FRACTIONS) for 0 ≤ f < 1 by its series; what follows is below 1e-14. */
 const S1 = -Math.LN2 / FRACTIONS
@@ -57,6 +64,7 @@ function weightAt(y: number): number {
 
 /** Steps for each unit of a score at a temperature. */
 export function stepsAt(temperature: number): number {
+  fillTables()
   return Math.min(FRACTIONS / Math.LN2 / temperature, Number.MAX_VALUE)
 }
 

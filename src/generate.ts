@@ -6,7 +6,7 @@ import type { Sampler, SamplerOptions } from './sampler.ts'
 import { createSampler, idOfBest, validateSamplerOptions } from './sampler.ts'
 import type { ReadProgress } from './scheduler.ts'
 import { checkSpeculation, type SpeculationOptions, type SpeculationUsage } from './speculation-options.ts'
-import { createStopMatcher } from './stop-strings.ts'
+import { checkStops, NO_STOPS } from './stop-options.ts'
 import type { TextModel } from './text.ts'
 
 /** Of `generate` and `complete`: how much is written, and how each token is chosen. */
@@ -100,7 +100,7 @@ export function planGeneration(options: GenerateOptions, text: TextModel, vocabS
     throw new RangeError(messageOf({ place: 'maxTokens', expected: 'an integer from 0', got: describe(maxTokens) }))
   }
   const stops = typeof stop === 'string' ? [stop] : stop
-  createStopMatcher(stops)
+  checkStops(stops)
   if (stops.length > 0 && text.tokenizer === null) {
     throw new UnsupportedError({ place: 'stop', expected: 'a model with a tokenizer', got: 'a model without one' })
   }
@@ -130,7 +130,7 @@ export interface TokenSource {
 export async function* generateTokens(source: TokenSource, text: TextModel, plan: GenerationPlan): AsyncGenerator<GenerateChunk, void, undefined> {
   const { maxTokens, sampler, options } = plan
   const decoder = text.decodeStream()
-  const matcher = createStopMatcher(plan.stops)
+  const matcher = plan.stops.length === 0 ? NO_STOPS : (await import('./stop-strings.ts')).createStopMatcher(plan.stops)
   const promptTokens = source.nPending
   const startMs = performance.now()
   let promptEndMs = startMs

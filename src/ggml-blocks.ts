@@ -1,20 +1,9 @@
 /**
- * ggml's quantized types, block by block: a block is split into small integers and, for each group of neighbouring inputs, a scale and a
- * minimum, such that weight = scale · integer + minimum, as `dequantize_row_*` of ggml-quants.c have it. Readers of files make float32 of
- * that, backends their own layouts.
+ * ggml's quantized types: a block holds small integers and, for each group of neighbouring inputs, a scale and a minimum, such that
+ * weight = scale · integer + minimum, as `dequantize_row_*` of ggml-quants.c have it. How a block is taken apart: ggml-splits.ts.
  */
-import { f16Values } from './half.ts'
 
 export type BlockFormat = 'q8_0' | 'q4_0' | 'q4_1' | 'q5_0' | 'q5_1' | 'q4_k' | 'q5_k' | 'q6_k'
-
-/** Where a block's parts go; one may serve for all blocks. */
-export interface BlockParts {
-  /** blockElements of them. */
-  readonly integers: Int8Array
-  /** One a group; products of a half and a small integer, exact in float32. */
-  readonly scales: Float32Array
-  readonly minima: Float32Array
-}
 
 export interface BlockType {
   /** Consecutive inputs of a row that are stored together. */
@@ -28,139 +17,17 @@ export interface BlockType {
   readonly bits: number
   /** Bytes at which a block has its halves, of which all scales and minima are made. */
   readonly halves: readonly number[]
-  /** Splits the block that starts at byte `at`. */
-  readonly split: (bytes: Uint8Array, at: number, parts: BlockParts) => void
 }
 
-export function createBlockParts({ blockElements, groupElements }: BlockType): BlockParts {
-  const nGroups = blockElements / groupElements
-  return { integers: new Int8Array(blockElements), scales: new Float32Array(nGroups), minima: new Float32Array(nGroups) }
-}
-
-function halfAt(bytes: Uint8Array, at: number): number {
-  return f16Values()[bytes[at] | (bytes[at + 1] << 8)]
-}
-
-/** 16 bytes at `at`: weight j in the low half of byte j, weight j + 16 in its high half. */
-function splitNibbles(bytes: Uint8Array, at: number, integers: Int8Array, offset: number): void {
-  for (let j = 0; j < 16; j++) {
-    integers[j] = (bytes[at + j] & 15) - offset
-    integers[j + 16] = (bytes[at + j] >> 4) - offset
-  }
-}
-
-/** Their fifth bits: bit j of the 32 at `at` is weight j's. */
-function addFifthBits(bytes: Uint8Array, at: number, integers: Int8Array): void {
-  for (let j = 0; j < 32; j++) integers[j] += ((bytes[at + (j >> 3)] >> (j & 7)) & 1) << 4
-}
-
-/** 12 bytes at `at`: six bits for the scale and six for the minimum of each of 8 groups (`get_scale_min_k4`); d and dMin are halves before. */
-function splitScales(bytes: Uint8Array, block: number, { scales, minima }: BlockParts): void {
-  const d = halfAt(bytes, block)
-  const dMin = halfAt(bytes, block + 2)
-  const at = block + 4
-  for (let j = 0; j < 8; j++) {
-    const scale = j < 4 ? bytes[at + j] & 63 : (bytes[at + j + 4] & 15) | ((bytes[at + j - 4] >> 6) << 4)
-    const minimum = j < 4 ? bytes[at + j + 4] & 63 : (bytes[at + j + 4] >> 4) | ((bytes[at + j] >> 6) << 4)
-    scales[j] = d * scale
-    minima[j] = -dMin * minimum
-  }
-}
-
-/** 128 bytes at `at`: groups 2 j and 2 j + 1 in the low and the high halves of 32 bytes. */
-function splitWideNibbles(bytes: Uint8Array, at: number, integers: Int8Array): void {
-  for (let j = 0; j < 128; j++) {
-    const low = ((j >> 5) << 6) + (j & 31)
-    integers[low] = bytes[at + j] & 15
-    integers[low + 32] = bytes[at + j] >> 4
-  }
-}
-
-const SMALL = { blockElements: 32, groupElements: 32 } as const
-const WIDE = { blockElements: 256, groupElements: 32 } as const
-
-/** Numbers at the left of each drawing count bytes; d, m and dMin are halves. */
 export const BLOCK_TYPES: Readonly<Record<BlockFormat, BlockType>> = {
-  /** │ d │ 32 signed bytes │ */
-  q8_0: {
-    ...SMALL, blockBytes: 34, hasMinimum: false, bits: 8, halves: [0],
-    split(bytes, at, { integers, scales }) {
-      scales[0] = halfAt(bytes, at)
-      for (let j = 0; j < 32; j++) integers[j] = bytes[at + 2 + j]
-    }
-  },
-  /** │ d │ 16 bytes of nibbles │, 8 is zero */
-  q4_0: {
-    ...SMALL, blockBytes: 18, hasMinimum: false, bits: 4, halves: [0],
-    split(bytes, at, { integers, scales }) {
-      scales[0] = halfAt(bytes, at)
-      splitNibbles(bytes, at + 2, integers, 8)
-    }
-  },
-  /** │ d │ m │ 16 bytes of nibbles │ */
-  q4_1: {
-    ...SMALL, blockBytes: 20, hasMinimum: true, bits: 4, halves: [0, 2],
-    split(bytes, at, { integers, scales, minima }) {
-      scales[0] = halfAt(bytes, at)
-      minima[0] = halfAt(bytes, at + 2)
-      splitNibbles(bytes, at + 4, integers, 0)
-    }
-  },
-  /** │ d │ 4 bytes of fifth bits │ 16 bytes of nibbles │, 16 is zero */
-  q5_0: {
-    ...SMALL, blockBytes: 22, hasMinimum: false, bits: 5, halves: [0],
-    split(bytes, at, { integers, scales }) {
-      scales[0] = halfAt(bytes, at)
-      splitNibbles(bytes, at + 6, integers, 16)
-      addFifthBits(bytes, at + 2, integers)
-    }
-  },
-  /** │ d │ m │ 4 bytes of fifth bits │ 16 bytes of nibbles │ */
-  q5_1: {
-    ...SMALL, blockBytes: 24, hasMinimum: true, bits: 5, halves: [0, 2],
-    split(bytes, at, { integers, scales, minima }) {
-      scales[0] = halfAt(bytes, at)
-      minima[0] = halfAt(bytes, at + 2)
-      splitNibbles(bytes, at + 8, integers, 0)
-      addFifthBits(bytes, at + 4, integers)
-    }
-  },
-  /** │ d │ dMin │ 12 bytes of scales and minima │ 128 bytes of nibbles │ */
-  q4_k: {
-    ...WIDE, blockBytes: 144, hasMinimum: true, bits: 4, halves: [0, 2],
-    split(bytes, at, parts) {
-      splitScales(bytes, at, parts)
-      splitWideNibbles(bytes, at + 16, parts.integers)
-    }
-  },
-  /** │ d │ dMin │ 12 bytes of scales and minima │ 32 bytes of fifth bits │ 128 bytes of nibbles │: bit g of fifth byte i is group g's input i */
-  q5_k: {
-    ...WIDE, blockBytes: 176, hasMinimum: true, bits: 5, halves: [0, 2],
-    split(bytes, at, parts) {
-      splitScales(bytes, at, parts)
-      splitWideNibbles(bytes, at + 48, parts.integers)
-      for (let j = 0; j < 256; j++) parts.integers[j] += ((bytes[at + 16 + (j & 31)] >> (j >> 5)) & 1) << 4
-    }
-  },
-  /**
-   * │ 128 bytes of nibbles │ 64 bytes of two bits │ 16 signed scales │ d │, 32 is zero. Each half of the block has half of the bytes:
-   * its inputs l, l + 32, l + 64 and l + 96 have low bits in nibbles l, l + 32 (low halves), l, l + 32 (high), high ones in byte l.
-   */
-  q6_k: {
-    blockElements: 256, groupElements: 16, blockBytes: 210, hasMinimum: false, bits: 6, halves: [208],
-    split(bytes, at, { integers, scales }) {
-      const d = halfAt(bytes, at + 208)
-      for (let j = 0; j < 16; j++) scales[j] = d * ((bytes[at + 192 + j] << 24) >> 24)
-      for (let half = 0; half < 2; half++) {
-        for (let j = 0; j < 64; j++) {
-          const nibbles = bytes[at + 64 * half + j]
-          const pairs = bytes[at + 128 + 32 * half + (j & 31)] >> (2 * (j >> 5))
-          integers[128 * half + j] = ((nibbles & 15) | ((pairs & 3) << 4)) - 32
-          integers[128 * half + 64 + j] = ((nibbles >> 4) | (((pairs >> 4) & 3) << 4)) - 32
-        }
-      }
-    }
-  }
+  q8_0: { blockElements: 32, groupElements: 32, blockBytes: 34, hasMinimum: false, bits: 8, halves: [0] },
+  q4_0: { blockElements: 32, groupElements: 32, blockBytes: 18, hasMinimum: false, bits: 4, halves: [0] },
+  q4_1: { blockElements: 32, groupElements: 32, blockBytes: 20, hasMinimum: true, bits: 4, halves: [0, 2] },
+  q5_0: { blockElements: 32, groupElements: 32, blockBytes: 22, hasMinimum: false, bits: 5, halves: [0] },
+  q5_1: { blockElements: 32, groupElements: 32, blockBytes: 24, hasMinimum: true, bits: 5, halves: [0, 2] },
+  q4_k: { blockElements: 256, groupElements: 32, blockBytes: 144, hasMinimum: true, bits: 4, halves: [0, 2] },
+  q5_k: { blockElements: 256, groupElements: 32, blockBytes: 176, hasMinimum: true, bits: 5, halves: [0, 2] },
+  q6_k: { blockElements: 256, groupElements: 16, blockBytes: 210, hasMinimum: false, bits: 6, halves: [208] }
 }
 
 /** The block format of a type by ggml's name (Q4_K), or undefined where this package cannot read it. */

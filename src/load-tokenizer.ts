@@ -6,10 +6,11 @@ import { expectObject, parseJson } from './checkpoint/json.ts'
 import { readTokenIds } from './model/config.ts'
 import { createConfigReader } from './model/config-reader.ts'
 import type { ChatTemplates } from './tokenizer/chat-template-choice.ts'
+import { byteEncoder } from './tokenizer/byte-encoder.ts'
 import { readChatTemplates } from './tokenizer/chat-templates.ts'
 import { asFields } from './tokenizer/fields.ts'
 import { readGgufTokenizer, type TokenizerFiles } from './tokenizer/gguf-tokenizer.ts'
-import type { Tokenizer } from './tokenizer/tokenizer.ts'
+import { readTokenizerParts, type Tokenizer, tokenizerOf } from './tokenizer/tokenizer-parts.ts'
 
 /** Real tokenizers have some 20 MB. */
 const MAX_TOKENIZER_BYTES = 200_000_000
@@ -57,13 +58,14 @@ export interface LoadedTokenizer {
   readonly chatTemplates: ChatTemplates
 }
 
-/** The library behind it is loaded here alone: a model without a tokenizer does without it. */
+/** What encodes is loaded here alone: a model without a tokenizer, or with one of bytes, does without it. */
 export async function loadTokenizer(files: FileSet, metadata: MetadataReader | null, signal: AbortSignal | undefined): Promise<LoadedTokenizer | null> {
   const found = await readTokenizerFiles(files, metadata, signal)
   if (found === undefined) return null
   const { tokenizerJson, tokenizerConfig, place, templatePlace } = found
-  const { createTokenizer } = await import('./tokenizer/tokenizer.ts')
-  return { tokenizer: createTokenizer(tokenizerJson, tokenizerConfig, place), chatTemplates: readChatTemplates(tokenizerConfig, templatePlace) }
+  const parts = readTokenizerParts(tokenizerJson, tokenizerConfig, place)
+  const encode = byteEncoder(parts) ?? (await import('./tokenizer/tokenizer.ts')).anyEncoder(parts)
+  return { tokenizer: tokenizerOf(parts, encode), chatTemplates: readChatTemplates(tokenizerConfig, templatePlace) }
 }
 
 /** Tokens that end a text by generation_config.json, where there is one: chat models name the end of a turn there. A GGUF file has its own keys. */

@@ -4,7 +4,7 @@ import { type Backend, type BackendInfo, type Capacity, ssdOf, type SsdForm } fr
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
-import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { describe, UnsupportedError } from './errors.ts'
 import { buildModel, type ConfigOverrides, loadArchitecture, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
@@ -149,39 +149,8 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
   }
 }
 
-/** The checks of options that need no model. */
-export function checkEngineOptions(options: EngineOptions): void {
-  const { dtype = 'auto', threads = 'auto', backend = 'wasm', build = 'auto', relaxed = false, ssd = 'recurrent', gpu, maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
-  oneOf('dtype', dtype, WEIGHT_DTYPES)
-  oneOf('backend', backend, BACKENDS)
-  oneOf('build', build, BUILDS)
-  oneOf('ssd', ssd, ['recurrent', 'chunked'])
-  if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
-  if (backend === 'reference') {
-    // It interprets in float64, on one thread: nothing is quietly ignored.
-    oneOf('dtype of the reference backend', dtype, ['auto', 'f32'])
-    oneOf('threads of the reference backend', threads, ['auto', 1])
-    oneOf('build of the reference backend', build, ['auto'])
-    oneOf('relaxed of the reference backend', relaxed, [false])
-    oneOf('ssd of the reference backend', ssd, ['recurrent'])
-  }
-  if (backend === 'webgpu') {
-    oneOf('threads of the WebGPU backend', threads, ['auto', 1])
-    oneOf('build of the WebGPU backend', build, ['auto'])
-    oneOf('relaxed of the WebGPU backend', relaxed, [false])
-  }
-  if (gpu !== undefined) {
-    if (backend !== 'webgpu' && backend !== 'auto') throw new UnsupportedError({ place: 'gpu', expected: "backend 'webgpu' or 'auto' with it", got: `backend ${describe(backend)}` })
-    if (!isDevice(gpu)) throw new TypeError(messageOf({ place: 'gpu', expected: 'a GPUDevice', got: describe(gpu) }))
-  }
-  checkInteger('maxBatch', maxBatch, 1024)
-  if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
-  checkInteger('maxQueue', maxQueue, 2 ** 20, 0)
-  if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
-}
-
 /** By its form: it may be of another window. */
-function isDevice(value: object): value is GPUDevice {
+export function isDevice(value: object): value is GPUDevice {
   return 'createComputePipelineAsync' in value && 'queue' in value && 'limits' in value
 }
 
@@ -190,21 +159,10 @@ function contextLengthOf(config: ModelConfig, { contextLength }: EngineOptions):
   return contextLength ?? Math.min(DEFAULT_CONTEXT, config.contextLength ?? DEFAULT_CONTEXT)
 }
 
-const MAX_THREADS = 64
 /** What would not fit wasm's memory is refused by its bytes; this one keeps positions exact in rotary angles. */
 export const MAX_CONTEXT = 2 ** 20
 /** By default: the keys and values of a small hybrid's sequence are some tens of MB then. */
 const DEFAULT_CONTEXT = 4096
-
-function checkInteger(place: string, value: number, max: number, min = 1): void {
-  if (Number.isInteger(value) && value >= min && value <= max) return
-  throw new RangeError(messageOf({ place, expected: `an integer from ${min} to ${max}`, got: describe(value) }))
-}
-
-function oneOf(option: string, value: unknown, allowed: readonly unknown[]): void {
-  if (allowed.includes(value)) return
-  throw new UnsupportedError({ place: option, expected: `one of ${allowed.map(describe).join(', ')}`, got: describe(value) })
-}
 
 /** The stored type of a file as a format of the kernels; f32 for what they do not have. */
 function storedFormat(dtype: string | undefined): WeightFormat {

@@ -6,7 +6,7 @@ import type { ChatMessage } from './chat-template.ts'
 import { createEngine, type Engine, type EngineStats } from './engine.ts'
 import { describe, messageOf, UnsupportedError } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
-import { checkEngineOptions, type EngineOptions, loadFrom } from './load.ts'
+import { type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
 import type { Score, ScoreOptions } from './score.ts'
 import { type ForwardOptions, Session, type SessionContext, type SessionOptions } from './session.ts'
@@ -56,7 +56,7 @@ export class Mamba {
    * wasm's 4 GiB, the signal's reason when aborted.
    */
   static async load(source?: ModelSource, options: LoadOptions = {}): Promise<Mamba> {
-    checkEngineOptions(options)
+    if (Object.keys(options).length > 0) (await import('./engine-options.ts')).checkEngineOptions(options)
     checkPrefixCache(options.prefixCache)
     options.signal?.throwIfAborted()
     const notKept = new Map<string, string>()

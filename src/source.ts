@@ -1,10 +1,12 @@
 /** What `Mamba.load` takes: where a checkpoint's files are. */
 
 import type { FileSet } from './checkpoint/byte-source.ts'
-import { checkpointFile, checkpointName, type FileLike, recordFiles, urlFiles } from './checkpoint/file-set.ts'
-import type { DownloadOptions } from './checkpoint/hub.ts'
+import { type FileLike, recordFiles } from './checkpoint/file-set.ts'
 import { describe, messageOf } from './errors.ts'
+import type { SourceOptions } from './named-source.ts'
 import { platform } from '#platform'
+
+export type { SourceOptions }
 
 /**
  * - nothing: the embedded model
@@ -17,17 +19,10 @@ import { platform } from '#platform'
  */
 export type ModelSource = string | URL | Uint8Array | ArrayBuffer | Blob | FileSet | Readonly<Record<string, FileLike>>
 
-/** How files come from a hub or an address. */
-export interface SourceOptions extends DownloadOptions {
-  /** Folder for downloads by hub id; by default the user's cache folder. null keeps nothing: files are read by range as needed. */
-  readonly cacheFolder?: string | null | undefined
-}
-
 /** Throws a TypeError for what is no source. */
 export async function resolveSource(source: ModelSource | undefined, options: SourceOptions): Promise<FileSet> {
   if (source === undefined) return platform.embeddedModel()
-  if (source instanceof URL) return fromUrl(source, options)
-  if (typeof source === 'string') return fromString(source, options)
+  if (source instanceof URL || typeof source === 'string') return (await import('./named-source.ts')).namedFiles(source, options)
   if (source instanceof Uint8Array || source instanceof ArrayBuffer || source instanceof Blob) return recordFiles({ 'model.gguf': source })
   if (typeof source !== 'object' || source === null || Array.isArray(source)) {
     throw new TypeError(messageOf({ place: 'source', expected: 'a path, an address, a hub id or files by name', got: describe(source) }))
@@ -37,33 +32,4 @@ export async function resolveSource(source: ModelSource | undefined, options: So
 
 function isFileSet(source: FileSet | Readonly<Record<string, FileLike>>): source is FileSet {
   return typeof source.open === 'function'
-}
-
-async function fromString(source: string, options: SourceOptions): Promise<FileSet> {
-  const local = await platform.localFiles(source)
-  if (local !== undefined) return local
-  if (/^[a-z]+:\/\//i.test(source)) return fromUrl(new URL(source), options)
-  if (/^(\.{0,2}|~)[/\\]/.test(source)) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(source) }))
-  const { hubFiles } = await import('./checkpoint/hub.ts')
-  const { cacheFolder, ...hubOptions } = options
-  const cache = cacheFolder === null ? undefined : await platform.downloadCache(cacheFolder)
-  const [, id, own] = /^(.+\/.+)\/([^/]+)$/.exec(source) ?? []
-  if (id === undefined || checkpointName(own) === undefined) return hubFiles(source, { ...hubOptions, cache })
-  return checkpointFile(hubFiles(id, { ...hubOptions, cache }), own)
-}
-
-async function fromUrl(url: URL, options: SourceOptions): Promise<FileSet> {
-  if (url.protocol === 'file:') {
-    const path = decodeURIComponent(url.pathname)
-    const local = await platform.localFiles(path)
-    if (local === undefined) throw new TypeError(messageOf({ place: 'source', expected: 'an existing file or folder', got: describe(url.href) }))
-    return local
-  }
-  const own = url.pathname.slice(url.pathname.lastIndexOf('/') + 1)
-  if (checkpointName(own) === undefined) return urlFiles(url, options)
-  const { openUrl } = await import('./checkpoint/http-source.ts')
-  const beside = urlFiles(new URL('.', url), options)
-  // The file by its whole address: a signed one has a query.
-  const named: FileSet = { name: beside.name, open: (fileName, signal) => (fileName === own ? openUrl(url, { ...options, signal }) : beside.open(fileName, signal)) }
-  return checkpointFile(named, own)
 }

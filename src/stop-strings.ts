@@ -4,22 +4,7 @@
  * The automaton of Aho & Corasick (1975) over UTF-16 units. Its state is the longest end of the text that may still become a
  * stop string: just that is held back, and a unit of text costs a constant number of steps however many stop strings there are.
  */
-import { describe, messageOf } from './errors.ts'
-
-export interface StopResult {
-  /** What is safe to show now: it comes before any stop string. Whole characters. */
-  readonly text: string
-  readonly stopped: boolean
-  /** The stop string that was met; there when stopped. */
-  readonly stop?: string
-}
-
-export interface StopMatcher {
-  /** Takes the next piece of text. Once stopped, every further piece gives no text. */
-  push(piece: string): StopResult
-  /** The end of the text: what was held back, '' when stopped. The matcher is then as new. */
-  flush(): string
-}
+import { checkStops, type StopMatcher } from './stop-options.ts'
 
 /** A prefix of a stop string. */
 interface Node {
@@ -31,14 +16,12 @@ interface Node {
   stop: string | undefined
 }
 
-const SURROGATE = /\p{Surrogate}/u
-
 /**
  * A matcher for the given strings. The match that is complete first wins, however the text is cut into pieces; of several that end at the
  * same place, the longest. RangeError for an empty string or one with half a surrogate pair, TypeError for anything but strings.
  */
 export function createStopMatcher(stops: readonly string[]): StopMatcher {
-  validateStops(stops)
+  checkStops(stops)
   const root = buildAutomaton(stops)
   let node = root
   let held = ''
@@ -110,13 +93,4 @@ function buildAutomaton(stops: readonly string[]): Node {
 
 function createNode(depth: number): Node {
   return { depth, next: new Map(), fallback: undefined, stop: undefined }
-}
-
-function validateStops(stops: readonly string[]): void {
-  if (!Array.isArray(stops)) throw new TypeError(messageOf({ place: 'stop', expected: 'an array of strings', got: describe(stops) }))
-  for (const [i, stop] of stops.entries()) {
-    const parts = { place: `stop[${i}]`, expected: 'a string of one whole character or more', got: describe(stop) }
-    if (typeof stop !== 'string') throw new TypeError(messageOf(parts))
-    if (stop === '' || SURROGATE.test(stop)) throw new RangeError(messageOf(parts))
-  }
 }

@@ -59,7 +59,7 @@ describe('the reader of imports', () => {
 })
 
 /** What everybody may import: none of it imports more than the platform's interface. */
-const BASE = ['src/errors', 'src/elementary', 'src/half', 'src/ggml-blocks']
+const BASE = ['src/errors', 'src/elementary', 'src/half', 'src/ggml-blocks', 'src/ggml-splits']
 
 test('program imports nothing above it', () => expectOnly('src/program', ...BASE))
 test('model imports program, and the readers of a checkpoint’s config', () => expectOnly('src/model', 'src/program', 'src/checkpoint/json', ...BASE))
@@ -73,11 +73,11 @@ test('checkpoint imports nothing above it', () => {
   expectOnly('src/checkpoint', 'src/program', 'src/pace', ...BASE)
   // The formats' table and the parameters' names are the program's; the readers of files need neither.
   const users = imports.filter(({ from, to }) => isIn(from, 'src/checkpoint') && isIn(to, 'src/program')).map(({ from }) => from)
-  expect([...new Set(users)]).toEqual(['src/checkpoint/load-parameters.ts'])
+  expect([...new Set(users)]).toEqual(['src/checkpoint/load-parameters.ts', 'src/checkpoint/rounding.ts'])
 })
 test('tokenizer imports nothing above it', () => expectOnly('src/tokenizer', '@huggingface/tokenizers', ...BASE))
 test('state imports nothing above it, and of checkpoint the encoders alone', () => {
-  expectOnly('src/state', 'src/checkpoint/quantize', 'src/checkpoint/tensor-reader', ...BASE)
+  expectOnly('src/state', 'src/checkpoint/quantize', 'src/checkpoint/gguf-blocks', 'src/checkpoint/tensor-reader', ...BASE)
   for (const place of ['src/state/hash', 'src/state/prefix-cache', 'src/state/snapshot', 'src/state/token-history']) expectOnly(place)
 })
 test('sampler imports nothing above it', () => expectOnly('src/sampler', 'src/candidates', 'src/random', ...BASE))
@@ -85,8 +85,10 @@ test('candidates import arithmetic alone', () => expectOnly('src/candidates', 's
 test.each(['src/errors', 'src/elementary', 'src/half', 'src/lock', 'src/core-imports'])('%s imports nothing', (place) => expectOnly(place))
 test('random and stop strings import errors alone', () => {
   expectOnly('src/random', 'src/errors')
-  expectOnly('src/ggml-blocks', 'src/half')
-  expectOnly('src/stop-strings', 'src/errors')
+  expectOnly('src/ggml-blocks')
+  expectOnly('src/ggml-splits', 'src/ggml-blocks', 'src/half')
+  expectOnly('src/stop-strings', 'src/stop-options')
+  expectOnly('src/stop-options', 'src/errors')
 })
 test('the template engine is behind one file, which is apart from the rest', () => {
   expectOnly('src/chat-template', 'src/errors', '@huggingface/jinja')
@@ -111,11 +113,11 @@ test('platform imports what files and workers need', () => {
   // The package's own files, as the package has them: dist/wasm and models beside dist/src.
   const packageFiles = imports.filter(({ from, to }) => isIn(from, 'src/platform/bun', 'src/platform/workerd') && /\.(wasm|gguf)(\?module)?$/.test(to)).map(({ to }) => to)
   for (const file of nodeFiles) expectOnly(file, 'src/platform', 'src/checkpoint', ...packageFiles, ...nodeModules, ...BASE)
-  for (const file of ['web', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work', 'node-gpu']) {
+  for (const file of ['web', 'web-threads', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work', 'node-gpu']) {
     expectOnly(`src/platform/${file}`, 'src/platform', 'src/checkpoint', 'src/core-imports', ...packageFiles, ...BASE)
     expect(imports.filter(({ from, to }) => isIn(from, `src/platform/${file}`) && isIn(to, ...nodeFiles))).toEqual([])
   }
-  expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 9)
+  expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 10)
 })
 
 test('the page’s end of a worker knows of errors and messages, not of the engine', () => {

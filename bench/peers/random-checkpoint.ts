@@ -1,6 +1,6 @@
 /** A checkpoint of any architecture and shape with random weights, in memory: what a fixture does not have is then there to be proved. */
 
-import { type TensorData, writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import { type TensorData, writeSafetensors } from '../../test/support/safetensors-writer.ts'
 import type { JsonObject } from '../../src/checkpoint/json.ts'
 import { buildModel, readModelConfig } from '../../test/support/architectures.ts'
 import { elementsOf, type Parameter } from '../../src/program/ops.ts'

@@ -1,7 +1,7 @@
 /** A checkpoint's tensor as bytes of another type, in slices: what `GgufTensor.bytes` gives for a converted one. */
 import { CheckpointError } from '../errors.ts'
+import { blockFormatOf } from '../ggml-blocks.ts'
 import { createPace } from '../pace.ts'
-import { BLOCK_DECODERS } from './gguf-blocks.ts'
 import { ENCODERS, type EncodedType } from './quantize.ts'
 import type { TensorEntry } from './safetensors.ts'
 import { readTensor } from './tensor-reader.ts'
@@ -25,7 +25,7 @@ const COPY_BYTES = 2 ** 22
  * copied, since quantizing again would change them. Throws a CheckpointError at a value that is not finite or too large for the type.
  */
 export async function* encodeTensor(entry: TensorEntry, { type, transform, signal }: EncodeTensorOptions): AsyncGenerator<Uint8Array, void, undefined> {
-  if (entry.dtype === type && transform === undefined && BLOCK_DECODERS.has(type)) {
+  if (entry.dtype === type && transform === undefined && blockFormatOf(type) !== undefined) {
     yield* copyBytes(entry, signal)
     return
   }

@@ -3,14 +3,13 @@ import { CheckpointError, UnsupportedError, describe } from '../errors.ts'
 import type { ByteSource } from './byte-source.ts'
 import type { ArchitectureReading, GgufFile } from './gguf-architectures/keys.ts'
 import { readMamba } from './gguf-architectures/mamba.ts'
-import { type HeadRows, pairOrder, type Row, type TensorNames } from './gguf-architectures/rows.ts'
+import type { HeadRows, Row, TensorNames } from './gguf-architectures/rows.ts'
 import { createMetadataReader, type MetadataReader } from './gguf-metadata.ts'
 import { readGgufHeader } from './gguf-reader.ts'
 import type { GgufFiles } from './gguf-split.ts'
 import type { GgufHeader } from './gguf-types.ts'
 import type { JsonObject, JsonValue } from './json.ts'
 import type { TensorEntry } from './safetensors.ts'
-import { permutedRows } from './tensor-views.ts'
 
 export interface GgufModel {
   readonly config: JsonObject
@@ -67,10 +66,13 @@ export async function ggufModel(header: GgufHeader): Promise<GgufModel> {
   if (bos !== undefined) whole['bos_token_id'] = bos
   const eos = new Set([...tokenId('tokenizer.ggml.eos_token_id'), ...tokenId('tokenizer.ggml.eot_token_id')])
   if (eos.size > 0) whole['eos_token_id'] = [...eos]
-  return { config: whole, tensors: renamed(header, names) }
+  return { config: whole, tensors: await renamed(header, names) }
 }
 
-function renamed({ name: fileName, tensors }: GgufHeader, { frame, layers, layer }: TensorNames): readonly TensorEntry[] {
+type WithHalves = (entry: TensorEntry, heads: HeadRows) => TensorEntry
+
+async function renamed({ name: fileName, tensors }: GgufHeader, { frame, layers, layer }: TensorNames): Promise<readonly TensorEntry[]> {
+  const withHalves = layer.some(({ form }) => form?.heads) ? (await import('./turned-rows.ts')).withHalves : undefined
   const frameRows = new Map(frame.map((row) => [row.gguf, row]))
   const layerRows = new Map(layer.map((row) => [row.gguf, row]))
   const seen = new Set<string>()
@@ -81,22 +83,13 @@ function renamed({ name: fileName, tensors }: GgufHeader, { frame, layers, layer
     const name = row === undefined ? entry.name : index === undefined ? row.origins[0] : `${layers}.${index}.${row.origins[0]}`
     if (seen.has(name)) throw new CheckpointError({ place: `${fileName}, ${entry.name}`, expected: 'each tensor once', got: `${name} again` })
     seen.add(name)
-    return { ...fromGguf(entry, row), name }
+    return { ...fromGguf(entry, row, withHalves), name }
   })
 }
 
-function fromGguf(entry: TensorEntry, row: Row | undefined): TensorEntry {
+function fromGguf(entry: TensorEntry, row: Row | undefined, withHalves: WithHalves | undefined): TensorEntry {
   if (row?.form === undefined) return entry
   const { fromGguf: shapeOf, heads } = row.form
   const shaped = { ...entry, shape: shapeOf(entry.shape) }
-  return heads === undefined ? shaped : withHalves(shaped, heads)
-}
-
-function withHalves(entry: TensorEntry, { headDim, rotaryDim }: HeadRows): TensorEntry {
-  const nRows = entry.shape[0] ?? 0
-  if (headDim < 1 || nRows % headDim !== 0 || rotaryDim > headDim || rotaryDim % 2 !== 0) {
-    const got = `(${entry.shape.join(', ')})`
-    throw new CheckpointError({ place: `${entry.source.name}, ${entry.name}`, expected: `heads of ${headDim} rows, an even number of ${rotaryDim} of which are turned`, got })
-  }
-  return permutedRows(entry, pairOrder({ headDim, rotaryDim }, 'fromGguf'))
+  return heads === undefined || withHalves === undefined ? shaped : withHalves(shaped, heads)
 }

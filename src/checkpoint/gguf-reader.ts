@@ -109,36 +109,15 @@ async function readValue(cursor: Cursor, key: string): Promise<GgufValue> {
   if (type === 'string') return { type, value: await readString(cursor, key) }
   const byteLength = type === 'bool' ? 1 : NUMBER_TYPES[type].bytes
   await fill(cursor, byteLength, key)
-  const value = takeScalar(cursor, type)
+  const value = takeScalar(cursor, type, byteLength)
   cursor.at += byteLength
   return value
 }
 
-function takeScalar({ view, at }: Cursor, type: Exclude<ValueType, 'array' | 'string'>): GgufScalar {
-  switch (type) {
-    case 'uint8':
-      return { type, value: view.getUint8(at) }
-    case 'int8':
-      return { type, value: view.getInt8(at) }
-    case 'uint16':
-      return { type, value: view.getUint16(at, true) }
-    case 'int16':
-      return { type, value: view.getInt16(at, true) }
-    case 'uint32':
-      return { type, value: view.getUint32(at, true) }
-    case 'int32':
-      return { type, value: view.getInt32(at, true) }
-    case 'float32':
-      return { type, value: view.getFloat32(at, true) }
-    case 'float64':
-      return { type, value: view.getFloat64(at, true) }
-    case 'uint64':
-      return { type, value: view.getBigUint64(at, true) }
-    case 'int64':
-      return { type, value: view.getBigInt64(at, true) }
-    default:
-      return { type, value: view.getUint8(at) !== 0 }
-  }
+function takeScalar({ bytes, at }: Cursor, type: Exclude<ValueType, 'array' | 'string'>, byteLength: number): GgufScalar {
+  if (type === 'bool') return { type, value: bytes[at] !== 0 }
+  // The table gives a bigint where the type has one.
+  return { type, value: NUMBER_TYPES[type].array(Uint8Array.from(bytes.subarray(at, at + byteLength)).buffer)[0] } as GgufScalar
 }
 
 async function readArray(cursor: Cursor, key: string): Promise<GgufArray> {

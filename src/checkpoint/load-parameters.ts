@@ -36,8 +36,6 @@ export interface LoadOptions {
 /** Buffers that checkpoints carry and the reference ignores. */
 const IGNORED = /(^|\.)(inv_freq|position_ids|num_batches_tracked)$/
 
-const COMPARE_BYTES = 2 ** 22
-
 /** Throws a CheckpointError for a tensor that is missing, of another shape, or that nothing asks for. Reads no tensor. */
 export function checkTensors(checkpoint: Checkpoint, { parameters, copies }: Wanted): void {
   const wanted = new Map(parameters.map((parameter) => [parameter.name, parameter]))
@@ -82,7 +80,7 @@ export async function loadParameters(checkpoint: Checkpoint, wanted: Wanted, opt
   }
   for (const [copy, original] of wanted.copies) {
     const entry = checkpoint.tensors.get(copy)
-    if (entry !== undefined) await checkCopy(entry, entryOf(checkpoint, original), signal)
+    if (entry !== undefined) await (await import('./tied-copies.ts')).checkCopy(entry, entryOf(checkpoint, original), signal)
   }
 }
 
@@ -109,24 +107,13 @@ function storedAs(format: WeightFormat): Converter {
   return (_values, _first, bytes) => (FORMATS[format].blockElements === 1 ? new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2) : bytes)
 }
 
-/** Slices of a tensor rounded to the format that is wanted. */
+/** Slices of a tensor in the format that is wanted. */
 async function createConverter(entry: TensorEntry, parameter: Parameter, { format, memory }: { format: WeightFormat; memory: SliceMemory }): Promise<Converter> {
   if (parameter.transform === 'negExp') return negExp
   if (format === 'f32') return (values) => values
-  const { encoderFor } = await import('./quantize.ts')
-  const encoder = encoderFor(format)
-  if (encoder === undefined) throw new TypeError(`${parameter.name}: ${format} is read as it is stored, not made of ${entry.dtype}`)
+  const round = (await import('./rounding.ts')).createRounding(entry, parameter, { format, memory })
   const asFormat = storedAs(format)
-  return (values, first) => {
-    const bytes = memory.bytes((values.length / encoder.blockElements) * encoder.blockBytes)
-    const index = encoder.encode(values, bytes)
-    if (index >= 0) {
-      throw new CheckpointError({
-        place: `${entry.source.name}: ${entry.name}, element ${first + index}`, expected: `a value within the range of ${format}`, got: String(values[index])
-      })
-    }
-    return asFormat(values, first, bytes)
-  }
+  return (values, first) => asFormat(values, first, round(values, first))
 }
 
 /** -exp(values), by the package's own exp: A = -exp(A_log), the same bits in every runtime. */
@@ -136,30 +123,10 @@ function negExp(values: Float32Array): Float32Array {
   return result
 }
 
-/** A tied head that was saved all the same has the embedding's very bytes. */
-async function checkCopy(copy: TensorEntry, original: TensorEntry, signal: AbortSignal | undefined): Promise<void> {
-  const place = `${copy.source.name}: ${copy.name}`
-  const expected = `the same as ${original.name}, to which the config ties it`
-  if (copy.dtype !== original.dtype || !sameShape(copy.shape, original.shape)) {
-    throw new CheckpointError({ place, expected, got: `${copy.dtype} ${shapeText(copy.shape)} beside ${original.dtype} ${shapeText(original.shape)}` })
-  }
-  // Two views of one storage, as torch.save keeps what is tied.
-  if (copy.source === original.source && copy.start === original.start) return
-  for (let offset = 0; offset < copy.byteLength; offset += COMPARE_BYTES) {
-    const end = Math.min(copy.byteLength, offset + COMPARE_BYTES)
-    const [a, b] = [
-      await copy.source.read(copy.start + offset, copy.start + end, signal),
-      await original.source.read(original.start + offset, original.start + end, signal)
-    ]
-    const difference = a.findIndex((byte, i) => byte !== b[i])
-    if (difference >= 0) throw new CheckpointError({ place, expected, got: `another value in byte ${offset + difference}` })
-  }
-}
-
-function sameShape(a: readonly number[], b: readonly number[]): boolean {
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((size, i) => size === b[i])
 }
 
-function shapeText(shape: readonly number[]): string {
+export function shapeText(shape: readonly number[]): string {
   return `(${shape.join(', ')})`
 }

@@ -55,10 +55,10 @@ const readTorch: TensorReader = async (file, signal) => (await import('./torch.t
 
 /** The containers, in the order in which they are looked for. A new one is a line here. */
 const CONTAINERS: readonly Container[] = [
-  { fileName: 'model.safetensors', hasConfig: false, read: single(readSafetensors) },
-  { fileName: 'model.safetensors.index.json', hasConfig: false, read: sharded(readSafetensors) },
-  { fileName: 'pytorch_model.bin', hasConfig: false, read: single(readTorch) },
-  { fileName: 'pytorch_model.bin.index.json', hasConfig: false, read: sharded(readTorch) },
+  { fileName: 'model.safetensors', hasConfig: false, read: (file, files) => readSingle(file, files, readSafetensors) },
+  { fileName: 'model.safetensors.index.json', hasConfig: false, read: (index, files) => readSharded(index, files, readSafetensors) },
+  { fileName: 'pytorch_model.bin', hasConfig: false, read: (file, files) => readSingle(file, files, readTorch) },
+  { fileName: 'pytorch_model.bin.index.json', hasConfig: false, read: (index, files) => readSharded(index, files, readTorch) },
   { fileName: 'model.gguf', hasConfig: true, read: readGguf }
 ]
 
@@ -110,12 +110,12 @@ async function readContainer(files: ContainerFiles, hasConfig: boolean): Promise
   throw new CheckpointError({ place: files.name, expected: `a file ${missing.join(' or ')}`, got: 'none' })
 }
 
-function single(readTensors: TensorReader): Container['read'] {
-  return async (file, { signal }) => ({ config: null, metadata: null, tensors: await readTensors(file, signal) })
+async function readSingle(file: ByteSource, { signal }: ContainerFiles, readTensors: TensorReader): Promise<Contents> {
+  return { config: null, metadata: null, tensors: await readTensors(file, signal) }
 }
 
-function sharded(readTensors: TensorReader): Container['read'] {
-  return async (index, files) => ({ config: null, metadata: null, tensors: await (await import('./shards.ts')).readShards(index, files, readTensors) })
+async function readSharded(index: ByteSource, files: ContainerFiles, readTensors: TensorReader): Promise<Contents> {
+  return { config: null, metadata: null, tensors: await (await import('./shards.ts')).readShards(index, files, readTensors) }
 }
 
 /** One file, or the first of several: the others stand beside it, under names that end in their numbers. */

@@ -5,7 +5,7 @@
  * and bytes after the last tensor are an error. One difference: gaps between tensors are read, since they do no harm;
  * tensors that overlap are an error in both. Data need not be aligned.
  */
-import { CheckpointError, UnsupportedError, describe, messageOf } from '../errors.ts'
+import { CheckpointError, UnsupportedError, describe } from '../errors.ts'
 import { decodeText, type ByteSource } from './byte-source.ts'
 import { expectNaturals, expectObject, expectString, parseJson, type JsonObject, type JsonValue } from './json.ts'
 
@@ -28,20 +28,12 @@ export interface SafetensorsHeader {
   readonly tensors: readonly TensorEntry[]
 }
 
-/** A tensor to be written; `data` holds its elements in row-major order, little-endian. */
-export interface TensorData {
-  readonly name: string
-  readonly dtype: string
-  readonly shape: readonly number[]
-  readonly data: ArrayBufferView
-}
-
-const LENGTH_BYTES = 8
+export const LENGTH_BYTES = 8
 const MAX_HEADER_BYTES = 100_000_000
-const METADATA_KEY = '__metadata__'
+export const METADATA_KEY = '__metadata__'
 
 /** Bits per element: the format has types of 4 and 6 bits. */
-const DTYPE_BITS: ReadonlyMap<string, number> = new Map([
+export const DTYPE_BITS: ReadonlyMap<string, number> = new Map([
   ...['F64', 'I64', 'U64', 'C64'].map((dtype) => [dtype, 64] as const),
   ...['F32', 'I32', 'U32'].map((dtype) => [dtype, 32] as const),
   ...['F16', 'BF16', 'I16', 'U16'].map((dtype) => [dtype, 16] as const),
@@ -110,7 +102,7 @@ function readEntry(source: ByteSource, { name, info, dataStart }: { name: string
 }
 
 /** Bytes of a tensor. Throws where that is not a whole number below 2^53, or the dtype is unknown. */
-function byteLengthOf(dtype: string, shape: readonly number[], place: string): number {
+export function byteLengthOf(dtype: string, shape: readonly number[], place: string): number {
   const elementBits = DTYPE_BITS.get(dtype)
   if (elementBits === undefined) {
     throw new UnsupportedError({ place: `${place}, dtype`, expected: `one of ${[...DTYPE_BITS.keys()].join(', ')}`, got: describe(dtype) })
@@ -140,36 +132,6 @@ function checkLayout(source: ByteSource, tensors: readonly TensorEntry[], dataSt
   if (end !== source.byteLength) {
     throw new CheckpointError({ place: source.name, expected: `${end} bytes, where ${endName} ends`, got: `${source.byteLength} bytes` })
   }
-}
-
-/**
- * A safetensors file with these tensors, as the reference writes it: the header padded so that data starts at a multiple of 8,
- * the widest elements first. Throws a RangeError where data and shape differ or a name comes twice.
- */
-export function writeSafetensors(tensors: readonly TensorData[], metadata: Readonly<Record<string, string>> = {}): Uint8Array {
-  const sorted = tensors.toSorted((a, b) => (DTYPE_BITS.get(b.dtype) ?? 0) - (DTYPE_BITS.get(a.dtype) ?? 0) || (a.name < b.name ? -1 : 1))
-  const names = new Set([METADATA_KEY])
-  const fields = [`${JSON.stringify(METADATA_KEY)}:${JSON.stringify(metadata)}`]
-  let end = 0
-  for (const { name, dtype, shape, data } of sorted) {
-    const expected = byteLengthOf(dtype, shape, name)
-    if (data.byteLength !== expected) throw new RangeError(messageOf({ place: name, expected: `${expected} bytes`, got: `${data.byteLength} bytes` }))
-    if (names.has(name)) throw new RangeError(messageOf({ place: name, expected: 'each name once', got: 'it again' }))
-    names.add(name)
-    fields.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [end, end + expected] })}`)
-    end += expected
-  }
-  const header = new TextEncoder().encode(`{${fields.slice(Object.keys(metadata).length === 0 ? 1 : 0).join(',')}}`)
-  const headerBytes = Math.ceil(header.byteLength / 8) * 8
-  const file = new Uint8Array(LENGTH_BYTES + headerBytes + end).fill(0x20, LENGTH_BYTES + header.byteLength, LENGTH_BYTES + headerBytes)
-  new DataView(file.buffer).setBigUint64(0, BigInt(headerBytes), true)
-  file.set(header, LENGTH_BYTES)
-  let offset = LENGTH_BYTES + headerBytes
-  for (const { data } of sorted) {
-    file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset)
-    offset += data.byteLength
-  }
-  return file
 }
 
 function shapeText(shape: readonly number[]): string {

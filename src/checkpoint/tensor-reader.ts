@@ -3,7 +3,7 @@
  * Files are little-endian, and so is every host that runs WebAssembly: typed arrays read them as they are.
  */
 import { CheckpointError, UnsupportedError } from '../errors.ts'
-import { BLOCK_DECODERS, type BlockDecoder } from './gguf-blocks.ts'
+import { BLOCK_TYPES, blockFormatOf, type BlockType } from '../ggml-blocks.ts'
 import { f16Values } from '../half.ts'
 import type { TensorEntry } from './safetensors.ts'
 
@@ -44,13 +44,43 @@ const NO_VALUES = new Float32Array(0)
 /** At most 2^20 elements at once: 4 MiB of float32, and whole blocks of any type. */
 const SLICE_ELEMENTS = 2 ** 20
 
-/** By the names of the types that can be read. */
-export const TENSOR_DECODERS: ReadonlyMap<string, BlockDecoder> = new Map([
-  ['F32', { blockElements: 1, blockBytes: 4, decode: decodeF32, firstNonFinite: (bytes) => firstWithBits(wordsOf(bytes), 0x7f800000) }],
-  ['F16', { blockElements: 1, blockBytes: 2, decode: decodeF16, firstNonFinite: (bytes) => firstWithBits(halvesOf(bytes), 0x7c00) }],
-  ['BF16', { blockElements: 1, blockBytes: 2, decode: decodeBf16, firstNonFinite: (bytes) => firstWithBits(halvesOf(bytes), 0x7f80) }],
-  ...BLOCK_DECODERS
+/** A type that can be read. */
+interface StoredType {
+  readonly blockElements: number
+  readonly blockBytes: number
+  /** Index of the first element that is not finite, of a quantized type of the first block with a scale or a minimum that is not; or -1. */
+  readonly firstNonFinite: (bytes: Uint8Array) => number
+}
+
+/** Whole blocks as float32, into `out` where they are not float32 as they stand. */
+export type Decode = (bytes: Uint8Array, out: Float32Array) => Float32Array
+
+const DENSE_TYPES = {
+  F32: { blockElements: 1, blockBytes: 4, firstNonFinite: (bytes: Uint8Array) => firstWithBits(wordsOf(bytes), 0x7f800000) },
+  F16: { blockElements: 1, blockBytes: 2, firstNonFinite: (bytes: Uint8Array) => firstWithBits(halvesOf(bytes), 0x7c00) },
+  BF16: { blockElements: 1, blockBytes: 2, firstNonFinite: (bytes: Uint8Array) => firstWithBits(halvesOf(bytes), 0x7f80) }
+} as const satisfies Record<string, StoredType>
+
+export const DENSE_DECODERS: { readonly [T in keyof typeof DENSE_TYPES]: Decode } = { F32: decodeF32, F16: decodeF16, BF16: decodeBf16 }
+
+/** By their names. */
+const STORED_TYPES: ReadonlyMap<string, StoredType> = new Map<string, StoredType>([
+  ...Object.entries(DENSE_TYPES),
+  ...Object.entries(BLOCK_TYPES).map(([format, type]) => [format.toUpperCase(), { ...type, firstNonFinite: (bytes: Uint8Array) => firstBlockNonFinite(type, bytes) }] as const)
 ])
+
+function firstBlockNonFinite({ blockElements, blockBytes, halves }: BlockType, bytes: Uint8Array): number {
+  for (let at = 0; at < bytes.byteLength; at += blockBytes) {
+    for (const half of halves) if ((bytes[at + half + 1] & 0x7c) === 0x7c) return (at / blockBytes) * blockElements
+  }
+  return -1
+}
+
+/** What takes blocks apart is loaded where their numbers are wanted. */
+async function decoderOf(dtype: string): Promise<Decode> {
+  const format = blockFormatOf(dtype)
+  return format === undefined ? DENSE_DECODERS[dtype as keyof typeof DENSE_DECODERS] : (await import('./gguf-blocks.ts')).blockDecode(format)
+}
 
 /**
  * Streams a tensor through `onSlice`, each slice exact in float32.
@@ -58,21 +88,24 @@ export const TENSOR_DECODERS: ReadonlyMap<string, BlockDecoder> = new Map([
  */
 export async function readTensor(entry: TensorEntry, { signal, asStored = false, memory = createSliceMemory(), onSlice }: ReadTensorOptions): Promise<void> {
   const { name, source, start, byteLength, dtype } = entry
-  const decoder = TENSOR_DECODERS.get(dtype)
-  if (decoder === undefined) {
-    throw new UnsupportedError({ place: `${source.name}, ${name}`, expected: `one of ${[...TENSOR_DECODERS.keys()].join(', ')}`, got: dtype })
+  const type = STORED_TYPES.get(dtype)
+  if (type === undefined) {
+    throw new UnsupportedError({ place: `${source.name}, ${name}`, expected: `one of ${[...STORED_TYPES.keys()].join(', ')}`, got: dtype })
   }
-  const { blockElements, blockBytes } = decoder
+  const { blockElements, blockBytes } = type
+  const decode = asStored ? undefined : await decoderOf(dtype)
   const nElements = (byteLength / blockBytes) * blockElements
   const bytesOf = (elements: number): number => (elements / blockElements) * blockBytes
   for (let first = 0; first < nElements; first += SLICE_ELEMENTS) {
     const last = Math.min(first + SLICE_ELEMENTS, nElements)
     const bytes = aligned(await source.read(start + bytesOf(first), start + bytesOf(last), signal, memory.bytes(bytesOf(last - first))))
-    const decode = () => decoder.decode(bytes, memory.floats(dtype === 'F32' ? 0 : last - first))
-    const { values, nonFinite } = asStored ? { values: NO_VALUES, nonFinite: decoder.firstNonFinite(bytes) } : decode()
+    const out = memory.floats(decode === undefined || dtype === 'F32' ? 0 : last - first)
+    const nonFinite = type.firstNonFinite(bytes)
     if (nonFinite >= 0) {
-      throw new CheckpointError({ place: `${source.name}, ${name}, element ${first + nonFinite}`, expected: 'a finite number', got: String(decode().values[nonFinite]) })
+      const values = (await decoderOf(dtype))(bytes, new Float32Array(last - first))
+      throw new CheckpointError({ place: `${source.name}, ${name}, element ${first + nonFinite}`, expected: 'a finite number', got: String(values[nonFinite]) })
     }
+    const values = decode?.(bytes, out) ?? NO_VALUES
     await onSlice(values, first, bytes)
   }
 }
@@ -84,26 +117,25 @@ export async function readWholeTensor(entry: TensorEntry, signal?: AbortSignal):
   return whole
 }
 
-function decodeF32(bytes: Uint8Array) {
-  const values = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4)
-  return { values, nonFinite: firstWithBits(wordsOf(bytes), 0x7f800000) }
+function decodeF32(bytes: Uint8Array): Float32Array {
+  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4)
 }
 
-function decodeF16(bytes: Uint8Array, out: Float32Array) {
+function decodeF16(bytes: Uint8Array, out: Float32Array): Float32Array {
   const halves = halvesOf(bytes)
   const values = out.subarray(0, halves.length)
   const table = f16Values()
   for (let i = 0; i < halves.length; i++) values[i] = table[halves[i]]
-  return { values, nonFinite: firstWithBits(halves, 0x7c00) }
+  return values
 }
 
 /** A bfloat16 is the upper half of a float32. */
-function decodeBf16(bytes: Uint8Array, out: Float32Array) {
+function decodeBf16(bytes: Uint8Array, out: Float32Array): Float32Array {
   const halves = halvesOf(bytes)
   const values = out.subarray(0, halves.length)
   const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
   for (let i = 0; i < halves.length; i++) bits[i] = halves[i] << 16
-  return { values, nonFinite: firstWithBits(halves, 0x7f80) }
+  return values
 }
 
 function wordsOf({ buffer, byteOffset, byteLength }: Uint8Array): Int32Array {
@@ -112,6 +144,11 @@ function wordsOf({ buffer, byteOffset, byteLength }: Uint8Array): Int32Array {
 
 function halvesOf({ buffer, byteOffset, byteLength }: Uint8Array): Uint16Array {
   return new Uint16Array(buffer, byteOffset, byteLength / 2)
+}
+
+/** Index of the first infinity or NaN, or -1. */
+export function firstNonFiniteOf({ buffer, byteOffset, length }: Float32Array): number {
+  return firstWithBits(new Int32Array(buffer, byteOffset, length), 0x7f800000)
 }
 
 /** Index of the first whose exponent bits are all set (infinities and NaNs), or -1. */

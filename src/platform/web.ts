@@ -7,7 +7,7 @@ import { bytesSource, type ByteSource, type FileSet } from '../checkpoint/byte-s
 import { checkFileName } from '../checkpoint/file-set.ts'
 import { UnsupportedError } from '../errors.ts'
 import { compiledOnce } from './compiled-once.ts'
-import type { Platform, WasmBuild, WorkerHandle, WorkerTask } from './platform.ts'
+import type { Platform, WasmBuild } from './platform.ts'
 
 /** From dist/src/platform, where this module is in the package. */
 const CORE_URLS: Readonly<Record<WasmBuild, () => URL>> = {
@@ -32,7 +32,7 @@ export const platform: Platform = {
     return globalThis.navigator?.hardwareConcurrency ?? 1
   },
   threadObstacle,
-  startWorker,
+  startWorker: async (task, onEnd) => (await import('./web-threads.ts')).startWorker(task, onEnd),
   async gpu() {
     const gpu = globalThis.navigator?.gpu
     if (gpu !== undefined) return gpu
@@ -77,34 +77,6 @@ function threadObstacle(): string | undefined {
   } catch {
     return 'this is the main thread of a page, which may not wait for others: load the model in a Worker'
   }
-}
-
-async function startWorker(task: WorkerTask, onEnd: (reason: string) => void): Promise<WorkerHandle> {
-  const worker = new Worker(new URL('./web-worker.js', import.meta.url), { type: 'module' })
-  const ended = new Promise<void>((resolve) => {
-    const end = (reason: string): void => {
-      worker.terminate()
-      onEnd(reason)
-      resolve()
-    }
-    worker.addEventListener('message', ({ data }) => data === 'ended' && end('one that ended'))
-    worker.addEventListener('messageerror', () => end('one that could not read its task'), { once: true })
-    worker.addEventListener(
-      'error',
-      (event) => {
-        // Reported by `onEnd`, not to the page as well.
-        event.preventDefault()
-        end(`one that failed: ${event.message || 'its script could not be loaded'}`)
-      },
-      { once: true }
-    )
-  })
-  const ready = new Promise<void>((resolve, reject) => {
-    worker.addEventListener('message', ({ data }) => data === 'ready' && resolve())
-    void ended.then(() => reject(new Error('a worker ended before it was ready')))
-  })
-  worker.postMessage(task)
-  return { ready, ended: () => ended }
 }
 
 let channel: MessageChannel | undefined

@@ -1,7 +1,8 @@
 /** States as bytes: exact, or in half or a quarter of the room, by the encoders that weights have. */
 
 import { ENCODERS } from '../checkpoint/quantize.ts'
-import { TENSOR_DECODERS } from '../checkpoint/tensor-reader.ts'
+import { blockDecode } from '../checkpoint/gguf-blocks.ts'
+import { DENSE_DECODERS, firstNonFiniteOf } from '../checkpoint/tensor-reader.ts'
 import { CheckpointError, messageOf } from '../errors.ts'
 
 /** 'f32' is exact, 'f16' rounds to halves, 'q8' to 8 bits with a scale for every 32 values (GGUF's Q8_0). */
@@ -26,10 +27,10 @@ export function encodeState(state: Float32Array, precision: StatePrecision, out:
 
 /** The `nElements` of a state. CheckpointError for a value that is no finite number. */
 export function decodeState(bytes: Uint8Array, nElements: number, { precision, place }: { readonly precision: StatePrecision; readonly place: string }): Float32Array {
-  const decoder = TENSOR_DECODERS.get(TYPES[precision])
-  if (decoder === undefined) throw new TypeError(`no decoder of ${precision}`)
-  const out = new Float32Array(Math.ceil(nElements / decoder.blockElements) * decoder.blockElements)
-  const { values, nonFinite } = decoder.decode(bytes, out)
+  const { blockElements } = ENCODERS[TYPES[precision]]
+  const decode = precision === 'q8' ? blockDecode('q8_0') : DENSE_DECODERS[TYPES[precision]]
+  const values = decode(bytes, new Float32Array(Math.ceil(nElements / blockElements) * blockElements))
+  const nonFinite = firstNonFiniteOf(values)
   if (nonFinite >= 0) throw new CheckpointError({ place: `${place}: state, element ${nonFinite}`, expected: 'a finite number', got: String(values[nonFinite]) })
   return values.subarray(0, nElements)
 }

@@ -1,7 +1,9 @@
 /** float32 to F16, BF16, Q8_0 and Q4_0 and back: by hand, by the definitions written plainly, at the edges, speed. */
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { BLOCK_DECODERS } from '../../src/checkpoint/gguf-blocks.ts'
+import { blockDecode } from '../../src/checkpoint/gguf-blocks.ts'
+import { firstNonFiniteOf } from '../../src/checkpoint/tensor-reader.ts'
+import { BLOCK_TYPES, blockFormatOf } from '../../src/ggml-blocks.ts'
 import { f16Values, f16Bits } from '../../src/half.ts'
 import { ENCODERS, type EncodedType } from '../../src/checkpoint/quantize.ts'
 import { COVERAGE_COST } from '../support/coverage.ts'
@@ -15,9 +17,10 @@ function encode(type: EncodedType, values: Float32Array): { bytes: Uint8Array; f
 }
 
 function decode(type: 'Q8_0' | 'Q4_0', bytes: Uint8Array): Float32Array {
-  const { blockElements, blockBytes, decode } = BLOCK_DECODERS.get(type)!
-  const { values, nonFinite } = decode(bytes, new Float32Array((bytes.length / blockBytes) * blockElements))
-  expect(nonFinite).toBe(-1)
+  const format = blockFormatOf(type)!
+  const { blockElements, blockBytes } = BLOCK_TYPES[format]
+  const values = blockDecode(format)(bytes, new Float32Array((bytes.length / blockBytes) * blockElements))
+  expect(firstNonFiniteOf(values)).toBe(-1)
   return values
 }
 

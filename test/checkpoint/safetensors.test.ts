@@ -1,7 +1,8 @@
 /** The safetensors header: real files, every way in which one can be wrong, and writing. */
 import { describe, expect, test } from 'vitest'
 import { bytesSource } from '../../src/checkpoint/byte-source.ts'
-import { readSafetensorsHeader, writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import { readSafetensorsHeader } from '../../src/checkpoint/safetensors.ts'
+import { writeSafetensors } from '../support/safetensors-writer.ts'
 import { readWholeTensor } from '../../src/checkpoint/tensor-reader.ts'
 import { modelFiles, rawSafetensors } from './helpers.ts'
 

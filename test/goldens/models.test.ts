@@ -1,6 +1,6 @@
 /** The models of test/fixtures against transformers' numbers, block by block and as a whole. */
 import { describe, expect, test } from 'vitest'
-import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import { writeSafetensors } from '../support/safetensors-writer.ts'
 import type { EngineOptions } from '../../src/load.ts'
 import { Mamba } from '../../src/mamba.ts'
 import { batchOf, BUILDS, KINDS, openModel } from '../support/backends.ts'

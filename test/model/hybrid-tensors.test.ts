@@ -3,7 +3,7 @@
  * and the names that a config asks for.
  */
 import { describe, expect, test } from 'vitest'
-import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import { writeSafetensors } from '../support/safetensors-writer.ts'
 import { buildModel } from '../support/architectures.ts'
 import { batchOf, openModel } from '../support/backends.ts'
 import { reasonOf } from '../support/anything.ts'

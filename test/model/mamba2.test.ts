@@ -1,7 +1,7 @@
 /** Configs of Mamba-2, in transformers' form and in the original repository's, and the choice of the gated norm's groups. */
 import { describe, expect, test } from 'vitest'
 import { expectObject, parseJson } from '../../src/checkpoint/json.ts'
-import { writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import { writeSafetensors } from '../support/safetensors-writer.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { type LoadOptions, Mamba } from '../../src/mamba.ts'
 import { buildModel, overrideConfig, readModelConfig } from '../support/architectures.ts'

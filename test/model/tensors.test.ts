@@ -1,6 +1,6 @@
 /** Tensors that are missing, too many, of another shape or type, or damaged: each is named before anything runs. */
 import { describe, expect, test } from 'vitest'
-import type { TensorData } from '../../src/checkpoint/safetensors.ts'
+import type { TensorData } from '../support/safetensors-writer.ts'
 import { CheckpointError, UnsupportedError } from '../../src/errors.ts'
 import { reasonOf } from '../support/anything.ts'
 import { expectSameBits } from '../support/compare.ts'

@@ -1,5 +1,5 @@
 /** The tiny `mamba` checkpoint, to be changed and loaded. */
-import { type TensorData, writeSafetensors } from '../../src/checkpoint/safetensors.ts'
+import { type TensorData, writeSafetensors } from './safetensors-writer.ts'
 import { type LoadOptions, Mamba } from '../../src/mamba.ts'
 import { filesOf, fixtureModel, readGolden } from './fixtures.ts'
 

@@ -1,16 +1,12 @@
 /** Writes a program into linear memory as the records of assembly/abi.ts. */
 
 import * as abi from '../../../assembly/abi.ts'
-import { planBarriers } from '../../program/barriers.ts'
-import {
-  type ActivationFunction, type ExpertLinearOp, isParameter, type KeyValuePart, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups,
-  type ScanInput, type View
-} from '../../program/ops.ts'
-import { expertScratchStart, expertSizes, type MemoryMap, rotaryOf } from './memory-map.ts'
-import { groupChannels, packedBytes, panelBytes, type PanelForm, type PanelsLayout } from './packing.ts'
+import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
+import type { MemoryMap } from './memory-map.ts'
+import { groupChannels, type PanelForm, type PanelsLayout } from './packing.ts'
 
 /** One record: `set` takes word offsets of the ABI. */
-interface Record32 {
+export interface Record32 {
   set(word: number, value: number): void
   setFloat(word: number, value: number): void
   /** Address and stride of a view in two neighbouring words. */
@@ -20,9 +16,19 @@ interface Record32 {
   /** The format of a packed matrix. */
   setFormat(word: number, parameter: Parameter): void
   setCode(code: number, out: View): void
-  /** Where a layer's keys and values lie. */
-  setCache(part: KeyValuePart): void
   readonly map: MemoryMap
+  /** The whole of wasm memory. */
+  readonly memory: ArrayBufferLike
+}
+
+/** What Mamba-1's programs are made of, and with them the bare scan. */
+type FirstKind = 'embed' | 'gatherRows' | 'rmsNorm' | 'linear' | 'conv1d' | 'selectiveScan'
+/** All else is in further-ops.ts, and loaded for the programs that have it. */
+export type FurtherKind = Exclude<OpKind, FirstKind>
+export type Encoders<Kind extends OpKind> = { readonly [K in Kind]: (op: OpOf<K>, record: Record32) => void }
+
+export function needsFurtherOps({ ops, keyValues }: Program): boolean {
+  return keyValues.length > 0 || ops.some(({ kind }) => !Object.hasOwn(encoders, kind))
 }
 
 const FORMAT_CODES: Readonly<Record<PanelForm, number>> = {
@@ -31,37 +37,38 @@ const FORMAT_CODES: Readonly<Record<PanelForm, number>> = {
   q8Dot: abi.FORMAT_Q8_DOT, q4Dot: abi.FORMAT_Q4_DOT
 }
 
-const FUNCTION_CODES: Readonly<Record<ActivationFunction, number>> = { silu: abi.FUNCTION_SILU, gelu: abi.FUNCTION_GELU, relu2: abi.FUNCTION_RELU2 }
+export function formatCode({ form }: PanelsLayout): number {
+  return FORMAT_CODES[form]
+}
 
-/** `memory` is the whole of wasm memory. */
-export function encodeProgram(program: Program, map: MemoryMap, memory: ArrayBufferLike): void {
-  const barriers = planBarriers(program.ops)
+export interface EncodeOptions {
+  readonly map: MemoryMap
+  /** The whole of wasm memory. */
+  readonly memory: ArrayBufferLike
+  /** Where `needsFurtherOps` says so. */
+  readonly further: Encoders<FurtherKind> | undefined
+  /** After which ops threads meet; undefined where there is one alone. */
+  readonly barriers: readonly boolean[] | undefined
+}
+
+export function encodeProgram(program: Program, { map, memory, further, barriers }: EncodeOptions): void {
+  const all = { ...encoders, ...further }
   program.ops.forEach((op, i) => {
     const address = map.ops + 4 * abi.OP_WORDS * i
     const words = new Uint32Array(memory, address, abi.OP_WORDS)
-    encodeOp(op, createRecord(map, words, new Float32Array(memory, address, abi.OP_WORDS)))
-    if (barriers[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
-    if (op.kind === 'expertLinear') new Uint32Array(memory, map.experts(op), abi.EXPERT_ENTRY_WORDS * op.nExperts).set(expertTable(op, map))
+    const encode = all[op.kind] as (op: Op, record: Record32) => void
+    encode(op, createRecord({ map, memory }, words, new Float32Array(memory, address, abi.OP_WORDS)))
+    if (barriers?.[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
   })
 }
 
-/** An entry for each expert: in one tensor they lie one after the other. */
-function expertTable({ weights, nExperts }: ExpertLinearOp, map: MemoryMap): number[] {
-  return Array.from({ length: nExperts }, (_, expert) => {
-    const parameter = weights.length === 1 ? weights[0] : weights[expert]
-    const layout = panelsOf(map, parameter)
-    const offset = weights.length === 1 ? expert * (packedBytes(layout) / nExperts) : 0
-    return [map.parameter(parameter) + offset, FORMAT_CODES[layout.form], panelBytes(layout)]
-  }).flat()
-}
-
-function panelsOf(map: MemoryMap, parameter: Parameter): PanelsLayout {
+export function panelsOf(map: MemoryMap, parameter: Parameter): PanelsLayout {
   const layout = map.layout(parameter)
   if (layout.kind !== 'panels') throw new TypeError(`${parameter.name}: needed as panels`)
   return layout
 }
 
-function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array): Record32 {
+function createRecord({ map, memory }: Pick<Record32, 'map' | 'memory'>, words: Uint32Array, floats: Float32Array): Record32 {
   return {
     set(word, value) {
       words[word] = value
@@ -78,22 +85,14 @@ function createRecord(map: MemoryMap, words: Uint32Array, floats: Float32Array):
       words[word] = parameter === null ? 0 : map.parameter(parameter)
     },
     setFormat(word, parameter) {
-      words[word] = FORMAT_CODES[panelsOf(map, parameter).form]
+      words[word] = formatCode(panelsOf(map, parameter))
     },
     setCode(code, out) {
       words[abi.OP_CODE] = code
       words[abi.OP_FLAGS] = out.buffer.rows === 'token' ? 0 : abi.ROWS_LOGIT
     },
-    setCache(part) {
-      const { keys, values, keyHeadBytes, valueHeadBytes, headDim, nHeads } = map.keyValue(part)
-      words[abi.CACHE_KEYS] = keys
-      words[abi.CACHE_VALUES] = values
-      words[abi.CACHE_KEY_HEAD_BYTES] = keyHeadBytes
-      words[abi.CACHE_VALUE_HEAD_BYTES] = valueHeadBytes
-      words[abi.CACHE_HEAD_DIM] = headDim
-      words[abi.CACHE_N_HEADS] = nHeads
-    },
-    map
+    map,
+    memory
   }
 }
 
@@ -106,7 +105,7 @@ function checkPanelsFit({ buffer, offset, width }: View): void {
   }
 }
 
-const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => void } = {
+const encoders: Encoders<FirstKind> = {
   embed(op, record) {
     record.setCode(abi.CODE_EMBED, op.out)
     record.setParameter(abi.EMBED_WEIGHT, op.weight)
@@ -184,107 +183,5 @@ const encoders: { readonly [K in OpKind]: (op: OpOf<K>, record: Record32) => voi
     record.set(abi.SCAN_GROUP_CHANNELS, groupChannels(op))
     record.set(abi.SCAN_STATE, 4 * op.state.offset)
     record.setView(abi.SCAN_OUT, op.out)
-  },
-
-  ssdScan(op, record) {
-    const nHeads = op.dt.width
-    record.setCode(record.map.ssd === 'chunked' ? abi.CODE_SSD_CHUNKS : abi.CODE_SSD_SCAN, op.out)
-    record.setView(abi.SSD_X, op.x)
-    record.setView(abi.SSD_DT, op.dt)
-    record.setParameter(abi.SSD_A, op.A)
-    record.setView(abi.SSD_B, op.B)
-    record.setView(abi.SSD_C, op.C)
-    record.setParameter(abi.SSD_D, op.D)
-    record.setParameter(abi.SSD_DT_BIAS, op.dtBias)
-    record.setFloat(abi.SSD_DT_MIN, op.dtLimit[0])
-    record.setFloat(abi.SSD_DT_MAX, op.dtLimit[1])
-    record.set(abi.SSD_N_HEADS, nHeads)
-    record.set(abi.SSD_HEAD_DIM, op.x.width / nHeads)
-    record.set(abi.SSD_D_STATE, op.dState)
-    record.set(abi.SSD_GROUP_HEADS, nHeads / (op.B.width / op.dState))
-    record.set(abi.SSD_STATE, 4 * op.state.offset)
-    record.setView(abi.SSD_OUT, op.out)
-  },
-
-  rotary(op, record) {
-    record.setCode(abi.CODE_ROTARY, op.out)
-    record.setView(abi.ROTARY_X, op.x)
-    record.set(abi.ROTARY_N_HEADS, op.x.width / op.headDim)
-    record.set(abi.ROTARY_HEAD_DIM, op.headDim)
-    record.set(abi.ROTARY_DIM, op.rotaryDim)
-    record.set(abi.ROTARY_TABLE, rotaryOf(record.map.rotaries, op)?.address ?? 0)
-  },
-
-  cacheKeyValue(op, record) {
-    record.setCode(abi.CODE_CACHE_KEY_VALUE, op.out)
-    record.setCache(op.cache)
-    record.setView(abi.CACHE_KEY, op.key)
-    record.setView(abi.CACHE_VALUE, op.value)
-  },
-
-  attention(op, record) {
-    record.setCode(abi.CODE_ATTENTION, op.out)
-    record.setCache(op.cache)
-    record.setView(abi.ATTENTION_Q, op.q)
-    record.set(abi.ATTENTION_N_HEADS, op.q.width / op.headDim)
-    record.setFloat(abi.ATTENTION_SCALE, op.scale * Math.LOG2E)
-    record.setView(abi.ATTENTION_OUT, op.out)
-  },
-
-  activation(op, record) {
-    record.setCode(abi.CODE_ACTIVATION, op.out)
-    record.setView(abi.ACTIVATION_X, op.x)
-    record.set(abi.ACTIVATION_WIDTH, op.out.width)
-    record.set(abi.ACTIVATION_FUNCTION, FUNCTION_CODES[op.function])
-    if (op.by) record.setView(abi.ACTIVATION_BY, op.by)
-    record.setView(abi.ACTIVATION_OUT, op.out)
-  },
-
-  scaledAdd(op, record) {
-    record.setCode(abi.CODE_SCALED_ADD, op.out)
-    record.setView(abi.SCALED_X, op.x)
-    record.set(abi.SCALED_WIDTH, op.out.width)
-    record.setFloat(abi.SCALED_FACTOR, op.factor)
-    record.set(abi.SCALED_ACCUMULATE, Number(op.accumulate))
-    record.setView(abi.SCALED_OUT, op.out)
-  },
-
-  route(op, record) {
-    record.setCode(abi.CODE_ROUTE, op.out)
-    record.setView(abi.ROUTE_X, op.x)
-    record.set(abi.ROUTE_N_EXPERTS, op.x.width)
-    record.set(abi.ROUTE_TOP_K, op.topK)
-    record.set(abi.ROUTE_OVER_ALL, Number(op.softmaxOver === 'all'))
-    record.setView(abi.ROUTE_OUT, op.out)
-  },
-
-  expertLinear(op, record) {
-    const { nIn, nOut } = expertSizes(op)
-    record.setCode(abi.CODE_EXPERT_LINEAR, op.out)
-    record.setView(abi.EXPERT_X, op.x)
-    record.set(abi.EXPERT_X_STEP, op.isPerChoice ? nIn : 0)
-    record.set(abi.EXPERT_N_IN, nIn)
-    record.set(abi.EXPERT_N_OUT, nOut)
-    record.setView(abi.EXPERT_CHOICES, op.choices)
-    record.set(abi.EXPERT_TOP_K, op.topK)
-    record.set(abi.EXPERT_N_EXPERTS, op.nExperts)
-    record.set(abi.EXPERT_TABLE, record.map.experts(op))
-    record.set(abi.EXPERT_SCRATCH, expertScratchStart(op, (weight) => record.map.layout(weight)))
-    record.setView(abi.EXPERT_OUT, op.out)
-  },
-
-  mixExperts(op, record) {
-    record.setCode(abi.CODE_MIX_EXPERTS, op.out)
-    record.setView(abi.MIX_X, op.x)
-    record.set(abi.MIX_WIDTH, op.out.width)
-    record.setView(abi.MIX_CHOICES, op.choices)
-    record.set(abi.MIX_TOP_K, op.topK)
-    record.set(abi.MIX_ACCUMULATE, Number(op.accumulate))
-    record.setView(abi.MIX_OUT, op.out)
   }
-}
-
-function encodeOp(op: Op, record: Record32): void {
-  const encode = encoders[op.kind] as (op: Op, record: Record32) => void
-  encode(op, record)
 }

@@ -1,4 +1,4 @@
-/** Where an attention layer's keys and values lie in a state slot (drawn in assembly/ops/attention.ts), and their way to the canonical form and back. */
+/** Where an attention layer's keys and values lie in a state slot (drawn in assembly/ops/attention.ts). */
 
 import { KEY_BLOCK, LANES } from '../../../assembly/abi.ts'
 import type { KeyValuePart, Program } from '../../program/ops.ts'
@@ -50,57 +50,6 @@ export function tokenBytes({ headDim, nHeads }: KeyValueLayout): number {
   return 4 * nHeads * (headDim + roundUp(headDim, LANES))
 }
 
-export interface KeyValueCopy {
-  readonly memory: ArrayBufferLike
-  /** Address of the slot. */
-  readonly slot: number
-  readonly head: number
-  /** Tokens. */
-  readonly position: number
-  /** Of all heads: keys (position, width), then values (position, width). */
-  readonly canonical: Float32Array
-}
-
-/** A head's keys and values of the first `position` tokens from a slot to their canonical form. */
-export function readKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
-  const { headDim, nHeads } = layout
-  const { head, position, canonical } = copy
-  const { keys, values } = viewsOf(layout, copy)
-  for (let t = 0; t < position; t++) {
-    const [key, row] = [keyIndex(t, headDim), (t * nHeads + head) * headDim]
-    for (let i = 0; i < headDim; i++) canonical[row + i] = keys[key + i * KEY_BLOCK]
-    const value = t * roundUp(headDim, LANES)
-    canonical.set(values.subarray(value, value + headDim), position * nHeads * headDim + row)
-  }
-}
-
-/** The other way. */
-export function writeKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
-  const { headDim, nHeads } = layout
-  const { head, position, canonical } = copy
-  const { keys, values } = viewsOf(layout, copy)
-  for (let t = 0; t < position; t++) {
-    const [key, row] = [keyIndex(t, headDim), (t * nHeads + head) * headDim]
-    for (let i = 0; i < headDim; i++) keys[key + i * KEY_BLOCK] = canonical[row + i]
-    const value = position * nHeads * headDim + row
-    values.set(canonical.subarray(value, value + headDim), t * roundUp(headDim, LANES))
-  }
-}
-
-/** What a head has in a slot. */
-function viewsOf({ keys, values, keyHeadBytes, valueHeadBytes }: KeyValueLayout, { memory, slot, head }: KeyValueCopy): { readonly keys: Float32Array; readonly values: Float32Array } {
-  return {
-    keys: new Float32Array(memory, slot + keys + head * keyHeadBytes, keyHeadBytes / 4),
-    values: new Float32Array(memory, slot + values + head * valueHeadBytes, valueHeadBytes / 4)
-  }
-}
-
-/** Element of column 0 of a position; the next column's is KEY_BLOCK on. */
-function keyIndex(position: number, headDim: number): number {
-  const lane = position % KEY_BLOCK
-  return (position - lane) * headDim + lane
-}
-
-function roundUp(value: number, multiple: number): number {
+export function roundUp(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple
 }

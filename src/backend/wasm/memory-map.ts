@@ -39,6 +39,8 @@ export interface MemoryMap {
   readonly scratchBytes: number
   readonly state: number
   readonly slotBytes: number
+  /** The activations, of which there are none before the first forward: what is packed in wasm comes by here. */
+  readonly staging: { readonly address: number; readonly bytes: number }
   readonly pages: number
   readonly ssd: SsdForm
   readonly bytes: MemoryBytes
@@ -131,6 +133,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
   allocate(ALIGN_BYTES)
   return {
     control, tokens, segments, logitRows, rotaries, ops, scratch, scratchBytes, state, slotBytes,
+    staging: { address: activationsStart, bytes: next - activationsStart },
     ssd,
     pages: Math.ceil(next / PAGE_BYTES),
     bytes: {

@@ -7,7 +7,7 @@ import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
 import { type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
-import { type BlockForm, blockFormOf, blockPanelBytes, packBlocks } from './panel-blocks.ts'
+import { type BlockForm, blockFormOf, blockPanelBytes } from './panel-blocks.ts'
 
 export type PackedLayout =
   /** As it is, row-major, padded to whole vectors. */
@@ -120,7 +120,7 @@ export function formatOfLayout(layout: PackedLayout): WeightFormat {
   return layout.kind === 'panels' ? layout.format : 'f32'
 }
 
-/** Writes values, row-major from element `first` of the parameter, to their places in `target`, its packed memory. */
+/** Writes values, row-major from element `first` of the parameter, to their places in `target`, its packed memory. Quantized blocks: pack-blocks.ts. */
 export function pack(layout: PackedLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
   const floats = new Float32Array(buffer, byteOffset, byteLength / 4)
@@ -135,15 +135,13 @@ export function pack(layout: PackedLayout, target: Uint8Array, values: WeightDat
 export type PanelsLayout = Extract<PackedLayout, { kind: 'panels' }>
 
 /** The row among those of all panels, where a matrix fills its last one or not. */
-function paddedRow(row: number, nOut: number): number {
+export function paddedRow(row: number, nOut: number): number {
   return Math.floor(row / nOut) * roundUp(nOut, PANEL_ROWS) + (row % nOut)
 }
 
-function packPanels({ format, form, nOut, nIn }: PanelsLayout, target: Uint8Array, values: WeightData, first: number): void {
+function packPanels({ format, nOut, nIn }: PanelsLayout, target: Uint8Array, values: WeightData, first: number): void {
   const { buffer, byteOffset, byteLength } = target
-  if (isBlockFormat(format) && !isDense(form)) {
-    packBlocks(target, { nIn, format, form, paddedRow: (row) => paddedRow(row, nOut) }, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), first)
-  } else if (format === 'f32') {
+  if (format === 'f32') {
     packDense(new Float32Array(buffer, byteOffset, byteLength / 4), { nOut, nIn, group: 1 }, values, first)
   } else {
     packDense(new Uint16Array(buffer, byteOffset, byteLength / 2), { nOut, nIn, group: 2 }, values, first)
@@ -168,9 +166,15 @@ function packDense(target: Float32Array | Uint16Array, { nOut, nIn, group }: { n
 }
 
 function packTaps(nTaps: number, paddedWidth: number, target: Float32Array, values: WeightData, first: number): void {
+  let channel = Math.floor(first / nTaps)
+  let tap = first % nTaps
   for (let i = 0; i < values.length; i++) {
-    const element = first + i
-    target[(element % nTaps) * paddedWidth + Math.floor(element / nTaps)] = values[i]
+    target[tap * paddedWidth + channel] = values[i]
+    tap++
+    if (tap === nTaps) {
+      tap = 0
+      channel++
+    }
   }
 }
 
@@ -179,12 +183,14 @@ type Tiles = Extract<PackedLayout, { kind: 'tiles' }>
 function packTiles({ dState, groupChannels }: Tiles, target: Float32Array, values: WeightData, first: number): void {
   const groupTiles = Math.ceil(groupChannels / LANES)
   const log2E = Math.fround(Math.LOG2E)
-  for (let i = 0; i < values.length; i++) {
-    const channel = Math.floor((first + i) / dState)
-    const n = (first + i) % dState
+  let channel = Math.floor(first / dState)
+  let n = first % dState
+  for (let i = 0; i < values.length; channel++) {
+    const end = Math.min(values.length, i + dState - n)
     const inGroup = channel % groupChannels
     const tile = Math.floor(channel / groupChannels) * groupTiles + Math.floor(inGroup / LANES)
     // A NaN of the caller's may carry bits that exp2 would take for an exponent.
-    target[(tile * dState + n) * LANES + (inGroup % LANES)] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * log2E)
+    for (let at = (tile * dState + n) * LANES + (inGroup % LANES); i < end; i++, at += LANES) target[at] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * log2E)
+    n = 0
   }
 }

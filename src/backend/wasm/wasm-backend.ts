@@ -5,14 +5,14 @@ import * as abi from '../../../assembly/abi.ts'
 import { coreImports } from '../../core-imports.ts'
 import type { WasmBuild } from '../../platform/platform.ts'
 import { messageOf } from '../../errors.ts'
+import { isBlockFormat } from '../../ggml-blocks.ts'
+import { FORMATS } from '../../program/formats.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
-import { rotaryRow } from '../../program/rotary.ts'
 import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
-import { encodeProgram } from './encode.ts'
-import { readKeyValue, writeKeyValue } from './key-value.ts'
+import { encodeProgram, needsFurtherOps } from './encode.ts'
 import { createMemoryMap, type MapOptions, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
-import { formatOfLayout, type FormatOf, pack, packedBytes } from './packing.ts'
+import { formatOfLayout, type FormatOf, pack, packedBytes, type PanelsLayout } from './packing.ts'
 import type { ThreadTeam } from './thread-team.ts'
 
 /** assembly/index.ts */
@@ -21,6 +21,8 @@ export interface CoreExports extends Record<string, unknown> {
   multipliesBytes(): number
   run(control: number, first: number, end: number): number
   evaluate(f: number, x: number, out: number, count: number): void
+  /** Six numbers are the call's own cost: it takes thousands of blocks. */
+  packQ80(source: number, nBlocks: number, panels: number, nOut: number, nIn: number, block: number): void
 }
 
 /** Work in one call into wasm, in the units of opCost: about 10 ms on a core of 20 GFLOP/s, so that the event loop gets its turn. */
@@ -51,7 +53,11 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
   const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
   writeControl(map, memory.buffer, core.nThreads)
-  encodeProgram(program, map, memory.buffer)
+  const formats = new Set(program.parameters.map((parameter) => formatOfLayout(map.layout(parameter))))
+  const blocks = [...formats].some((format) => isBlockFormat(format) && format !== 'q8_0') ? await import('./pack-blocks.ts') : undefined
+  const further = needsFurtherOps(program) ? await import('./further-ops.ts') : undefined
+  const barriers = core.nThreads > 1 ? (await import('../../program/barriers.ts')).planBarriers(program.ops) : undefined
+  encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders, barriers })
 
   const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
   const tokens = new Int32Array(memory.buffer, map.tokens, capacity.maxRows)
@@ -73,7 +79,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     control[abi.CONTROL_ATTENTION_FIRST] = 0
     control[abi.CONTROL_ATTENTION_END] = batch.tokens.length
     // Of the layers alone: later turns of the head find them done.
-    if (firstLogitRow === 0) writeAngles(map, memory.buffer, batch)
+    if (firstLogitRow === 0) further?.writeAngles(map, memory.buffer, batch)
   }
   const team = core.nThreads > 1 ? await (await import('./thread-team.ts')).startThreads(core.module, memory, control) : undefined
   const run = (firstOp: number, endOp: number): void => {
@@ -97,15 +103,25 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     if (stride === view.width) rows.set(values.subarray(0, rows.length))
     else for (let row = 0; row < nRows(view); row++) rows.set(values.subarray(row * view.width, (row + 1) * view.width), row * stride)
   }
+  const writeQ80 = ({ nOut, nIn }: PanelsLayout, address: number, bytes: Uint8Array, first: number): void => {
+    const { blockBytes, blockElements } = FORMATS.q8_0
+    const staged = Math.floor(map.staging.bytes / blockBytes)
+    const nBlocks = bytes.length / blockBytes
+    for (let from = 0; from < nBlocks; from += staged) {
+      const count = Math.min(staged, nBlocks - from)
+      new Uint8Array(memory.buffer).set(bytes.subarray(from * blockBytes, (from + count) * blockBytes), map.staging.address)
+      exports.packQ80(map.staging.address, count, address, nOut, nIn, first / blockElements + from)
+    }
+  }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
   /** The caches between a slot and the canonical state, a head of a layer at a time, since thousands of tokens take their time. */
-  const copyKeyValues = async (copy: typeof readKeyValue, { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
+  const copyKeyValues = async (copy: 'readKeyValue' | 'writeKeyValue', { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
     for (const part of program.keyValues) {
       const layout = map.keyValue(part)
       const first = program.stateSize + position * part.offset
       const canonical = state.subarray(first, first + 2 * position * part.width)
       for (let head = 0; head < layout.nHeads; head++) {
-        copy(layout, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, head, position, canonical })
+        further?.[copy](layout, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, head, position, canonical })
         await pace.pause()
       }
     }
@@ -131,7 +147,15 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     formatOf: (parameter) => formatOfLayout(map.layout(parameter)),
     write(parameter, values, first) {
       const layout = map.layout(parameter)
-      pack(layout, new Uint8Array(memory.buffer, map.parameter(parameter), packedBytes(layout)), values, first)
+      const address = map.parameter(parameter)
+      const target = new Uint8Array(memory.buffer, address, packedBytes(layout))
+      if (layout.kind !== 'panels' || !isBlockFormat(layout.format)) {
+        pack(layout, target, values, first)
+        return
+      }
+      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+      if (layout.format === 'q8_0') writeQ80(layout, address, bytes, first)
+      else blocks?.packBlocks(layout, target, bytes, first)
     },
     begin,
     run,
@@ -156,12 +180,12 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     },
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       into.set(slotState(slot))
-      await copyKeyValues(readKeyValue, { slot, position, state: into })
+      await copyKeyValues('readKeyValue', { slot, position, state: into })
       return into
     },
     async writeState(slot, position, state) {
       slotState(slot).set(state.subarray(0, program.stateSize))
-      await copyKeyValues(writeKeyValue, { slot, position, state })
+      await copyKeyValues('writeKeyValue', { slot, position, state })
     },
     async clearState(slot) {
       slotState(slot).fill(0)
@@ -197,16 +221,6 @@ function factsOf(module: WebAssembly.Module, shared: boolean): CoreFacts {
   const facts = { heapBase: exports.heapBase(), hasDot: exports.multipliesBytes() !== 0 }
   knownFacts.set(module, facts)
   return facts
-}
-
-/** The angles by which each row's queries and keys are turned. */
-function writeAngles({ rotaries }: MemoryMap, memory: ArrayBufferLike, { segments }: Batch): void {
-  for (const { theta, rotaryDim, address } of rotaries) {
-    for (const { position, firstRow, nRows } of segments) {
-      const rows = new Float32Array(memory, address + 4 * rotaryDim * firstRow, rotaryDim * nRows)
-      for (let t = 0; t < nRows; t++) rows.set(rotaryRow(theta, rotaryDim, position + t), t * rotaryDim)
-    }
-  }
 }
 
 function writeControl(map: MemoryMap, memory: ArrayBufferLike, nThreads: number): void {

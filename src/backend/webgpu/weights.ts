@@ -11,7 +11,8 @@
  * and six bits, which are kept in eight. Everything that is no matrix is f32, as it is. Matrices of experts are bound end to end, with no gap.
  */
 
-import { BLOCK_TYPES, type BlockFormat, createBlockParts, isBlockFormat } from '../../ggml-blocks.ts'
+import { BLOCK_TYPES, type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
+import { createBlockParts, SPLITS } from '../../ggml-splits.ts'
 import { elementsIn, FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program } from '../../program/ops.ts'
 
@@ -241,7 +242,7 @@ function createBlockPlacer(format: BlockFormat, nIn: number, bytes: Uint8Array):
       const at = ((source + k) / blockElements) * blockBytes
       if (format === 'q8_0') placeQ80(row, column + k, bytes, at)
       else {
-        type.split(bytes, at, parts)
+        SPLITS[format](bytes, at, parts)
         placeIntegers(row, column + k, parts.integers, type.hasMinimum ? 0 : NIBBLE_ZERO)
       }
       KEPT_BYTES[format].forEach((kept, i) => {

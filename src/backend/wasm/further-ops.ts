@@ -1,0 +1,195 @@
+/** What the programs of other models than Mamba-1's need of this backend: their ops as records, rotary angles, keys and values. Loaded for those alone. */
+
+import * as abi from '../../../assembly/abi.ts'
+import { KEY_BLOCK, LANES } from '../../../assembly/abi.ts'
+import type { ActivationFunction, ExpertLinearOp, KeyValuePart } from '../../program/ops.ts'
+import { rotaryRow } from '../../program/rotary.ts'
+import type { Batch } from '../backend.ts'
+import { type Encoders, formatCode, type FurtherKind, panelsOf, type Record32 } from './encode.ts'
+import { type KeyValueLayout, roundUp } from './key-value.ts'
+import { expertScratchStart, expertSizes, type MemoryMap, rotaryOf } from './memory-map.ts'
+import { packedBytes, panelBytes } from './packing.ts'
+
+const FUNCTION_CODES: Readonly<Record<ActivationFunction, number>> = { silu: abi.FUNCTION_SILU, gelu: abi.FUNCTION_GELU, relu2: abi.FUNCTION_RELU2 }
+
+/** An entry for each expert: in one tensor they lie one after the other. */
+function expertTable({ weights, nExperts }: ExpertLinearOp, map: MemoryMap): number[] {
+  return Array.from({ length: nExperts }, (_, expert) => {
+    const parameter = weights.length === 1 ? weights[0] : weights[expert]
+    const layout = panelsOf(map, parameter)
+    const offset = weights.length === 1 ? expert * (packedBytes(layout) / nExperts) : 0
+    return [map.parameter(parameter) + offset, formatCode(layout), panelBytes(layout)]
+  }).flat()
+}
+
+/** Where a layer's keys and values lie. */
+function setCache(record: Record32, part: KeyValuePart): void {
+  const { keys, values, keyHeadBytes, valueHeadBytes, headDim, nHeads } = record.map.keyValue(part)
+  record.set(abi.CACHE_KEYS, keys)
+  record.set(abi.CACHE_VALUES, values)
+  record.set(abi.CACHE_KEY_HEAD_BYTES, keyHeadBytes)
+  record.set(abi.CACHE_VALUE_HEAD_BYTES, valueHeadBytes)
+  record.set(abi.CACHE_HEAD_DIM, headDim)
+  record.set(abi.CACHE_N_HEADS, nHeads)
+}
+
+export const furtherEncoders: Encoders<FurtherKind> = {
+  ssdScan(op, record) {
+    const nHeads = op.dt.width
+    record.setCode(record.map.ssd === 'chunked' ? abi.CODE_SSD_CHUNKS : abi.CODE_SSD_SCAN, op.out)
+    record.setView(abi.SSD_X, op.x)
+    record.setView(abi.SSD_DT, op.dt)
+    record.setParameter(abi.SSD_A, op.A)
+    record.setView(abi.SSD_B, op.B)
+    record.setView(abi.SSD_C, op.C)
+    record.setParameter(abi.SSD_D, op.D)
+    record.setParameter(abi.SSD_DT_BIAS, op.dtBias)
+    record.setFloat(abi.SSD_DT_MIN, op.dtLimit[0])
+    record.setFloat(abi.SSD_DT_MAX, op.dtLimit[1])
+    record.set(abi.SSD_N_HEADS, nHeads)
+    record.set(abi.SSD_HEAD_DIM, op.x.width / nHeads)
+    record.set(abi.SSD_D_STATE, op.dState)
+    record.set(abi.SSD_GROUP_HEADS, nHeads / (op.B.width / op.dState))
+    record.set(abi.SSD_STATE, 4 * op.state.offset)
+    record.setView(abi.SSD_OUT, op.out)
+  },
+
+  rotary(op, record) {
+    record.setCode(abi.CODE_ROTARY, op.out)
+    record.setView(abi.ROTARY_X, op.x)
+    record.set(abi.ROTARY_N_HEADS, op.x.width / op.headDim)
+    record.set(abi.ROTARY_HEAD_DIM, op.headDim)
+    record.set(abi.ROTARY_DIM, op.rotaryDim)
+    record.set(abi.ROTARY_TABLE, rotaryOf(record.map.rotaries, op)?.address ?? 0)
+  },
+
+  cacheKeyValue(op, record) {
+    record.setCode(abi.CODE_CACHE_KEY_VALUE, op.out)
+    setCache(record, op.cache)
+    record.setView(abi.CACHE_KEY, op.key)
+    record.setView(abi.CACHE_VALUE, op.value)
+  },
+
+  attention(op, record) {
+    record.setCode(abi.CODE_ATTENTION, op.out)
+    setCache(record, op.cache)
+    record.setView(abi.ATTENTION_Q, op.q)
+    record.set(abi.ATTENTION_N_HEADS, op.q.width / op.headDim)
+    record.setFloat(abi.ATTENTION_SCALE, op.scale * Math.LOG2E)
+    record.setView(abi.ATTENTION_OUT, op.out)
+  },
+
+  activation(op, record) {
+    record.setCode(abi.CODE_ACTIVATION, op.out)
+    record.setView(abi.ACTIVATION_X, op.x)
+    record.set(abi.ACTIVATION_WIDTH, op.out.width)
+    record.set(abi.ACTIVATION_FUNCTION, FUNCTION_CODES[op.function])
+    if (op.by) record.setView(abi.ACTIVATION_BY, op.by)
+    record.setView(abi.ACTIVATION_OUT, op.out)
+  },
+
+  scaledAdd(op, record) {
+    record.setCode(abi.CODE_SCALED_ADD, op.out)
+    record.setView(abi.SCALED_X, op.x)
+    record.set(abi.SCALED_WIDTH, op.out.width)
+    record.setFloat(abi.SCALED_FACTOR, op.factor)
+    record.set(abi.SCALED_ACCUMULATE, Number(op.accumulate))
+    record.setView(abi.SCALED_OUT, op.out)
+  },
+
+  route(op, record) {
+    record.setCode(abi.CODE_ROUTE, op.out)
+    record.setView(abi.ROUTE_X, op.x)
+    record.set(abi.ROUTE_N_EXPERTS, op.x.width)
+    record.set(abi.ROUTE_TOP_K, op.topK)
+    record.set(abi.ROUTE_OVER_ALL, Number(op.softmaxOver === 'all'))
+    record.setView(abi.ROUTE_OUT, op.out)
+  },
+
+  expertLinear(op, record) {
+    const { nIn, nOut } = expertSizes(op)
+    new Uint32Array(record.memory, record.map.experts(op), abi.EXPERT_ENTRY_WORDS * op.nExperts).set(expertTable(op, record.map))
+    record.setCode(abi.CODE_EXPERT_LINEAR, op.out)
+    record.setView(abi.EXPERT_X, op.x)
+    record.set(abi.EXPERT_X_STEP, op.isPerChoice ? nIn : 0)
+    record.set(abi.EXPERT_N_IN, nIn)
+    record.set(abi.EXPERT_N_OUT, nOut)
+    record.setView(abi.EXPERT_CHOICES, op.choices)
+    record.set(abi.EXPERT_TOP_K, op.topK)
+    record.set(abi.EXPERT_N_EXPERTS, op.nExperts)
+    record.set(abi.EXPERT_TABLE, record.map.experts(op))
+    record.set(abi.EXPERT_SCRATCH, expertScratchStart(op, (weight) => record.map.layout(weight)))
+    record.setView(abi.EXPERT_OUT, op.out)
+  },
+
+  mixExperts(op, record) {
+    record.setCode(abi.CODE_MIX_EXPERTS, op.out)
+    record.setView(abi.MIX_X, op.x)
+    record.set(abi.MIX_WIDTH, op.out.width)
+    record.setView(abi.MIX_CHOICES, op.choices)
+    record.set(abi.MIX_TOP_K, op.topK)
+    record.set(abi.MIX_ACCUMULATE, Number(op.accumulate))
+    record.setView(abi.MIX_OUT, op.out)
+  }
+}
+
+/** The angles by which each row's queries and keys are turned. */
+export function writeAngles({ rotaries }: MemoryMap, memory: ArrayBufferLike, { segments }: Batch): void {
+  for (const { theta, rotaryDim, address } of rotaries) {
+    for (const { position, firstRow, nRows } of segments) {
+      const rows = new Float32Array(memory, address + 4 * rotaryDim * firstRow, rotaryDim * nRows)
+      for (let t = 0; t < nRows; t++) rows.set(rotaryRow(theta, rotaryDim, position + t), t * rotaryDim)
+    }
+  }
+}
+
+export interface KeyValueCopy {
+  readonly memory: ArrayBufferLike
+  /** Address of the slot. */
+  readonly slot: number
+  readonly head: number
+  /** Tokens. */
+  readonly position: number
+  /** Of all heads: keys (position, width), then values (position, width). */
+  readonly canonical: Float32Array
+}
+
+/** A head's keys and values of the first `position` tokens from a slot to their canonical form. */
+export function readKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
+  const { headDim, nHeads } = layout
+  const { head, position, canonical } = copy
+  const { keys, values } = viewsOf(layout, copy)
+  for (let t = 0; t < position; t++) {
+    const [key, row] = [keyIndex(t, headDim), (t * nHeads + head) * headDim]
+    for (let i = 0; i < headDim; i++) canonical[row + i] = keys[key + i * KEY_BLOCK]
+    const value = t * roundUp(headDim, LANES)
+    canonical.set(values.subarray(value, value + headDim), position * nHeads * headDim + row)
+  }
+}
+
+/** The other way. */
+export function writeKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
+  const { headDim, nHeads } = layout
+  const { head, position, canonical } = copy
+  const { keys, values } = viewsOf(layout, copy)
+  for (let t = 0; t < position; t++) {
+    const [key, row] = [keyIndex(t, headDim), (t * nHeads + head) * headDim]
+    for (let i = 0; i < headDim; i++) keys[key + i * KEY_BLOCK] = canonical[row + i]
+    const value = position * nHeads * headDim + row
+    values.set(canonical.subarray(value, value + headDim), t * roundUp(headDim, LANES))
+  }
+}
+
+/** What a head has in a slot. */
+function viewsOf({ keys, values, keyHeadBytes, valueHeadBytes }: KeyValueLayout, { memory, slot, head }: KeyValueCopy): { readonly keys: Float32Array; readonly values: Float32Array } {
+  return {
+    keys: new Float32Array(memory, slot + keys + head * keyHeadBytes, keyHeadBytes / 4),
+    values: new Float32Array(memory, slot + values + head * valueHeadBytes, valueHeadBytes / 4)
+  }
+}
+
+/** Element of column 0 of a position; the next column's is KEY_BLOCK on. */
+function keyIndex(position: number, headDim: number): number {
+  const lane = position % KEY_BLOCK
+  return (position - lane) * headDim + lane
+}

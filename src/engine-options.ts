@@ -1,0 +1,47 @@
+/** The checks of a load's options. Loaded where there are any. */
+
+import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { BACKENDS, BUILDS, type EngineOptions, isDevice, MAX_CONTEXT, WEIGHT_DTYPES } from './load.ts'
+
+const MAX_THREADS = 64
+
+/** Those that need no model: UnsupportedError, RangeError or TypeError that names the option. */
+export function checkEngineOptions(options: EngineOptions): void {
+  const { dtype = 'auto', threads = 'auto', backend = 'wasm', build = 'auto', relaxed = false, ssd = 'recurrent', gpu, maxBatch = 4, maxQueue = 0, contextLength, normGroups } = options
+  oneOf('dtype', dtype, WEIGHT_DTYPES)
+  oneOf('backend', backend, BACKENDS)
+  oneOf('build', build, BUILDS)
+  oneOf('ssd', ssd, ['recurrent', 'chunked'])
+  if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
+  if (backend === 'reference') {
+    // It interprets in float64, on one thread: nothing is quietly ignored.
+    oneOf('dtype of the reference backend', dtype, ['auto', 'f32'])
+    oneOf('threads of the reference backend', threads, ['auto', 1])
+    oneOf('build of the reference backend', build, ['auto'])
+    oneOf('relaxed of the reference backend', relaxed, [false])
+    oneOf('ssd of the reference backend', ssd, ['recurrent'])
+  }
+  if (backend === 'webgpu') {
+    oneOf('threads of the WebGPU backend', threads, ['auto', 1])
+    oneOf('build of the WebGPU backend', build, ['auto'])
+    oneOf('relaxed of the WebGPU backend', relaxed, [false])
+  }
+  if (gpu !== undefined) {
+    if (backend !== 'webgpu' && backend !== 'auto') throw new UnsupportedError({ place: 'gpu', expected: "backend 'webgpu' or 'auto' with it", got: `backend ${describe(backend)}` })
+    if (!isDevice(gpu)) throw new TypeError(messageOf({ place: 'gpu', expected: 'a GPUDevice', got: describe(gpu) }))
+  }
+  checkInteger('maxBatch', maxBatch, 1024)
+  if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
+  checkInteger('maxQueue', maxQueue, 2 ** 20, 0)
+  if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
+}
+
+function checkInteger(place: string, value: number, max: number, min = 1): void {
+  if (Number.isInteger(value) && value >= min && value <= max) return
+  throw new RangeError(messageOf({ place, expected: `an integer from ${min} to ${max}`, got: describe(value) }))
+}
+
+function oneOf(option: string, value: unknown, allowed: readonly unknown[]): void {
+  if (allowed.includes(value)) return
+  throw new UnsupportedError({ place: option, expected: `one of ${allowed.map(describe).join(', ')}`, got: describe(value) })
+}
