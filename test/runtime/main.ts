@@ -11,6 +11,7 @@ import { promisify } from 'node:util'
 import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
 import { makeDocs } from './docs.ts'
+import { runEndedWorkers } from './ended-workers.ts'
 import { EXAMPLES } from './examples.ts'
 import { program } from './installs.ts'
 import { runFromWeb } from './jsr.ts'
@@ -58,6 +59,7 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
   'chromium, examples/web': () => runWebExample(folder),
+  'chromium, workers that end': () => runEndedWorkers(folder),
   ...Object.fromEntries(PAGES.map((run) => [nameOf(run), () => runBrowser(folder, run)]))
 }
 
