@@ -114,14 +114,15 @@ test('platform imports what files and workers need', () => {
   const packageFiles = imports.filter(({ from, to }) => isIn(from, 'src/platform/bun', 'src/platform/workerd') && /\.(wasm|gguf)(\?module)?$/.test(to)).map(({ to }) => to)
   for (const file of nodeFiles) expectOnly(file, 'src/platform', 'src/checkpoint', ...packageFiles, ...nodeModules, ...BASE)
   for (const file of ['web', 'web-threads', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work', 'node-gpu']) {
-    expectOnly(`src/platform/${file}`, 'src/platform', 'src/checkpoint', 'src/core-imports', ...packageFiles, ...BASE)
+    expectOnly(`src/platform/${file}`, 'src/platform', 'src/checkpoint', 'src/core-imports', 'src/worker-life', ...packageFiles, ...BASE)
     expect(imports.filter(({ from, to }) => isIn(from, `src/platform/${file}`) && isIn(to, ...nodeFiles))).toEqual([])
   }
   expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 10)
 })
 
+test('a worker’s life is nobody else’s matter', () => expectOnly('src/worker-life'))
 test('the page’s end of a worker knows of errors and messages, not of the engine', () => {
-  for (const file of ['connection', 'open-call', 'protocol', 'host', 'web-host', 'edge-host']) expectOnly(`src/worker/${file}`, 'src/worker', 'src/errors')
+  for (const file of ['connection', 'open-call', 'protocol', 'host', 'web-host', 'edge-host']) expectOnly(`src/worker/${file}`, 'src/worker', 'src/worker-life', 'src/errors')
   // What it imports of the engine are types.
   const names = /^import (?!type )/gm
   expect(readFileSync(repositoryPath('src/worker/stand-ins.ts'), 'utf8').match(names)).toHaveLength(1)

@@ -42,9 +42,9 @@ function storageOf(kv) {
 const turnOfOthers = () => new Promise((resolve) => setTimeout(resolve))
 
 /** Reads a prompt in parts. (`tokenize` begins with the token that begins a text, where a model has one; this one has none.) */
-async function read(session, ids) {
+async function read(session, ids, signal) {
   for (let start = 0; start < ids.length; start += PART) {
-    await session.append(ids.slice(start, start + PART))
+    await session.append(ids.slice(start, start + PART), { signal })
     await turnOfOthers()
   }
 }
@@ -98,10 +98,12 @@ export default {
       throw error
     }
     const session = stored?.session ?? mamba.session()
-    await read(session, mamba.tokenize(prompt))
+    // Of whoever goes away while the prompt is read nothing else is heard: the request ends where it waits.
+    request.signal.addEventListener('abort', () => session.dispose())
+    await read(session, mamba.tokenize(prompt), request.signal)
     // Somebody else's answer in between is a ConflictError, which breaks the stream off.
     const save = () => store.save(name, session, { ifRevision: stored?.revision ?? 0 })
-    const pieces = continuation(session, { maxTokens: 200, seed }, save)
+    const pieces = continuation(session, { maxTokens: 200, seed, signal: request.signal }, save)
     // Compressed on its way it would come as one piece at the end.
     return new Response(streamOf(pieces), { headers: { 'content-type': 'text/plain; charset=utf-8', 'content-encoding': 'identity' } })
   }

@@ -17,7 +17,8 @@ const OPTIONS = {
   stats: { kind: 'flag', help: 'figures of each reply on standard error' },
   ...SAMPLING_OPTIONS,
   'max-tokens': { ...SAMPLING_OPTIONS['max-tokens'], fallback: 1024, help: 'tokens of a reply at most' },
-  ...MODEL_OPTIONS
+  ...MODEL_OPTIONS,
+  model: { ...MODEL_OPTIONS.model, help: 'a folder, a file, a URL or a hub id (default: the embedded model, which has no chat template: give one)' }
 } as const satisfies OptionTable
 
 export const chatCommand = defineCommand({
@@ -27,7 +28,7 @@ export const chatCommand = defineCommand({
     'Each line of standard input is a message; the replies go to standard output. What was said is kept in the state: a turn reads what is new alone.',
     'Lines with a meaning of their own: /reset begins anew, /exit ends (as the end of the input does). Ctrl-C stops a reply, and ends where there is none.'
   ],
-  operand: { name: 'MODEL', isRequired: false, help: 'as --model: a folder, a file, a URL or a hub id' },
+  operand: { name: 'MODEL', isRequired: false, help: 'as --model' },
   options: OPTIONS,
   examples: [
     ['mamba-wasm chat tiiuae/falcon-mamba-7b-instruct --dtype q8_0', 'a model of the hub, in 8 bits'],

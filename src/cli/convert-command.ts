@@ -12,7 +12,7 @@ import { type OptionTable, UsageError } from './options.ts'
 const TYPES = { q8_0: 'Q8_0', q4_0: 'Q4_0', q4_k: 'Q4_K', q6_k: 'Q6_K', f16: 'F16', bf16: 'BF16', f32: 'F32' } as const
 
 const OPTIONS = {
-  output: { kind: 'text', short: 'o', value: 'FILE', help: 'where to write; a name that ends in .gguf' },
+  output: { kind: 'text', short: 'o', value: 'FILE', help: 'where to write, always given; a name that ends in .gguf' },
   type: { kind: 'choice', choices: ['q8_0', 'q4_0', 'q4_k', 'q6_k', 'f16', 'bf16', 'f32'], fallback: 'q8_0', help: 'of the larger matrices; the rest stays exact' },
   name: { kind: 'text', value: 'TEXT', help: "the model's name in the file (default: the output's)" },
   'norm-groups': MODEL_OPTIONS['norm-groups'],
@@ -34,7 +34,7 @@ export const convertCommand = defineCommand({
   ],
   async run(context, values, operand) {
     const { output, type, quiet, 'norm-groups': normGroups } = values
-    if (output === undefined || !output.endsWith('.gguf')) throw new UsageError('--output: expected a file name that ends in .gguf')
+    if (output === undefined || !output.endsWith('.gguf')) throw new UsageError(`--output: expected a file name that ends in .gguf, got ${output ?? 'none'}`)
     const progress = (label: string, done: number, total: number): void => {
       if (!quiet) context.terminal.progress({ label, done, total, unit: 'bytes' })
     }

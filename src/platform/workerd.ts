@@ -12,7 +12,7 @@ const NO_THREADS = 'this host has no threads'
 export const platform: Platform = {
   name: 'workerd',
   async wasmModule(build) {
-    if (build === 'simd') return simd
+    if (build === 'simd') return ownModule(simd)
     throw new UnsupportedError({ place: 'build', expected: 'simd, the one that edge functions take along', got: build })
   },
   nCores: 1,
@@ -39,4 +39,15 @@ export const platform: Platform = {
       })
     }
   })
+}
+
+/**
+ * Next.js compiles modules outside of the context that its edge functions run in: they are none by `instanceof`, which is what the loader goes by, until
+ * they have the context's own prototype.
+ */
+function ownModule(module: WebAssembly.Module): WebAssembly.Module {
+  const kind = Object.prototype.toString.call(module)
+  if (kind !== '[object WebAssembly.Module]') throw new UnsupportedError({ place: 'simd.wasm?module', expected: 'a bundler that makes a WebAssembly.Module of it', got: kind })
+  if (!(module instanceof WebAssembly.Module)) Object.setPrototypeOf(module, WebAssembly.Module.prototype)
+  return module
 }

@@ -1,7 +1,7 @@
 /** The page's end of the port. */
 
 import { EngineError } from '../errors.ts'
-import type { StartEngine } from './host.ts'
+import type { EngineOptions, StartEngine } from './host.ts'
 import { type CallOptions, detach, type OpenCall, openCall, sendable } from './open-call.ts'
 import { buffersOf, type Call, type FromEngine, type Told, type ToEngine } from './protocol.ts'
 
@@ -45,7 +45,7 @@ export interface Connection {
 }
 
 /** Starts a worker and talks to it. Throws an UnsupportedError where there are none. */
-export function openConnection(startEngine: StartEngine): Connection {
+export function openConnection(startEngine: StartEngine, options: EngineOptions): Connection {
   const open = new Map<number, OpenCall>()
   let nCalls = 0
   let nTargets = 0
@@ -56,7 +56,7 @@ export function openConnection(startEngine: StartEngine): Connection {
     failure ??= error
     for (const call of open.values()) call.reject(failure)
   }
-  const host = startEngine((got) => fail(new EngineError({ place: 'worker', expected: 'an engine at work', got })))
+  const host = startEngine((got) => fail(new EngineError({ place: 'worker', expected: 'an engine at work', got })), options)
   const send = (message: ToEngine, transfer: ArrayBuffer[] = []): void => {
     if (failure === null) host.port.postMessage(message, transfer)
   }

@@ -9,5 +9,10 @@ export interface EngineHost {
   end(): Promise<void>
 }
 
+export interface EngineOptions {
+  /** How long a worker may say nothing while somebody waits, where the host does not tell that one has ended. */
+  readonly silenceLimitMs?: number | undefined
+}
+
 /** Starts a worker; `onEnd` is called once, with the reason, when it ends. Throws an UnsupportedError where there are none. */
-export type StartEngine = (onEnd: (reason: string) => void) => EngineHost
+export type StartEngine = (onEnd: (reason: string) => void, options?: EngineOptions) => EngineHost

@@ -113,6 +113,30 @@ describe('a worker', () => {
     expect(seen.nTerminated).toBe(1)
   })
 
+  test('that the browser ended, silently, is not waited for without end', async () => {
+    const seen = stubWorker(new MessageEvent('message', { data: 'ready' }))
+    const onEnd = vi.fn()
+    const worker = await (await freshPlatform()).startWorker(task, onEnd)
+    await worker.ready
+    vi.useFakeTimers()
+    const ended = worker.ended()
+    await vi.advanceTimersByTimeAsync(5000)
+    vi.useRealTimers()
+    await ended
+    expect(onEnd.mock.calls).toEqual([['one that did not return']])
+    expect(seen.nTerminated).toBe(1)
+  })
+
+  test('that the browser ends before it is ready rejects', async () => {
+    vi.useFakeTimers()
+    stubWorker()
+    const worker = await (await freshPlatform()).startWorker(task, () => {})
+    const error = worker.ready.catch((reason: unknown) => reason)
+    await vi.advanceTimersByTimeAsync(200_000)
+    vi.useRealTimers()
+    expect(await error).toMatchObject({ message: expect.stringMatching(/before it was ready/) })
+  })
+
   test('whose script is not where the bundle expects it rejects', async () => {
     const seen = stubWorker(new Event('error', { cancelable: true }))
     const onEnd = vi.fn()

@@ -15,9 +15,12 @@ export interface BundleOptions {
   readonly entryNames?: string
   readonly splitting?: boolean
   readonly plugins?: readonly object[]
+  /** Modules, unless a host runs scripts alone. */
+  readonly format?: 'esm' | 'iife'
+  readonly conditions?: readonly string[]
 }
 
-/** Bundles files of a project into modules. */
+/** Bundles files of a project. */
 export async function bundle(folder: string, options: BundleOptions): Promise<Outputs> {
   const { build } = await tool<Esbuild>('esbuild')
   const { metafile } = await build({ absWorkingDir: folder, bundle: true, format: 'esm', platform: 'browser', minify: true, logLevel: 'error', metafile: true, ...options })

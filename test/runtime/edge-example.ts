@@ -1,7 +1,9 @@
 /** examples/edge as wrangler bundles it, in workerd: what it answers, what it weighs, how long a cold start takes, and what memory it needs. */
 
 import { copyFile, mkdir, readdir, readFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import { Mamba, type Session } from '../../src/index.ts'
 import { repositoryPath } from '../support/fixtures.ts'
@@ -25,7 +27,9 @@ export async function runEdgeExample(folder: string): Promise<string> {
   const gzipBytes = await compressedBytes(outdir)
   expectAtMost('bytes of the bundle in gzip', gzipBytes, BUNDLE_LIMIT_BYTES)
   const start = (): Promise<Worker> =>
-    startWorker(outdir, 'worker.js', { binding: 'ASSETS', kvNamespaces: ['CONVERSATIONS'], serveFile: (path) => readFile(join(folder, 'assets', path)) })
+    startWorker(outdir, 'worker.js', {
+      binding: 'ASSETS', kvNamespaces: ['CONVERSATIONS'], compatibilityFlags: ['enable_request_signal'], serveFile: (path) => readFile(join(folder, 'assets', path))
+    })
   const worker = await start()
   try {
     await checkAnswers(worker)
@@ -33,12 +37,13 @@ export async function runEdgeExample(folder: string): Promise<string> {
     await worker.dispose()
   }
   await checkLeaving(start)
+  const reset = await checkReset(start)
   const colds: Cold[] = []
   for (let i = 0; i < COLD_STARTS; i++) colds.push(await coldStart(start))
   const ms = medianOf(colds.map((cold) => cold.firstTokenMs))
   const mb = medianOf(colds.map((cold) => cold.memoryMb))
   expectAtMost('MB at the peak', mb, MEMORY_LIMIT_MB)
-  return `bundle ${gzipBytes} bytes in gzip; cold start to the first token ${ms.toFixed(0)} ms, memory at its peak ${mb.toFixed(0)} MB beyond a worker that has loaded nothing (medians of ${COLD_STARTS})`
+  return `bundle ${gzipBytes} bytes in gzip; cold start to the first token ${ms.toFixed(0)} ms, memory at its peak ${mb.toFixed(0)} MB beyond a worker that has loaded nothing (medians of ${COLD_STARTS}); ${reset}`
 }
 
 /** Two turns of a conversation are those of one unbroken session; what is not for it is refused. */
@@ -70,13 +75,15 @@ async function checkAnswers(worker: Worker): Promise<void> {
   expectSame('forgotten', await (await post(worker, `/first?seed=${OPTIONS.seed}`, 'Once')).text(), await turnOf(mamba.session(), 'Once'))
 }
 
+const LONG_PROMPT = 'It was a dark night, and the old house stood still. '.repeat(60)
+
 /**
  * Who goes away, while the model is loaded, a long prompt is read or an answer is written, leaves the model to the others of the isolate as it was. (The
- * prompt is read to its end all the same: workerd notices who left when it writes.)
+ * prompt is read to its end all the same: of a connection that is closed properly workerd hears when it writes.)
  */
 async function checkLeaving(start: () => Promise<Worker>): Promise<void> {
   await using mamba = await Mamba.load()
-  const [short, long] = ['Once', 'It was a dark night, and the old house stood still. '.repeat(60)]
+  const [short, long] = ['Once', LONG_PROMPT]
   const expected = await turnOf(mamba.session(), short)
   const { worker } = await startIdle(start)
   const leave = async (name: string, prompt: string, afterMs: number): Promise<void> => {
@@ -92,6 +99,43 @@ async function checkLeaving(start: () => Promise<Worker>): Promise<void> {
   } finally {
     await worker.dispose()
   }
+}
+
+/** Of whoever's connection breaks off the prompt is not read to its end, and the model goes on for others. */
+async function checkReset(start: () => Promise<Worker>): Promise<string> {
+  const { worker, pid } = await startIdle(start)
+  try {
+    const expected = await (await post(worker, `/before?seed=${OPTIONS.seed}`, 'Once')).text()
+    const stayed = await processorMs(pid, async () => void (await post(worker, '/stays?seed=1', LONG_PROMPT)).body?.cancel())
+    const left = await processorMs(pid, () => breakOff(worker, '/leaves?seed=1', LONG_PROMPT))
+    expectAtMost('processor time in ms for a prompt whose sender broke off, of one that was read', left, stayed / 2)
+    expectSame('after one who broke off', await (await post(worker, `/after?seed=${OPTIONS.seed}`, 'Once')).text(), expected)
+    return `a prompt takes ${stayed} ms of the processor, one whose sender broke off ${left} ms`
+  } finally {
+    await worker.dispose()
+  }
+}
+
+/** What a worker's process takes for a task and in the two seconds after it. */
+async function processorMs(pid: string, task: () => Promise<void>): Promise<number> {
+  // In hundredths of a second, behind the name, which is in brackets.
+  const usedMs = async (): Promise<number> => {
+    const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1].split(' ')
+    return 10 * (Number(fields[11]) + Number(fields[12]))
+  }
+  const before = await usedMs()
+  await task()
+  await sleep(2000)
+  return (await usedMs()) - before
+}
+
+/** Asks, and resets the connection while the prompt is read. */
+async function breakOff(worker: Worker, path: string, body: string): Promise<void> {
+  const { hostname, port } = await worker.ready
+  const socket = connect(Number(port), hostname)
+  socket.write(`POST ${path} HTTP/1.1\r\nhost: ${hostname}\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+  await sleep(150)
+  socket.resetAndDestroy()
 }
 
 /** By HTTP, as a client does. */

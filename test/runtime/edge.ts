@@ -62,6 +62,7 @@ export async function startWorker(outdir: string, main: string, { binding, serve
   readonly binding: string
   readonly serveFile: (path: string) => Promise<Uint8Array>
   readonly kvNamespaces?: readonly string[]
+  readonly compatibilityFlags?: readonly string[]
 }): Promise<Worker> {
   const { Miniflare, Response } = await tool<Miniflare>('miniflare')
   const wasmFiles = (await readdir(outdir)).filter((name) => name.endsWith('.wasm'))

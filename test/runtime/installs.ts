@@ -20,6 +20,7 @@ const INSTALLS = {
   deno: { deno: '2.9.6' },
   bun: { bun: '1.4.5' },
   tools: { esbuild: '0.28.2', vite: '8.3.8', rolldown: '1.2.19', webpack: '5.113.0', wrangler: '4.164.0', miniflare: '4.20260730.0', publint: '0.3.25', '@arethetypeswrong/cli': '0.18.5' },
+  edgeRuntime: { 'edge-runtime': '4.0.1' },
   // By itself: browsers are driven by nothing else.
   playwright: { 'playwright-core': '1.65.1' }
 } as const satisfies Record<string, Readonly<Record<string, string>>>

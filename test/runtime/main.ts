@@ -10,7 +10,9 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type BrowserRun, runBrowser } from './browsers.ts'
 import { runEdge } from './edge.ts'
+import { runEdgeLight } from './edge-light.ts'
 import { makeDocs } from './docs.ts'
+import { runEndedWorkers } from './ended-workers.ts'
 import { EXAMPLES } from './examples.ts'
 import { program } from './installs.ts'
 import { runFromWeb } from './jsr.ts'
@@ -57,7 +59,9 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   'bun with webgpu': async () => runWithGpu(folder, await program('bun', 'bun'), ['run']),
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
+  'edge-light': () => runEdgeLight(folder),
   'chromium, examples/web': () => runWebExample(folder),
+  'chromium, workers that end': () => runEndedWorkers(folder),
   ...Object.fromEntries(PAGES.map((run) => [nameOf(run), () => runBrowser(folder, run)]))
 }
 

@@ -108,8 +108,10 @@ async function buildSite(folder: string, site: string, bundler: Bundler): Promis
 
 const html = (script: string): string => `<!doctype html><title>suite</title><script type="module" src="${script}"></script>`
 
-/** Programs with an address of their own: the page, its worker, the worker of the core's threads, and that of an engine. */
-const ENTRIES = ['page.js', 'app-worker.js', ...['platform/web-worker.js', 'worker/web-engine.js'].map((path) => `node_modules/mamba-wasm/dist/src/${path}`)]
+/** Programs of the package with an address of their own: the worker of the core's threads, and that of an engine. */
+export const ENGINE_ENTRIES = ['platform/web-worker.js', 'worker/web-engine.js'].map((path) => `node_modules/mamba-wasm/dist/src/${path}`)
+/** With the page and its worker. */
+const ENTRIES = ['page.js', 'app-worker.js', ...ENGINE_ENTRIES]
 
 async function buildWithEsbuild(folder: string, site: string): Promise<void> {
   await bundle(folder, { entryPoints: ENTRIES, entryNames: '[name]', outdir: join(site, 'dist', 'src', 'platform'), splitting: true })

@@ -30,6 +30,8 @@ export interface Page {
   emulateMedia(options: { readonly colorScheme: 'light' | 'dark' }): Promise<void>
   screenshot(options: { readonly path: string; readonly fullPage: boolean }): Promise<unknown>
   on(event: 'pageerror', listener: (error: Error) => void): void
+  waitForTimeout(ms: number): Promise<void>
+  workers(): { url(): string; evaluate(expression: string): Promise<unknown> }[]
 }
 
 export interface Route {
@@ -37,15 +39,21 @@ export interface Route {
   fulfill(options: { readonly status: number; readonly headers?: Readonly<Record<string, string>>; readonly body?: Buffer | string }): Promise<void>
 }
 
+export interface DevtoolsSession {
+  /** Its answer is as the protocol has it. */
+  send<T>(method: string, parameters: object): Promise<T>
+}
+
 export interface BrowserContext {
   newPage(): Promise<Page>
   route(url: string, handler: (route: Route) => Promise<void>): Promise<void>
-  newCDPSession(page: Page): Promise<{ send(method: string, parameters: object): Promise<unknown> }>
+  newCDPSession(page: Page): Promise<DevtoolsSession>
   setDefaultTimeout(ms: number): void
 }
 
 export interface Browser {
   newContext(options?: object): Promise<BrowserContext>
+  newBrowserCDPSession(): Promise<DevtoolsSession>
   close(): Promise<void>
 }
 

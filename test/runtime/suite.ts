@@ -51,8 +51,8 @@ export type Check = readonly [name: string, task: (library: Library) => Promise<
 /** Thrown by a check for what the runtime lacks. */
 class Skip extends Error {}
 
-const PROMPT = 'The captain looked at the'
-const OPTIONS = { maxTokens: 48, seed: 7, temperature: 0.7, ignoreEos: true } as const
+export const PROMPT = 'The captain looked at the'
+export const OPTIONS = { maxTokens: 48, seed: 7, temperature: 0.7, ignoreEos: true } as const
 /** The likeliest token each time: a GPU rounds otherwise, which draws of a sampler could show. */
 const GREEDY = { maxTokens: 8, temperature: 0, ignoreEos: true } as const
 const CONTINUATION = { ...OPTIONS, maxTokens: 28, seed: 8 }

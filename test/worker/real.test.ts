@@ -1,10 +1,24 @@
 /** A model in a worker of Node's own. Browsers have it in test/runtime. */
 import { spawnSync } from 'node:child_process'
-import { expect, test } from 'vitest'
+import { type Worker } from 'node:worker_threads'
+import { expect, test, vi } from 'vitest'
 import { Mamba } from '../../src/index.ts'
 import { loadInWorker } from '../../src/worker/load-in-worker.ts'
 import { reasonOf } from '../support/anything.ts'
 import { repositoryPath } from '../support/fixtures.ts'
+
+/** The workers that were started, for who ends one from outside. */
+const started: Worker[] = []
+vi.mock('node:worker_threads', async (importOriginal) => {
+  const original = await importOriginal<typeof import('node:worker_threads')>()
+  class KnownWorker extends original.Worker {
+    constructor(...args: ConstructorParameters<typeof Worker>) {
+      super(...args)
+      started.push(this)
+    }
+  }
+  return { ...original, Worker: KnownWorker }
+})
 
 const OPTIONS = { maxTokens: 24, seed: 7, ignoreEos: true } as const
 
@@ -22,6 +36,23 @@ test('says the same, with threads of its own, and leaves this thread its turns',
 
 test('errors are this thread’s classes', async () => {
   expect(await reasonOf(() => loadInWorker(new Uint8Array(10)))).toMatchObject({ name: 'CheckpointError' })
+})
+
+test.each([
+  ['ended from outside', (worker: Worker) => worker.terminate(), /exit code 1/],
+  ['out of memory', (worker: Worker) => worker.emit('error', new Error('Worker terminated due to reaching memory limit')) && worker.terminate(), /failed: Worker terminated due to/]
+])('a worker %s rejects what waits and what comes', async (_, end, got) => {
+  const mamba = await loadInWorker()
+  const waiting = [mamba.complete('Once', { ...OPTIONS, maxTokens: 1e6 }), mamba.session().append('Once '.repeat(50_000))].map((call) => reasonOf(() => call))
+  await mamba.complete('Twice', OPTIONS)
+  await end(started.at(-1) as Worker)
+  for (const error of [...(await Promise.all(waiting)), await reasonOf(() => mamba.complete('Once'))]) {
+    expect(error).toMatchObject({ name: 'EngineError', place: 'worker', got: expect.stringMatching(got) })
+  }
+})
+
+test.each([0, 999, Number.NaN, Infinity, '5000'])('a limit of silence of %j is refused', async (silenceLimitMs) => {
+  expect(await reasonOf(() => loadInWorker(undefined, { silenceLimitMs: silenceLimitMs as number }))).toMatchObject({ name: 'RangeError', message: expect.stringContaining('silenceLimitMs') })
 })
 
 test.each([
