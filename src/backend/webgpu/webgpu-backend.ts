@@ -6,6 +6,8 @@ import { elementsOf, type Op, opCost, type OpKind, type OpOf, type Parameter, ty
 import { type Batch, type Capacity, logitRows, type QueuedBackend, ssdOf, type SsdForm, stateElements } from '../backend.ts'
 import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
+import { entriesFor, findFusions } from './fusions.ts'
+import { probeHalves } from './halves.ts'
 import { watch } from './health.ts'
 import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude } from './kernel.ts'
 import { OP_KERNELS } from './kernels/index.ts'
@@ -31,6 +33,8 @@ export interface GpuOptions {
 export interface WebGpuBackend extends QueuedBackend {
   /** Compiles what a token, and a whole chunk, need; without it the first of each waits. */
   prepare(...what: readonly ('token' | 'chunk')[]): Promise<void>
+  /** All ops of the batch that was begun in one submission, as `forward` has a step: by fewer kernels than `run`, which leave out what only they would read. */
+  runAll(): Promise<void>
   readonly device: GPUDevice
   readonly memory: GpuMemory
 }
@@ -44,8 +48,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const layouts = weightLayouts(program, options.formatOf ?? (() => 'f32'))
   const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
+  // A CPU unpacks them bit by bit as fast.
+  if (!isSoftware(device)) await probeHalves(device)
   const context: KernelContext = { device: options.facts ?? factsOf(device), capacity, ssd, view: placeOf, formatOf }
-  const kernels = program.ops.map((op) => kernelsOf(op, context))
+  const fusions = findFusions(program, context)
+  /** Entries of the recording: ops, then fusions of them. */
+  const kernels = [...program.ops.map((op) => kernelsOf(op, context)), ...fusions.map((fusion) => fusion.kernels)]
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf, maxBindingBytes: context.device.maxBindingBytes })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device, ownsDevice)
@@ -86,11 +94,11 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => readback.read(pieces, into.subarray(0, nRows * view.width), encoder))
     return into
   }
-  const dispatchesOf = async (i: number): Promise<readonly Dispatch[]> => {
-    const dispatches = recording.dispatches(i, current)
+  const dispatchesOf = async (entry: number): Promise<readonly Dispatch[]> => {
+    const dispatches = recording.dispatches(entry, current)
     if (dispatches !== undefined) return dispatches
-    await health.guard(() => recording.compile(current))
-    return recording.dispatches(i, current) ?? []
+    await health.guard(() => recording.compile([entry], current))
+    return recording.dispatches(entry, current) ?? []
   }
   /** The last step's, and the counts by which they go; positions decide of attention alone. */
   let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
@@ -98,8 +106,9 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
     const counts = [nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
     if (step?.counts === counts) return step.dispatches
-    const dispatches: Dispatch[] = []
-    for (let i = 0; i < program.ops.length; i++) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    const entries = entriesFor(program.ops.length, fusions, current)
+    await health.guard(() => recording.compile(entries, current))
+    const dispatches = entries.flatMap((entry) => recording.dispatches(entry, current) ?? [])
     step = { counts, dispatches }
     return dispatches
   }
@@ -147,10 +156,19 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       nUnsentBytes = 0
       return health.guard(() => device.queue.onSubmittedWorkDone())
     },
-    prepare: (...what) => health.guard(() => recording.compile(...what.map((name) => usualCounts(name === 'token' ? 1 : capacity.maxRows)))),
+    prepare: (...what) => health.guard(() => Promise.all(what.map((name) => {
+      const counts = usualCounts(name === 'token' ? 1 : capacity.maxRows)
+      const entries = entriesFor(program.ops.length, fusions, counts)
+      // What is more than one submission goes op by op.
+      return recording.compile(name === 'token' ? entries : [...entries, ...program.ops.keys()], counts)
+    })).then(() => {})),
     begin,
     async run(firstOp, endOp) {
       for (let i = firstOp; i < endOp; i++) await addOp(i)
+      submissions.submit()
+    },
+    async runAll() {
+      submissions.add(await allDispatches(), wholeCost())
       submissions.submit()
     },
     readView,
