@@ -94,11 +94,15 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => readback.read(pieces, into.subarray(0, nRows * view.width), encoder))
     return into
   }
-  const dispatchesOf = async (entry: number): Promise<readonly Dispatch[]> => {
-    const dispatches = recording.dispatches(entry, current)
-    if (dispatches !== undefined) return dispatches
-    await health.guard(() => recording.compile([entry], current))
-    return recording.dispatches(entry, current) ?? []
+  /** Compiles what is missing for such a batch, all at once. */
+  const dispatchesOf = async (entries: readonly number[]): Promise<readonly Dispatch[]> => {
+    const all = (): (readonly Dispatch[] | undefined)[] => entries.map((entry) => recording.dispatches(entry, current))
+    let dispatches = all()
+    if (dispatches.includes(undefined)) {
+      await health.guard(() => recording.compile(entries, current))
+      dispatches = all()
+    }
+    return dispatches.flatMap((some) => some ?? [])
   }
   /** The last step's, and the counts by which they go; positions decide of attention alone. */
   let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
@@ -106,13 +110,15 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
     const counts = [nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
     if (step?.counts === counts) return step.dispatches
-    const entries = entriesFor(program.ops.length, fusions, current)
-    await health.guard(() => recording.compile(entries, current))
-    const dispatches = entries.flatMap((entry) => recording.dispatches(entry, current) ?? [])
+    const dispatches = await dispatchesOf(entriesFor(program.ops.length, fusions, current))
     step = { counts, dispatches }
     return dispatches
   }
-  const addOp = async (i: number): Promise<void> => submissions.add(await dispatchesOf(i), costOf(i))
+  const addOp = async (i: number): Promise<void> => {
+    // The others' are likely to be needed, too.
+    if (recording.dispatches(i, current) === undefined) await health.guard(() => recording.compile([...program.ops.keys()], current))
+    submissions.add(recording.dispatches(i, current) ?? [], costOf(i))
+  }
   const runOps = async (firstOp: number, endOp: number): Promise<void> => {
     for (let i = firstOp; i < endOp; i++) {
       await addOp(i)
