@@ -1,12 +1,15 @@
 /** What a GPU does at most and at least: bytes read by a shader that does nothing else, and an empty submission. */
 
 import { BUFFER_USAGE } from '../../src/backend/webgpu/device.ts'
+import { createGpuClock, medianMs } from './gpu-clock.ts'
 
 export interface GpuLimits {
   /** Bytes per second of the best of some shaders, each the median of its runs. */
   readonly bandwidth: number
   /** Seconds until an empty submission is known to be done. */
   readonly submission: number
+  /** Seconds of a dispatch with next to nothing to do, one of many that wait for each other, by the GPU's clock. */
+  readonly dispatch: number
 }
 
 const LANES = 256
@@ -34,7 +37,23 @@ export async function measureGpuLimits(device: GPUDevice, wantedBytes: number): 
   data.destroy()
   const empty = (): Promise<void> => submit(device, () => {})
   await empty()
-  return { bandwidth, submission: await medianSeconds(20, empty) }
+  return { bandwidth, submission: await medianSeconds(20, empty), dispatch: await measureDispatch(device) }
+}
+
+const DISPATCHES = 1000
+
+async function measureDispatch(device: GPUDevice): Promise<number> {
+  const buffer = device.createBuffer({ size: 4, usage: BUFFER_USAGE.storage })
+  const code = `
+@group(0) @binding(0) var<storage, read_write> value: f32;
+@compute @workgroup_size(1)
+fn main() { value += 1.0; }`
+  const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module: device.createShaderModule({ code }), entryPoint: 'main' } })
+  const bindGroup = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: [{ binding: 0, resource: { buffer } }] })
+  const clock = createGpuClock(device)
+  const ms = await medianMs(() => clock([{ pipeline, bindGroup, workgroups: [1, 1, 1] }], DISPATCHES), { warmUpMs: 200, samples: SAMPLES })
+  buffer.destroy()
+  return ms / 1000
 }
 
 /** Each thread takes every nThreads-th vector, four loads at a time; the sums are stored so that nothing is left out. */

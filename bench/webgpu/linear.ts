@@ -2,28 +2,32 @@
  * The kernels of linear ops on a GPU, shape by shape: microseconds, bytes and multiplications of a second. Each is dispatched over and over in one
  * submission, with other weights each time (more than any cache has), and waits for the one before, as in a model.
  *
- *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--seconds 50] [--small]
+ *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--fused] [--seconds 50] [--small]
  *
- * --plans tries plans other than those of kernels/plans.ts; --small is a smoke run. The last column is how far the outputs are from those of a kernel of
+ * --plans tries plans other than those of kernels/plans.ts, --fused each with a norm before and a convolution after it (of zeros: outputs are not compared then); --small is a smoke run. The last column is how far the outputs are from those of a kernel of
  * the other kind, of their largest.
  */
 
 import { parseArgs } from 'node:util'
 import { BUFFER_USAGE, adapterName, factsOf, MAP_READ, openDevice } from '../../src/backend/webgpu/device.ts'
+import { probeHalves } from '../../src/backend/webgpu/halves.ts'
 import { type BatchCounts, type Kernel, type KernelContext, prelude } from '../../src/backend/webgpu/kernel.ts'
 import type { TilePlan } from '../../src/backend/webgpu/kernels/linear-tiles.ts'
 import type { VectorPlan } from '../../src/backend/webgpu/kernels/linear-vector.ts'
-import { linear, linearTiles, linearVector } from '../../src/backend/webgpu/kernels/linear.ts'
+import { type Company, linear, linearTiles, linearVector } from '../../src/backend/webgpu/kernels/linear.ts'
+import type { Dispatch } from '../../src/backend/webgpu/recording.ts'
+import { encodeDispatches } from '../../src/backend/webgpu/steps.ts'
 import { rowForm, UNIT_BYTES } from '../../src/backend/webgpu/weights.ts'
 import { nodeGpu } from '../../src/platform/node-gpu.ts'
-import { ProgramBuilder } from '../../src/program/builder.ts'
+import { columns, ProgramBuilder } from '../../src/program/builder.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
 import type { LinearOp } from '../../src/program/ops.ts'
 import { createRandom } from '../../src/random.ts'
-import { measureGpuLimits, medianSeconds } from './gpu-limits.ts'
+import { createGpuClock, medianMs } from './gpu-clock.ts'
+import { measureGpuLimits } from './gpu-limits.ts'
 
 const { values: options } = parseArgs({ options: {
-  formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
+  formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, fused: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
   seconds: { type: 'string', default: '50' }
 } })
 const formats = options.formats.split(',') as WeightFormat[]
@@ -39,6 +43,7 @@ const MAX_ROWS = 2048
 
 const device = await openDevice(await nodeGpu())
 device.addEventListener('uncapturederror', ({ error }) => console.log(`ERROR ${error.message}`))
+await probeHalves(device)
 const facts = factsOf(device)
 const weightBytes = Math.min(WEIGHT_BYTES, facts.maxBindingBytes)
 const capacity = { maxRows: MAX_ROWS, maxLogitRows: 1, nSlots: 1, contextLength: 0 }
@@ -47,6 +52,8 @@ const X_FLOATS = MAX_ROWS * 4096
 const activations = device.createBuffer({ size: 4 * (X_FLOATS + MAX_ROWS * (options.small ? 512 : 8192)), usage: storage })
 const batch = device.createBuffer({ size: 4 * (8 + 2 * MAX_ROWS + 1), usage: storage })
 const weights = device.createBuffer({ size: weightBytes, usage: storage })
+/** Of a norm and a convolution: zeros. */
+const others = Array.from({ length: 4 }, () => device.createBuffer({ size: 2 ** 20, usage: storage }))
 fillBuffers()
 
 function fillBuffers(): void {
@@ -69,6 +76,21 @@ function opOf({ nIn, nOut }: Case): LinearOp {
   return { kind: 'linear', accumulate: false, bias: null, x: builder.buffer('x', nIn), weight: builder.parameter('weight', [nOut, nIn]), out: builder.buffer('out', nOut) }
 }
 
+/** As an in_proj has it: a norm before, a convolution of half of the outputs after. */
+function companyOf({ nIn, nOut }: Case): Company {
+  const builder = new ProgramBuilder()
+  const x = builder.buffer('x', nIn)
+  const { out } = opOf({ nIn, nOut, format: 'f32', nRows: 1 })
+  const width = Math.floor(nOut / 2)
+  return {
+    inputs: { kind: 'rmsNorm', x, gate: null, weight: builder.parameter('norm', [nIn]), eps: 1e-5, groupWidth: nIn, out: x },
+    conv: {
+      kind: 'conv1d', x: columns(out, 0, width), out: columns(out, 0, width), activation: 'silu', weight: builder.parameter('taps', [width, 1, 4]), bias: builder.parameter('bias', [width]),
+      state: builder.state('conv', [width, 3])
+    }
+  }
+}
+
 function contextOf({ format, nIn, nOut }: Case): KernelContext {
   const view: KernelContext['view'] = ({ buffer }) => (buffer.name === 'x' ? { offset: 0, stride: nIn } : { offset: X_FLOATS, stride: nOut })
   return { device: facts, capacity, ssd: 'recurrent', view, formatOf: () => format }
@@ -83,42 +105,37 @@ interface Result {
   readonly outputs: Float32Array
 }
 
-const WARM_UP_SECONDS = options.small ? 0 : 0.12
-const SAMPLE_SECONDS = options.small ? 0.001 : 0.025
+const WARM_UP_MS = options.small ? 0 : 100
+const SAMPLE_MS = options.small ? 1 : 10
+const clock = createGpuClock(device)
 
 async function run(kernel: Kernel, one: Case, isTimed: boolean): Promise<Result> {
   const code = [...(kernel.enables ?? []).map((name) => `enable ${name};\n`), prelude(capacity), kernel.code].join('')
-  const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module: device.createShaderModule({ code }), entryPoint: 'main' } })
+  const bindings = [...code.matchAll(/@binding\((\d+)\) var<storage, (\w+)>/g)].map(([, binding, access]) => ({ binding: Number(binding), type: access === 'read' ? 'read-only-storage' : 'storage' } as const))
+  const layout = device.createBindGroupLayout({ entries: bindings.map(({ binding, type }) => ({ binding, visibility: 0x4, buffer: { type } })) })
+  const pipeline = await device.createComputePipelineAsync({ layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }), compute: { module: device.createShaderModule({ code }), entryPoint: 'main' } })
   const matrixBytes = Math.ceil((one.nOut * rowForm(one.format, one.nIn).rowUnits * UNIT_BYTES) / 256) * 256
   const nMatrices = Math.max(1, Math.min(64, Math.floor(weightBytes / matrixBytes)))
   const groups = Array.from({ length: nMatrices }, (_, i) => device.createBindGroup({
-    layout: pipeline.getBindGroupLayout(0),
-    entries: [{ buffer: activations }, { buffer: batch }, { buffer: weights, offset: i * matrixBytes, size: matrixBytes }].map((resource, binding) => ({ binding, resource }))
+    layout,
+    entries: [{ buffer: activations }, { buffer: batch }, { buffer: weights, offset: i * matrixBytes, size: matrixBytes }, ...others.map((buffer) => ({ buffer }))]
+      .slice(0, bindings.length).map((resource, binding) => ({ binding, resource }))
   }))
   const workgroups = kernel.workgroups(countsOf(one.nRows))
   if (workgroups === null) throw new Error('a kernel that is not for such a batch')
   device.queue.writeBuffer(batch, 0, Uint32Array.of(one.nRows, 0, 1, 0))
-  const submit = (count: number): Promise<void> => {
-    const encoder = device.createCommandEncoder()
-    const pass = encoder.beginComputePass()
-    pass.setPipeline(pipeline)
-    for (let i = 0; i < count; i++) {
-      pass.setBindGroup(0, groups[i % groups.length])
-      pass.dispatchWorkgroups(...workgroups)
-    }
-    pass.end()
-    device.queue.submit([encoder.finish()])
-    return device.queue.onSubmittedWorkDone().then(() => {})
-  }
-  await submit(1)
+  const dispatches = (count: number): Dispatch[] => Array.from({ length: count }, (_, i) => ({ pipeline, bindGroup: groups[i % groups.length], workgroups }))
+  const encoder = device.createCommandEncoder()
+  const pass = encoder.beginComputePass()
+  encodeDispatches(pass, dispatches(1))
+  pass.end()
+  device.queue.submit([encoder.finish()])
   const outputs = await readOutputs(one)
   if (!isTimed) return { seconds: Number.NaN, outputs }
-  // The clock of an idle GPU falls, and takes some 100 ms of work to rise.
-  const once = await medianSeconds(3, () => submit(options.small ? 1 : 20)) / (options.small ? 1 : 20)
-  const count = Math.max(1, Math.min(4000, Math.round(SAMPLE_SECONDS / once)))
-  const warmUpEnd = performance.now() + 1000 * WARM_UP_SECONDS
-  while (performance.now() < warmUpEnd) await submit(count)
-  return { seconds: (await medianSeconds(3, () => submit(count))) / count, outputs }
+  const few = dispatches(options.small ? 1 : 100)
+  const once = (await clock(few, 1)) / few.length
+  const many = dispatches(Math.max(1, Math.min(4000, Math.round(SAMPLE_MS / Math.max(once, 1e-3)))))
+  return { seconds: (await medianMs(() => clock(many, 1), { warmUpMs: WARM_UP_MS, samples: 5 })) / many.length / 1000, outputs }
 }
 
 async function readOutputs({ nOut, nRows }: Case): Promise<Float32Array> {
@@ -146,7 +163,7 @@ function differenceOf(a: Float32Array, b: Float32Array): number {
 
 const everything = { least: 1, most: Number.POSITIVE_INFINITY }
 const partOf = ({ nOut }: Case) => ({ firstRow: 0, nRows: nOut, index: null })
-const vector = (one: Case, plan: VectorPlan): Kernel => linearVector(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
+const vector = (one: Case, plan: VectorPlan): Kernel => linearVector(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything }, options.fused ? companyOf(one) : {})
 const tiles = (one: Case, plan: TilePlan): Kernel => linearTiles(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
 
 /** Of the other kind and without half floats of the device's own, for the outputs alone. */
@@ -185,14 +202,15 @@ async function reportChosen(one: Case): Promise<void> {
 
 async function reportPlans(): Promise<void> {
   for (const format of formats) {
-    for (const [nIn, nOut] of options.small ? DECODE_SHAPES : [[2048, 50_280], [2048, 8192], [4096, 2048]]) {
+    for (const [nIn, nOut] of options.small ? DECODE_SHAPES : [[2048, 50_280], [2560, 10_240], [5120, 2560], [2048, 8192], [4096, 2048], [4096, 160]]) {
       for (const [teamThreads, outputs, threads, unrolled, ahead] of VECTOR_PLANS) {
         const plan = { rows: 1, teamThreads, outputs, teams: threads / teamThreads, unroll: unrolled, ahead }
         await report(vector({ format, nIn, nOut, nRows: 1 }, plan), { format, nIn, nOut, nRows: 1 }, `team ${teamThreads} × ${outputs}, ${threads}, ${unrolled} units${ahead ? ' ahead' : ''}`)
       }
     }
   }
-  for (const format of formats.slice(0, 3)) {
+  // Of tiles no form is fused.
+  for (const format of options.fused ? [] : formats.slice(0, 3)) {
     for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : [[2048, 8192, 512], [4096, 2048, 512], [2048, 8192, 32], [4096, 2048, 32]]) {
       for (const [rowThreads, outputThreads, rows, outputs, quads, splits] of nRows > 32 ? TILE_PLANS : BATCH_PLANS) {
         await report(tiles({ format, nIn, nOut, nRows }, { rowThreads, outputThreads, rows, outputs, quads, splits }), { format, nIn, nOut, nRows },
@@ -203,9 +221,8 @@ async function reportPlans(): Promise<void> {
 }
 
 const VECTOR_PLANS: readonly (readonly [number, number, number, number, boolean])[] = [
-  [32, 4, 256, 2, false], [32, 4, 256, 1, true], [32, 4, 256, 2, true], [32, 4, 128, 2, true], [32, 4, 64, 2, true], [32, 2, 256, 2, true], [32, 2, 128, 4, true],
-  [32, 2, 64, 4, true], [32, 1, 256, 4, true], [32, 8, 128, 1, true], [32, 8, 256, 1, true], [64, 4, 256, 1, true], [64, 4, 128, 1, true], [128, 4, 256, 1, true],
-  [128, 2, 128, 2, true], [128, 1, 128, 4, true]
+  [32, 4, 256, 2, false], [32, 4, 256, 4, false], [32, 4, 256, 1, true], [32, 2, 256, 2, false], [32, 2, 256, 4, false], [32, 2, 256, 2, true], [32, 2, 256, 4, true],
+  [32, 4, 128, 2, false], [32, 8, 256, 1, false], [64, 2, 256, 2, true], [64, 4, 256, 2, false], [256, 1, 256, 2, true], [128, 1, 128, 4, false]
 ]
 const TILE_PLANS: readonly (readonly number[])[] = [
   [16, 16, 4, 4, 4, 1], [16, 16, 8, 8, 2, 1], [16, 16, 8, 8, 4, 1], [8, 16, 8, 8, 4, 1], [8, 16, 8, 8, 2, 1], [8, 8, 8, 8, 4, 1], [16, 16, 8, 4, 4, 1], [8, 8, 8, 8, 8, 2], [8, 16, 8, 4, 4, 1]
@@ -215,8 +232,8 @@ const BATCH_PLANS: readonly (readonly number[])[] = [
 ]
 
 console.log(`${adapterName(device)}, ${facts.subgroup === null ? 'no subgroups' : `subgroups of ${facts.subgroup.min} to ${facts.subgroup.max}`}, ${facts.maxWorkgroupStorageBytes} bytes of workgroup memory`)
-const limits = options.small ? { bandwidth: 0, submission: 0 } : await measureGpuLimits(device, weightBytes)
-console.log(`read at most ${(limits.bandwidth / 1e9).toFixed(0)} GB/s, an empty submission ${(1e6 * limits.submission).toFixed(0)} µs`)
+const limits = options.small ? { bandwidth: 0, submission: 0, dispatch: 0 } : await measureGpuLimits(device, weightBytes)
+console.log(`read at most ${(limits.bandwidth / 1e9).toFixed(0)} GB/s, an empty submission ${(1e6 * limits.submission).toFixed(0)} µs, a dispatch ${(1e6 * limits.dispatch).toFixed(2)} µs`)
 if (options.plans) await reportPlans()
 else {
   for (const format of formats) for (const [nIn, nOut] of DECODE_SHAPES) for (const nRows of BATCHES) await reportChosen({ format, nIn, nOut, nRows })

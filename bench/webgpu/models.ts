@@ -28,7 +28,7 @@ import { createNumbers } from '../numbers.ts'
 import { ROOT } from '../paths.ts'
 import { createRandomModel, type Shape } from '../random-model.ts'
 import { type GpuLimits, measureGpuLimits, medianSeconds } from './gpu-limits.ts'
-import { type KernelTime, kernelTimes } from './kernel-times.ts'
+import { kernelTimes, type StepTimes } from './kernel-times.ts'
 import { bytesOfToken, writeRandomWeights } from './random-weights.ts'
 
 const SHAPES: Readonly<Record<string, Shape>> = {
@@ -64,13 +64,14 @@ interface Row {
   readonly tokens: number
   /** Of a step of all sequences, or of the whole prompt; the median. */
   readonly ms: number
-  /** Of a step that nobody waits for. */
+  /** Of a step that nobody waits for, and how long the host takes to submit it. */
   readonly gpuMs?: number
+  readonly hostMs?: number
   readonly tokensPerSecond: number
   /** Of `ms` and of `gpuMs`. */
   readonly ofBandwidth?: readonly [number, number]
   readonly weightBytes?: number
-  readonly kernels?: readonly KernelTime[]
+  readonly profile?: StepTimes
 }
 
 interface Report {
@@ -110,7 +111,7 @@ async function run(args: readonly string[]): Promise<void> {
     date: new Date().toISOString(), commit: currentCommit() ?? copiedCommit(), command: `bench/webgpu/models.ts ${args.join(' ')}`,
     adapter: adapterName(device), machine: describeMachine(), ssd: values.ssd, limits, rows: [], left: []
   }
-  print(`${report.adapter}: reads ${(limits.bandwidth / 1e9).toFixed(0)} GB/s, an empty submission takes ${(1e6 * limits.submission).toFixed(0)} µs`)
+  print(`${report.adapter}: reads ${(limits.bandwidth / 1e9).toFixed(0)} GB/s, an empty submission takes ${(1e6 * limits.submission).toFixed(0)} µs, a dispatch ${(1e6 * limits.dispatch).toFixed(2)} µs`)
   const save = (): void => {
     if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(report, null, 2))
   }
@@ -186,11 +187,13 @@ const LONGEST_PROMPT_MS = 20_000
 
 function add(report: Report, row: Row): void {
   report.rows.push(row)
-  const { shape, format, kind, batch, tokens, ms, gpuMs, tokensPerSecond, ofBandwidth, kernels = [] } = row
+  const { shape, format, kind, batch, tokens, ms, gpuMs, hostMs, tokensPerSecond, ofBandwidth, profile } = row
   const what = kind === 'decode' ? `decode, batch ${batch}` : `prompt of ${tokens}`
-  const gpu = gpuMs === undefined || ofBandwidth === undefined ? '' : `, not waited for ${gpuMs.toFixed(3)} ms; ${ofBandwidth.map((part) => `${(100 * part).toFixed(0)} %`).join(' and ')} of the bandwidth`
+  const gpu = gpuMs === undefined || ofBandwidth === undefined ? '' : `, not waited for ${gpuMs.toFixed(3)} ms, of the host ${hostMs?.toFixed(3)}; ${ofBandwidth.map((part) => `${(100 * part).toFixed(0)} %`).join(' and ')} of the bandwidth`
   print(`${shape} ${format} ${what}: ${tokensPerSecond.toFixed(1)} tokens/s, ${ms.toFixed(3)} ms${gpu}`)
-  for (const { label, dispatches, ms } of kernels) print(`    ${ms.toFixed(3)} ms  ${dispatches} × ${((1000 * ms) / dispatches).toFixed(1)} µs  ${label}`)
+  if (profile === undefined) return
+  print(`    ${profile.ms.toFixed(3)} ms  by the GPU's clock`)
+  for (const { label, dispatches, ms } of profile.kernels) print(`    ${ms.toFixed(3)} ms  ${dispatches} × ${((1000 * ms) / dispatches).toFixed(1)} µs  ${label}`)
 }
 
 const WARM_UPS = 3
@@ -211,19 +214,22 @@ async function measureDecode(subject: Subject, nSequences: number): Promise<Row>
   const once = await medianSeconds(3, step)
   const steps = Math.max(3, Math.min(STEPS, Math.floor(LONGEST_DECODE_MS / 2000 / once)))
   const seconds = await medianSeconds(steps, step)
+  let hostMs = Infinity
   const follow = async (): Promise<void> => {
+    const startMs = performance.now()
     for (let i = 0; i < steps; i++) {
       backend.begin(batchAt(position++))
-      await backend.run(0, program.ops.length)
+      await backend.runAll()
     }
+    hostMs = Math.min(hostMs, (performance.now() - startMs) / steps)
     await device.queue.onSubmittedWorkDone()
   }
-  const gpuSeconds = (await medianSeconds(3, follow)) / steps
+  const gpuSeconds = (await medianSeconds(5, follow)) / steps
   const part = (time: number): number => weightBytes / time / limits.bandwidth
   return {
-    shape, format, kind: 'decode', batch: nSequences, tokens: 1, ms: 1000 * seconds, gpuMs: 1000 * gpuSeconds, tokensPerSecond: nSequences / seconds,
+    shape, format, kind: 'decode', batch: nSequences, tokens: 1, ms: 1000 * seconds, gpuMs: 1000 * gpuSeconds, hostMs, tokensPerSecond: nSequences / seconds,
     weightBytes, ofBandwidth: [part(seconds), part(gpuSeconds)],
-    ...(hasProfile && { kernels: await kernelTimes(backend, batchAt(position), nSequences) })
+    ...(hasProfile && { profile: await kernelTimes(backend, batchAt(position), nSequences) })
   }
 }
 
@@ -248,7 +254,7 @@ async function measurePrefill(subject: Subject, nTokens: number, isFirst: boolea
   const seconds = more < 2 ? first : await medianSeconds(more + 1, prompt)
   return {
     shape, format, kind: 'prefill', batch: 1, tokens: nTokens, ms: 1000 * seconds, tokensPerSecond: nTokens / seconds,
-    ...(hasProfile && isFirst && { kernels: await kernelTimes(backend, batchAt(0), 1, 1) })
+    ...(hasProfile && isFirst && { profile: await kernelTimes(backend, batchAt(0), 1, 1) })
   }
 }
 

@@ -2,6 +2,8 @@
 import type { Backend, Batch, Capacity, SsdForm, SteppingBackend } from '../../src/backend/backend.ts'
 import { createReferenceBackend } from '../../src/backend/reference/reference-backend.ts'
 import { createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import { factsOf } from '../../src/backend/webgpu/device.ts'
+import type { DeviceFacts } from '../../src/backend/webgpu/kernel.ts'
 import { createWebGpuBackend, type WebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
 import { recordFiles } from '../../src/checkpoint/file-set.ts'
 import { checkTensors, loadParameters } from '../../src/checkpoint/load-parameters.ts'
@@ -43,8 +45,8 @@ export async function createBackend(kind: Kind, program: Program, capacity: Capa
 /** A checkpoint's program, and its weights in a new backend of any kind. */
 export interface LoadedModel extends Model {
   load(kind: Kind, capacity: Capacity, format?: WeightFormat): Promise<SteppingBackend>
-  /** On the GPU of the tests. */
-  loadGpu(capacity: Capacity, options?: { readonly format?: WeightFormat, readonly ssd?: SsdForm }): Promise<WebGpuBackend>
+  /** On the GPU of the tests, or on another device; `facts`: for kernels to be those of another kind of device. */
+  loadGpu(capacity: Capacity, options?: { readonly format?: WeightFormat, readonly ssd?: SsdForm, readonly device?: GPUDevice, readonly facts?: Partial<DeviceFacts> }): Promise<WebGpuBackend>
 }
 
 /** `source`: a folder's path, or files by name. */
@@ -64,8 +66,11 @@ export async function openModel(source: string | Record<string, Uint8Array>): Pr
   return {
     ...model,
     load: async (kind, capacity, format) => fill(await createBackend(kind, model.program, capacity, format)),
-    async loadGpu(capacity, { format = 'f32', ssd = 'recurrent' } = {}) {
-      return fill(await createWebGpuBackend(model.program, capacity, { device: await gpuDevice(), ownsDevice: false, reason: 'test', formatOf: () => format, ssd }))
+    async loadGpu(capacity, { format = 'f32', ssd = 'recurrent', device: given, facts } = {}) {
+      const device = given ?? (await gpuDevice())
+      return fill(await createWebGpuBackend(model.program, capacity, {
+        device, ownsDevice: false, reason: 'test', formatOf: () => format, ssd, facts: facts && { ...factsOf(device), ...facts }
+      }))
     }
   }
 }

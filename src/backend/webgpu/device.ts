@@ -7,6 +7,9 @@ import type { DeviceFacts } from './kernel.ts'
 export const BUFFER_USAGE = { mapRead: 0x1, copySource: 0x4, copyTarget: 0x8, storage: 0x80, queryResolve: 0x200 } as const
 export const MAP_READ = 0x1
 
+/** Of devices whose halves were probed (halves.ts). */
+export const UNPACKS_HALVES = new WeakMap<GPUDevice, boolean>()
+
 /** Limits of which the adapter's own are asked for; without asking a device has the least that WebGPU allows. */
 const LIMITS = [
   'maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize',
@@ -38,6 +41,7 @@ export function factsOf(device: GPUDevice): DeviceFacts {
   return {
     subgroup: hasSubgroups ? { min: adapterInfo.subgroupMinSize, max: adapterInfo.subgroupMaxSize } : null,
     isSoftware: isSoftware(device),
+    unpacksHalves: UNPACKS_HALVES.get(device) ?? false,
     maxWorkgroupInvocations: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
     maxWorkgroupStorageBytes: limits.maxComputeWorkgroupStorageSize,
     maxWorkgroups: limits.maxComputeWorkgroupsPerDimension,

@@ -23,6 +23,8 @@ export interface DeviceFacts {
   readonly subgroup: { readonly min: number; readonly max: number } | null
   /** Computes on the CPU (SwiftShader, lavapipe): every thread of a workgroup costs microseconds there, and code the time to compile it. */
   readonly isSoftware: boolean
+  /** WGSL's unpack2x16float gives the exact value of every half, the subnormal ones' too. */
+  readonly unpacksHalves: boolean
   readonly maxWorkgroupInvocations: number
   readonly maxWorkgroupStorageBytes: number
   /** In each dimension. */

@@ -5,10 +5,10 @@ import type { BatchCounts, Kernel } from './kernel.ts'
 import type { GpuMemory } from './memory.ts'
 
 export interface Recording {
-  /** Ops [first, end) for such a batch, in the order in which they run; undefined where a pipeline is missing, until `compile` has made it. */
-  dispatches(op: number, counts: BatchCounts): readonly Dispatch[] | undefined
-  /** Makes all pipelines that such batches need. A shader that does not compile is an error of this package: its message has the compiler's words. */
-  compile(...batches: readonly BatchCounts[]): Promise<void>
+  /** What an entry runs for such a batch, in order; undefined where a pipeline is missing, until `compile` has made it. */
+  dispatches(entry: number, counts: BatchCounts): readonly Dispatch[] | undefined
+  /** Makes all pipelines that entries need for such a batch. A shader that does not compile is an error of this package: its message has the compiler's words. */
+  compile(entries: readonly number[], counts: BatchCounts): Promise<void>
 }
 
 export interface Dispatch {
@@ -50,7 +50,7 @@ function knownOf(device: GPUDevice): Known {
   return found
 }
 
-/** `kernels`: of each op. Throws a RangeError for a kernel with more bindings than the device allows. */
+/** `kernels`: of each entry, an op or several in one. Throws a RangeError for a kernel with more bindings than the device allows. */
 export function record(device: GPUDevice, { kernels, prelude, memory }: { kernels: readonly (readonly Kernel[])[]; prelude: string; memory: GpuMemory }): Recording {
   const { sources, layouts } = knownOf(device)
   const layoutOf = (accesses: readonly Access[]): GPUBindGroupLayout => {
@@ -75,11 +75,11 @@ export function record(device: GPUDevice, { kernels, prelude, memory }: { kernel
     const buffers = [memory.activations, memory.batch, ...bindings.map((binding) => memory.bufferOf(binding))]
     return { source, kernel, bindGroup: device.createBindGroup({ label, layout: source.layout, entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })) }) }
   }
-  const ready = kernels.map((ofOp) => ofOp.map(makeReady))
+  const ready = kernels.map((ofEntry) => ofEntry.map(makeReady))
   return {
-    dispatches(op, counts) {
+    dispatches(entry, counts) {
       const found: Dispatch[] = []
-      for (const { source: { pipeline }, bindGroup, kernel } of ready[op]) {
+      for (const { source: { pipeline }, bindGroup, kernel } of ready[entry]) {
         const workgroups = kernel.workgroups(counts)
         if (isIdle(workgroups)) continue
         if (pipeline === null) return undefined
@@ -87,10 +87,10 @@ export function record(device: GPUDevice, { kernels, prelude, memory }: { kernel
       }
       return found
     },
-    async compile(...batches) {
+    async compile(entries, counts) {
       const needed = new Set<Source>()
-      for (const { source, kernel } of ready.flat()) {
-        if (source.pipeline === null && batches.some((counts) => !isIdle(kernel.workgroups(counts)))) needed.add(source)
+      for (const { source, kernel } of entries.flatMap((entry) => ready[entry])) {
+        if (source.pipeline === null && !isIdle(kernel.workgroups(counts))) needed.add(source)
       }
       await Promise.all([...needed].map((source) => (source.pending ??= compileInto(device, source))))
     }

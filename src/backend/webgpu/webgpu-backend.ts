@@ -6,6 +6,8 @@ import { elementsOf, type Op, opCost, type OpKind, type OpOf, type Parameter, ty
 import { type Batch, type Capacity, logitRows, type QueuedBackend, type Segment, ssdOf, type SsdForm, stateElements, type TimingBackend } from '../backend.ts'
 import { countsOf, createBatchWords, writeAngles } from './batch.ts'
 import { adapterName, factsOf, isSoftware } from './device.ts'
+import { entriesFor, findFusions } from './fusions.ts'
+import { probeHalves } from './halves.ts'
 import { watch } from './health.ts'
 import { type BatchCounts, type DeviceFacts, type Kernel, type KernelContext, prelude, tokensAt } from './kernel.ts'
 import { BEST, BEST_WORDS, bestKernels, bestOf } from './kernels/best.ts'
@@ -35,6 +37,8 @@ export interface GpuOptions {
 export interface WebGpuBackend extends QueuedBackend, TimingBackend {
   /** Compiles what a token, and a whole chunk, need; without it the first of each waits. */
   prepare(...what: readonly ('token' | 'chunk')[]): Promise<void>
+  /** All ops of the batch that was begun in one submission, as `forward` has a step: by fewer kernels than `run`, which leave out what only they would read. */
+  runAll(): Promise<void>
   readonly device: GPUDevice
   readonly memory: GpuMemory
 }
@@ -48,9 +52,14 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
   const layouts = weightLayouts(program, options.formatOf ?? (() => 'f32'))
   const layoutOf = (parameter: Parameter): WeightLayout => layouts.get(parameter) ?? { kind: 'plain', size: elementsOf(parameter.shape) }
   const formatOf = (parameter: Parameter): WeightFormat => formatOfLayout(layoutOf(parameter))
+  // A CPU unpacks them bit by bit as fast.
+  if (!isSoftware(device)) await probeHalves(device)
   const context: KernelContext = { device: options.facts ?? factsOf(device), capacity, ssd, view: placeOf, formatOf }
-  /** Of every op, and behind them those that find the best token. */
-  const kernels = [...program.ops.map((op) => kernelsOf(op, context)), ...(program.logits ? [bestKernels(program.logits, context)] : [])]
+  const fusions = findFusions(program, context)
+  /** Entries of the recording: ops, fusions of them, and last what finds the best token. */
+  const kernels = [
+    ...program.ops.map((op) => kernelsOf(op, context)), ...fusions.map((fusion) => fusion.kernels), ...(program.logits ? [bestKernels(program.logits, context)] : [])
+  ]
   const memory = await createMemory(device, { program, capacity, kernels: kernels.flat(), activationBytes, layoutOf, maxBindingBytes: context.device.maxBindingBytes })
   const recording = record(device, { kernels, prelude: prelude(capacity), memory })
   const health = watch(device, ownsDevice)
@@ -99,11 +108,15 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     await health.guard(() => readback.read(pieces, into.subarray(0, count * width), encoder))
     return into
   }
-  const dispatchesOf = async (i: number): Promise<readonly Dispatch[]> => {
-    const dispatches = recording.dispatches(i, current)
-    if (dispatches !== undefined) return dispatches
-    await health.guard(() => recording.compile(current))
-    return recording.dispatches(i, current) ?? []
+  /** Compiles what is missing for such a batch, all at once. */
+  const dispatchesOf = async (entries: readonly number[]): Promise<readonly Dispatch[]> => {
+    const all = (): (readonly Dispatch[] | undefined)[] => entries.map((entry) => recording.dispatches(entry, current))
+    let dispatches = all()
+    if (dispatches.includes(undefined)) {
+      await health.guard(() => recording.compile(entries, current))
+      dispatches = all()
+    }
+    return dispatches.flatMap((some) => some ?? [])
   }
   /** The last step's, and the counts by which they go; positions decide of attention alone. */
   let step: { readonly counts: string; readonly dispatches: readonly Dispatch[] } | undefined
@@ -111,12 +124,15 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     const { nTokens, nLogitRows, nSegments, maxSegmentRows, maxPositions } = current
     const counts = [...extra, nTokens, nLogitRows, nSegments, maxSegmentRows, program.keyValues.length > 0 ? maxPositions : 0].join()
     if (step?.counts === counts) return step.dispatches
-    const dispatches: Dispatch[] = []
-    for (const i of [...program.ops.keys(), ...extra]) dispatches.push(...(recording.dispatches(i, current) ?? (await dispatchesOf(i))))
+    const dispatches = await dispatchesOf([...entriesFor(program.ops.length, fusions, current), ...extra])
     step = { counts, dispatches }
     return dispatches
   }
-  const addOp = async (i: number): Promise<void> => submissions.add(await dispatchesOf(i), costOf(i))
+  const addOp = async (i: number): Promise<void> => {
+    // The others' are likely to be needed, too.
+    if (recording.dispatches(i, current) === undefined) await health.guard(() => recording.compile([...program.ops.keys()], current))
+    submissions.add(recording.dispatches(i, current) ?? [], costOf(i))
+  }
   const runOps = async (firstOp: number, endOp: number): Promise<void> => {
     for (let i = firstOp; i < endOp; i++) {
       await addOp(i)
@@ -127,7 +143,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     }
   }
   const allLogits = (logits: View): Wanted => ({ extra: [], rows: () => rowsIn(logits) })
-  const best: Wanted = { extra: [kernels.length - 1], rows: () => ({ buffer: memory.bufferOf(BEST), first: 0, count: current.nLogitRows, stride: BEST_WORDS, width: BEST_WORDS }) }
+  const best: Wanted = { extra: program.logits ? [kernels.length - 1] : [], rows: () => ({ buffer: memory.bufferOf(BEST), first: 0, count: current.nLogitRows, stride: BEST_WORDS, width: BEST_WORDS }) }
   /** What was begun, in one submission. */
   const submitWhole = async ({ extra, rows }: Wanted, into: Float32Array, copy?: WordCopy): Promise<Started> => {
     const dispatches = await allDispatches(extra)
@@ -153,7 +169,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
       if (first > 0) begin(batch, first)
       await runOps(program.headStart, program.ops.length)
-      for (const entry of wanted.extra) submissions.add(await dispatchesOf(entry), 0)
+      submissions.add(await dispatchesOf(wanted.extra), 0)
       const rows = wanted.rows()
       await readRows(rows, into.subarray(first * rows.width))
     }
@@ -190,7 +206,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       health.check()
       return upload(parameter, values, first) ? health.guard(() => device.queue.onSubmittedWorkDone()) : undefined
     },
-    prepare: (...what) => health.guard(() => recording.compile(...what.map((name) => usualCounts(name === 'token' ? 1 : capacity.maxRows)))),
+    prepare: (...what) => health.guard(() => Promise.all(what.map((name) => {
+      const counts = usualCounts(name === 'token' ? 1 : capacity.maxRows)
+      const entries = entriesFor(program.ops.length, fusions, counts)
+      // What is more than one submission goes op by op.
+      return recording.compile(name === 'token' ? [...entries, ...best.extra] : [...entries, ...program.ops.keys()], counts)
+    })).then(() => {})),
     begin,
     async run(firstOp, endOp) {
       for (let i = firstOp; i < endOp; i++) await addOp(i)
@@ -200,8 +221,12 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
       checkClock(device)
       begin(batch)
       const ops: (readonly Dispatch[])[] = []
-      for (let i = 0; i < program.ops.length; i++) ops.push(await dispatchesOf(i))
+      for (let i = 0; i < program.ops.length; i++) ops.push(await dispatchesOf([i]))
       return health.guard(() => timeOps(device, readback, ops))
+    },
+    async runAll() {
+      submissions.add(await allDispatches([]), wholeCost())
+      submissions.submit()
     },
     readView: (view, into = new Float32Array(rowsOf(view) * view.width)) => readRows(rowsIn(view), into),
     writeView(view, values) {

@@ -1,9 +1,12 @@
 /** Products with matrices of every format on a GPU against the float64 reference, around the sizes of tiles, teams and batches. */
 import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../../src/backend/backend.ts'
+import { factsOf } from '../../../src/backend/webgpu/device.ts'
+import { probeHalves } from '../../../src/backend/webgpu/halves.ts'
 import { columns, type ProgramBuilder } from '../../../src/program/builder.ts'
 import { FORMATS, type WeightFormat } from '../../../src/program/formats.ts'
 import type { View } from '../../../src/program/ops.ts'
+import { gpuDevice } from '../../support/gpu.ts'
 import { type OpSpec, type RigKind, segment } from '../../support/op-rig.ts'
 import { compareGpu } from '../../support/op-sweep.ts'
 
@@ -81,6 +84,15 @@ test('many outputs: teams that have several', async () => {
 test('long rows: inputs that come to workgroup memory in pieces', async () => {
   await compare({ format: 'f32', nOut: 10, nIn: 5001 }, [1, 4, 8, 20])
   await compare({ format: 'q8_0', nOut: 10, nIn: 5120 }, [1, 7])
+})
+
+// Only a device that the probe finds exact reads its halves so; a software one is not asked otherwise.
+test.each(['f16', 'q8_0', 'q4_k'] as const)('%s with halves as the device unpacks them', async (format) => {
+  const device = await gpuDevice()
+  await probeHalves(device)
+  const { unpacksHalves } = factsOf(device)
+  console.log(`unpacks halves exactly: ${unpacksHalves}`)
+  await compareGpu({ ...linearSpec({ format, nOut: 33, nIn: 512 }), facts: { unpacksHalves } }, [[segment(0, 0, 1)], [segment(0, 0, 9)]], { ...LIMITS, place: format })
 })
 
 test('rows whose logits are asked for', async () => {

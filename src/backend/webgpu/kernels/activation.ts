@@ -30,6 +30,11 @@ fn relu2(x: f32) -> f32 { let positive = max(x, 0.0); return positive * positive
 
 const FUNCTIONS: Readonly<Record<ActivationFunction, string>> = { silu: SILU, gelu: GELU, relu2: RELU2 }
 
+/** The declaration of a function of its name. */
+export function functionCode(f: ActivationFunction): string {
+  return FUNCTIONS[f]
+}
+
 export const activation: OpKernels['activation'] = ({ x, by, function: f, out }, context) => {
   const at = (view: typeof x): string => elementOf(context, view)('row', 'i')
   return [elementKernel(context, { label: f, out, declarations: FUNCTIONS[f], body: `${at(out)} = ${f}(${at(x)})${by === null ? '' : ` * ${at(by)}`};` })]

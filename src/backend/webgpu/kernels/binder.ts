@@ -7,7 +7,10 @@ export interface Binder {
   readonly bindings: readonly Binding[]
   /** Before main: all that was bound, and what else was declared. */
   declarations(): string
+  /** Once, however often. */
   declare(code: string): void
+  /** Its number, for whoever declares it. */
+  place(binding: Binding): number
   /** Elements of f32; gives the access to one. */
   values(name: string, binding: Binding): (index: string) => string
   /** Rows of `width` elements, of which quads below nQuads are asked for. */
@@ -17,14 +20,18 @@ export interface Binder {
 export function createBinder(): Binder {
   const bindings: Binding[] = []
   const declared: string[] = []
+  const place = (binding: Binding): number => 1 + bindings.push(binding)
   const bind = (name: string, binding: Binding, type: string): void => {
     const access = binding.kind === 'state' || binding.kind === 'scratch' ? 'read_write' : 'read'
-    declared.push(`@group(0) @binding(${1 + bindings.push(binding)}) var<storage, ${access}> ${name}: array<${type}>;`)
+    declared.push(`@group(0) @binding(${place(binding)}) var<storage, ${access}> ${name}: array<${type}>;`)
   }
   return {
     bindings,
     declarations: () => declared.join('\n'),
-    declare: (code) => void declared.push(code),
+    declare(code) {
+      if (!declared.includes(code)) declared.push(code)
+    },
+    place,
     values(name, binding) {
       bind(name, binding, 'f32')
       return (index) => `${name}[${index}]`

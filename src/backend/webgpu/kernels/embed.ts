@@ -10,7 +10,7 @@ const THREADS = 64
 
 export function embed({ weight, out }: EmbedOp, context: KernelContext): readonly Kernel[] {
   const format = context.formatOf(weight)
-  const reader = weightReader(format, out.width, 2)
+  const reader = weightReader(format, out.width, 2, context.device)
   const { offset, stride } = context.view(out)
   const nQuads = Math.ceil(out.width / 4)
   const parts = matrixParts(weight.shape[0], reader.rowUnits, context.device.maxBindingBytes)

@@ -44,7 +44,7 @@ function weightsOf({ weights }: ExpertLinearOp, { index }: Part): Binding {
 function expertProduct(op: ExpertLinearOp, context: KernelContext, { firstRow, nRows }: Part): Omit<Product, 'nRows' | 'rowGroup' | 'setup'> {
   const { topK, isPerChoice } = op
   const { nIn, nOut } = shapeOf(op)
-  const reader = weightReader(context.formatOf(op.weights[0]), nIn, 2)
+  const reader = weightReader(context.formatOf(op.weights[0]), nIn, 2, context.device)
   const [x, out] = [context.view(op.x), context.view(op.out)]
   return {
     reader, nIn, nOut, nWeightRows: nRows,

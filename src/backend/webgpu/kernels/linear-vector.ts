@@ -1,16 +1,20 @@
 /**
  * Matrix × few rows, the work of a token: as fast as the weights can be read. A team of threads has a few outputs, and each of its threads every
  * so many units of 16 bytes of their rows, neighbouring threads neighbouring units. The inputs wait in workgroup memory, in the order in which
- * the threads ask for them: unit u's j-th four at [j · chunk + u], so that a subgroup reads them without conflicts. Weights are read once for all rows.
+ * the threads ask for them: unit u's j-th four at [j · stride + u], so that a subgroup reads them without conflicts. Weights are read once for all rows.
  * The order of a sum depends on the shape and the device alone: a thread's units in sequence, then the threads of a team.
+ *
+ * A dispatch waits for memory more often than it computes: what does not depend on what is under way is asked for meanwhile, the inputs before the weights.
+ * Inputs may be made on the way (Source, linear-inputs.ts).
  */
 
 import type { DeviceFacts, Kernel } from '../kernel.ts'
-import { type Product, unroll, WORKGROUP_INDEX } from './product.ts'
+import { inputsPadding, normCode, stageRow, type Staging } from './linear-inputs.ts'
+import { type Product, type Source, unroll, WORKGROUP_INDEX } from './product.ts'
 import { type Sums, sumsBytes, sumsCode, sumsEnables, sumsParameter, sumTeams } from './team-sums.ts'
 
 export interface VectorPlan {
-  /** Rows of x at a time. */
+  /** Rows of x at a time; with one there are as many workgroups as rows. */
   readonly rows: number
   /** Threads that share an output: a power of two. */
   readonly teamThreads: number
@@ -19,7 +23,7 @@ export interface VectorPlan {
   readonly outputs: number
   /** Units of a row that a thread loads before it uses them. */
   readonly unroll: number
-  /** Loads the next ones meanwhile, and the first ones before the inputs. */
+  /** Loads the next ones meanwhile, which takes registers. The first ones are loaded with the inputs in any case. */
   readonly ahead: boolean
 }
 
@@ -37,12 +41,16 @@ export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceF
   const threads = teamThreads * teams
   const quads = reader.unitElements / 4
   const sums: Sums = { count: rows * outputs, teamThreads, threads }
+  const source: Source = product.source ?? { value: (row, column) => `activations[${product.x(row)} + ${column}]`, norm: null }
   const step = teamThreads * plan.unroll
   // As many units for every thread of a team, but no more than the row has.
-  const fitting = Math.floor(Math.min(MAX_CHUNK_BYTES, device.maxWorkgroupStorageBytes - sumsBytes(sums, device)) / (16 * rows * quads))
+  const room = device.maxWorkgroupStorageBytes - sumsBytes(sums, device) - (source.norm ? normCode(source.norm, source, { nIn, rows, threads, device, isOnce: false }).bytes : 0) - 16 * rows * quads * inputsPadding(quads)
+  const fitting = Math.floor(Math.min(MAX_CHUNK_BYTES, room) / (16 * rows * quads))
   const most = fitting < teamThreads ? fitting : fitting - (fitting % teamThreads)
   const chunk = Math.min(most, Math.ceil(reader.nUnits / teamThreads) * teamThreads)
+  const norm = source.norm && normCode(source.norm, source, { nIn, rows, threads, device, isOnce: reader.nUnits <= chunk })
   const nSteps = Math.ceil(chunk / step)
+  const staging: Staging = { rows, threads, quads, chunk, stride: chunk + inputsPadding(quads) }
   const units = (line: (k: number, o: number) => string): string => unroll(plan.unroll, (k) => unroll(outputs, (o) => line(k, o)))
   const isThere = (at: string): string => (isWhole ? 'true' : `${at} < ${chunk}u && chunk + ${at} < ${reader.nUnits}u`)
   const load = (first: string): string => unroll(plan.unroll, (k) => `if (${isThere(`${first} + ${k * teamThreads}u`)}) {
@@ -50,75 +58,79 @@ export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceF
         ${unroll(outputs, (o) => `unit${k}_${o} = weightUnit(weightRow${o}, unit);${reader.hasFactors ? ` factors${k}_${o} = weightFactors(weightRow${o}, unit);` : ''}`)}
       }`)
   const isWhole = reader.nUnits % chunk === 0 && chunk % step === 0
+  const loadNext = `if (first + ${step}u < ${nSteps * step}u) {
+        ${load(`(first + ${step}u)`)}
+      }`
+  const stages = Array.from({ length: rows }, (_, row) => stageRow(row, staging, { source, nIn, isWhole, norm }))
+  const own = (what: 'find' | 'load'): string => {
+    const statement = product.owner?.[what]('ownRow', 'ownOutput') ?? ''
+    return statement === '' ? '' : `if (chunk == 0u && isOwner) { ${statement} }`
+  }
+  const scaled = norm?.scales ? `total * ${chosen('ownRow - firstRow', norm.scales)}` : 'total'
   const code = `${product.code}
-var<workgroup> inputs: array<vec4<f32>, ${rows * quads * chunk}>;
+var<workgroup> inputs: array<vec4<f32>, ${rows * quads * staging.stride}>;
 ${sumsCode(sums, device)}
-
-fn inputQuad(at: u32, column: u32) -> vec4<f32> {
-  ${nIn % 4 === 0 ? '' : `if (column + 3u >= ${nIn}u) {
-    return vec4<f32>(${[0, 1, 2, 3].map((i) => `select(0.0, activations[min(at + ${i}u, at - column + ${nIn - 1}u)], column + ${i}u < ${nIn}u)`).join(', ')});
-  }`}
-  return vec4<f32>(activations[at], activations[at + 1u], activations[at + 2u], activations[at + 3u]);
-}
+${norm?.code ?? ''}
 
 @compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) thread: u32${sumsParameter(sums, device)}) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) thread: u32${norm?.parameters || sumsParameter(sums, device)}) {
   let team = thread / ${teamThreads}u;
   let lane = thread % ${teamThreads}u;
   let firstOutput = (${WORKGROUP_INDEX}) * ${teams * outputs}u + team * ${outputs}u;
   ${product.setup}
-  let nRows = ${product.nRows};
+  ${rows === 1 ? '' : `let nRows = ${product.nRows};`}
   let firstRow = ${product.rowGroup} * ${rows}u;
   ${unroll(outputs, (o) => `let weightRow${o} = min(${product.weightRow(`min(firstOutput + ${o}u, ${nOut - 1}u)`)}, ${product.nWeightRows - 1}u);`)}
   ${unroll(sums.count, (i) => `var sum${i} = 0.0;`)}
   ${units((k, o) => `var unit${k}_${o} = vec4<u32>();${reader.hasFactors ? ` var factors${k}_${o} = vec2<f32>();` : ''}`)}
+  let ownRow = firstRow + lane / ${outputs}u;
+  let ownOutput = firstOutput + lane % ${outputs}u;
+  let isOwner = lane < ${sums.count}u && ${rows === 1 ? '' : 'ownRow < nRows && '}ownOutput < ${nOut}u && ${product.weightRow('ownOutput')} < ${product.nWeightRows}u;
+  ${product.owner?.declare ?? ''}
+  ${norm?.before ?? ''}
   for (var chunk = 0u; chunk < ${reader.nUnits}u; chunk += ${chunk}u) {
-    ${plan.ahead ? load('lane') : ''}
+    ${stages.map(({ fetch }) => fetch).join('\n')}
+    ${load('lane')}
+    ${own('find')}
     ${reader.nUnits > chunk ? 'workgroupBarrier();' : ''}
-    for (var i = thread; i < ${rows * quads * chunk}u; i += ${threads}u) {
-      let inGroup = i / ${quads * chunk}u;
-      let row = firstRow + inGroup;
-      let quad = i % ${quads * chunk}u;
-      let column = chunk * ${reader.unitElements}u + 4u * quad;
-      var value = vec4<f32>();
-      if (row < nRows && column < ${nIn}u) { value = inputQuad(${product.x('row')} + column, column); }
-      inputs[(inGroup * ${quads}u + quad % ${quads}u) * ${chunk}u + quad / ${quads}u] = value;
-    }
+    ${stages.map(({ put }) => put).join('\n')}
+    ${norm?.collect ?? ''}
     workgroupBarrier();
+    ${own('load')}
     for (var first = lane; first < ${nSteps * step}u; first += ${step}u) {
-      ${plan.ahead
-        ? `${units((k, o) => `let now${k}_${o} = unit${k}_${o};${reader.hasFactors ? ` let nowFactors${k}_${o} = factors${k}_${o};` : ''}`)}
-      if (first + ${step}u < ${nSteps * step}u) {
-        ${load(`(first + ${step}u)`)}
-      }`
-        : `${load('first')}
-      ${units((k, o) => `let now${k}_${o} = unit${k}_${o};${reader.hasFactors ? ` let nowFactors${k}_${o} = factors${k}_${o};` : ''}`)}`}
+      ${plan.ahead ? `${units((k, o) => `let now${k}_${o} = unit${k}_${o};${reader.hasFactors ? ` let nowFactors${k}_${o} = factors${k}_${o};` : ''}`)}
+      ${loadNext}` : ''}
       ${unroll(plan.unroll, (k) => `if (${isThere(`first + ${k * teamThreads}u`)}) {
         let at = first + ${k * teamThreads}u;
-        ${unitProducts(product, plan, { k, chunk })}
+        ${unitProducts(product, plan, { k, stride: staging.stride })}
       }`)}
+      ${plan.ahead ? '' : loadNext}
     }
   }
+  ${norm?.after ?? ''}
   ${sumTeams(sums, device)}
-  if (lane < ${sums.count}u) {
-    let row = firstRow + lane / ${outputs}u;
-    let output = firstOutput + lane % ${outputs}u;
-    if (row < nRows && output < ${nOut}u && ${product.weightRow('output')} < ${product.nWeightRows}u) {
-      ${product.store('row', 'output', 'total')}
-    }
+  if (isOwner) {
+    ${(product.owner ?? product).store('ownRow', 'ownOutput', scaled)}
   }
 }
 `
-  return { code, enables: sumsEnables(sums, device) }
+  return { code, enables: norm ? [...new Set([...norm.enables, ...sumsEnables(sums, device)])] : sumsEnables(sums, device) }
+}
+
+/** The i-th of some variables. */
+function chosen(i: string, variables: readonly string[]): string {
+  return variables.slice(1).reduce((code, variable, k) => `select(${code}, ${variable}, ${i} == ${k + 1}u)`, variables[0])
 }
 
 /** Adds the products of the k-th of the units that were loaded. */
-function unitProducts({ reader }: Product, { rows, outputs }: VectorPlan, { k, chunk }: { k: number; chunk: number }): string {
+function unitProducts({ reader }: Product, { rows, outputs, ahead }: VectorPlan, { k, stride }: { k: number; stride: number }): string {
   const quads = reader.unitElements / 4
+  const unit = (o: number): string => `${ahead ? 'now' : 'unit'}${k}_${o}`
+  const factors = (o: number): string => `${ahead ? 'nowFactors' : 'factors'}${k}_${o}`
   const products = unroll(quads, (j) => `
-        ${unroll(outputs, (o) => `let w${j}_${o} = ${reader.quad(`now${k}_${o}`, j)};`)}
+        ${unroll(outputs, (o) => `let w${j}_${o} = ${reader.quad(unit(o), j)};`)}
         ${unroll(rows, (row) => `{
-          let x = inputs[${(row * quads + j) * chunk}u + at];
+          let x = inputs[${(row * quads + j) * stride}u + at];
           ${reader.hasMinimum ? `plain${row} += x.x + x.y + x.z + x.w;` : ''}
           ${unroll(outputs, (o) => {
             const sum = `${reader.hasFactors ? 'part' : 'sum'}${row * outputs + o}`
@@ -132,7 +144,7 @@ function unitProducts({ reader }: Product, { rows, outputs }: VectorPlan, { k, c
         ${products}
         ${unroll(rows * outputs, (i) => {
           const [row, o] = [Math.floor(i / outputs), i % outputs]
-          const sum = `fma(nowFactors${k}_${o}.x, part${i}, sum${i})`
-          return `sum${i} = ${reader.hasMinimum ? `fma(nowFactors${k}_${o}.y, plain${row}, ${sum})` : sum};`
+          const sum = `fma(${factors(o)}.x, part${i}, sum${i})`
+          return `sum${i} = ${reader.hasMinimum ? `fma(${factors(o)}.y, plain${row}, ${sum})` : sum};`
         })}`
 }

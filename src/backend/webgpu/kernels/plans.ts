@@ -1,5 +1,6 @@
 /** Which plan suits a matrix: measured on one large GPU (`bench/webgpu/linear.ts`), and meant for others as well. */
 
+import { isBlockFormat } from '../../../ggml-blocks.ts'
 import type { WeightFormat } from '../../../program/formats.ts'
 import type { DeviceFacts } from '../kernel.ts'
 import { rowForm } from '../weights.ts'
@@ -27,17 +28,37 @@ export function vectorChoices(shape: MatrixShape, device: DeviceFacts): VectorCh
 }
 
 const WORKGROUP_THREADS = 256
-/** Threads that keep a large GPU busy with loads. */
+/** Threads that keep a large GPU busy with loads; more of them would not run at once. */
 const MANY_THREADS = 2 ** 17
+/** Fewer outputs than that are no work for teams of a subgroup each. */
+const MANY_OUTPUTS = 1024
 
 export function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, device: DeviceFacts): VectorPlan {
   const { nUnits } = rowForm(format, nIn)
   if (device.isSoftware) return softwarePlan(rows, device)
   // Without subgroups the sums of all threads go through workgroup memory.
-  const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= 1024 ? 4 : 1
-  let teamThreads = 32
-  while (teamThreads < WORKGROUP_THREADS && nUnits / teamThreads > 4 && (nOut / outputs) * teamThreads < MANY_THREADS) teamThreads *= 2
+  if (rows === 1 && device.subgroup !== null && nOut >= MANY_OUTPUTS) return rowPlan({ format, nIn, nOut })
+  const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= MANY_OUTPUTS ? 4 : 1
+  const mostUnits = rows === 1 ? 2 : 4
+  let teamThreads = TEAM_THREADS
+  while (teamThreads < WORKGROUP_THREADS && nUnits / teamThreads > mostUnits && (nOut / outputs) * teamThreads < MANY_THREADS) teamThreads *= 2
   return { rows, outputs, teamThreads, teams: WORKGROUP_THREADS / teamThreads, unroll: rows === 1 ? 2 : 1, ahead: true }
+}
+
+const TEAM_THREADS = 32
+
+/** So many outputs that threads with four of each of a few units still fill a large GPU, with fewer threads that all run at once. */
+const MOST_OUTPUTS = 8192
+
+/**
+ * On an H200 by its own clock, microseconds as chosen and with the other number of outputs (`bench/webgpu/linear.ts --plans`): f16 2560 → 10240 15.7 and 16.7,
+ * 4096 → 2048 8.2 and 9.2; q8_0 2560 → 10240 13.4 and 14.6, 5120 → 2560 10.2 and 11.1; f32 2560 → 10240 26.6 and 27.1. With a norm and a convolution: q8_0 14.5 and 17.4.
+ */
+function rowPlan({ format, nOut }: MatrixShape): VectorPlan {
+  const plan = { rows: 1, teamThreads: TEAM_THREADS, teams: WORKGROUP_THREADS / TEAM_THREADS }
+  const isQuantized = isBlockFormat(format)
+  if (nOut >= MOST_OUTPUTS && format !== 'f32') return { ...plan, outputs: 4, unroll: isQuantized ? 1 : 2, ahead: isQuantized }
+  return { ...plan, outputs: 2, unroll: isQuantized ? 2 : 4, ahead: false }
 }
 
 /** As few threads as there can be: a subgroup for each output of a row, or for four of a lone row. */

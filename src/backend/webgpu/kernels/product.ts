@@ -23,6 +23,36 @@ export interface Product {
   readonly nWeightRows: number
   /** A statement. */
   store(row: string, output: string, value: string): string
+  /** What the inputs are, where they are not as they lie in `activations`: for the kernels of few rows alone. */
+  readonly source?: Source
+  /** The same as `store` in two parts, of which the first, what a sum is added to, need not wait for it. */
+  readonly owner?: Owner
+}
+
+/** Inputs that are made on the way to workgroup memory. */
+export interface Source {
+  /** An expression: an input before its norm. */
+  value(row: string, column: string): string
+  readonly norm: SourceNorm | null
+}
+
+export interface SourceNorm {
+  readonly eps: number
+  /** Inputs with a scale of their own. */
+  readonly groupWidth: number
+  /** An expression: four weights, or null without. */
+  readonly weight: ((quad: string) => string) | null
+}
+
+/**
+ * Of the thread that stores an output. Statements; what `declare` declares, `find` and `load` set, where there is such an output, and `store` uses.
+ * `find` is where a wait for memory does no harm; what depends on it is for `load`.
+ */
+export interface Owner {
+  readonly declare: string
+  find(row: string, output: string): string
+  load(row: string, output: string): string
+  store(row: string, output: string, value: string): string
 }
 
 /** Lines that differ in a number. */

@@ -1,6 +1,6 @@
 /** What both kernels of the selective scan know of an op: how its states are shared among lanes, its bindings, and how WGSL gets at its values. */
 
-import { isParameter, type Parameter, scanGroups, type ScanInput, type SelectiveScanOp, type View } from '../../../program/ops.ts'
+import { isParameter, type LinearOp, type Parameter, scanGroups, type ScanInput, type SelectiveScanOp, type View } from '../../../program/ops.ts'
 import type { Binding, DeviceFacts, KernelContext } from '../kernel.ts'
 import { SILU } from './activation.ts'
 import { createBinder } from './binder.ts'
@@ -8,6 +8,7 @@ import { elementOf, float } from './elements.ts'
 import { hasLanes } from './lane-sums.ts'
 import { activationQuads, type Quads } from './quads.ts'
 import { SOFTPLUS } from './scan-math.ts'
+import { type WeightReader, weightReader } from './weight-reader.ts'
 
 export interface ScanPlan {
   readonly dInner: number
@@ -35,6 +36,8 @@ export interface ScanPlan {
   readonly B: ScanQuads
   readonly C: ScanQuads
   readonly state: Quads
+  /** Of dt's matrix, where the scan makes dt. */
+  readonly dtReader: WeightReader | null
 }
 
 export interface ScanQuads {
@@ -44,7 +47,8 @@ export interface ScanQuads {
   readonly load: (row: string, channel: string, quad: string) => string
 }
 
-export function planScan(op: SelectiveScanOp, context: KernelContext): ScanPlan {
+/** `dtProduct`: the op that makes dt, for a kernel that does it, too. */
+export function planScan(op: SelectiveScanOp, context: KernelContext, dtProduct?: LinearOp): ScanPlan {
   const { dState } = op
   const { device, view } = context
   const dInner = op.x.width
@@ -76,8 +80,10 @@ export function planScan(op: SelectiveScanOp, context: KernelContext): ScanPlan 
   const D = op.D && channels('D', op.D)
   const dtBias = op.dtBias && channels('dtBias', op.dtBias)
   const state = binder.quads('state', { kind: 'state', state: op.state }, row)
+  const dtReader = dtProduct ? weightReader(context.formatOf(dtProduct.weight), dtProduct.x.width, binder.place({ kind: 'parameters', parameters: [dtProduct.weight] }), device) : null
+  if (dtReader) binder.declare(dtReader.code)
   return {
-    dInner, lanes, nGroups, bindings: binder.bindings, declarations: binder.declarations(), B, C, state,
+    dInner, lanes, nGroups, bindings: binder.bindings, declarations: binder.declarations(), B, C, state, dtReader,
     x: at(op.x), dt: at(op.dt), z: op.z && at(op.z), out: at(op.out),
     constants: (channel) => [D && `let skip = ${D(channel)};`, dtBias && `let bias = ${dtBias(channel)};`].filter(Boolean).join('\n'),
     timeStep(dt) {

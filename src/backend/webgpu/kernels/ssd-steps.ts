@@ -44,8 +44,10 @@ export function ssdShapeFor({ dState, headDim }: SsdPlan, { subgroup, maxWorkgro
   return shape as SsdShape
 }
 
-/** Takes segments of up to `mostRows`. The shape is given for measurements. */
-export function ssdSteps(plan: SsdPlan, { device }: KernelContext, { mostRows, shape = ssdShapeFor(plan, device, USUAL) }: { mostRows: number; shape?: SsdShape }): Kernel {
+/** Takes segments of up to `mostRows`, unless all are shorter than `leastRows`. The shape is given for measurements. */
+export function ssdSteps(plan: SsdPlan, { device }: KernelContext, { mostRows, leastRows = 0, shape = ssdShapeFor(plan, device, USUAL) }: {
+  mostRows: number; leastRows?: number; shape?: SsdShape
+}): Kernel {
   const { nHeads, headDim, dState, x, out, startOfB, startOfC, groupOf } = plan
   const { lanes, nQuads, channels, tokens, isStaged } = shape
   const threads = channels * lanes
@@ -121,6 +123,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     enables: sums.enables,
     code,
     bindings: binder.bindings,
-    workgroups: ({ nSegments, maxSegmentRows }) => (maxSegmentRows <= mostRows || nSegments > 1 ? [Math.ceil(headDim / channels), nHeads, nSegments] : null)
+    workgroups: ({ nSegments, maxSegmentRows }) => (maxSegmentRows >= leastRows && (maxSegmentRows <= mostRows || nSegments > 1) ? [Math.ceil(headDim / channels), nHeads, nSegments] : null)
   }
 }

@@ -2,6 +2,7 @@
 
 import { BLOCK_TYPES, type BlockFormat, isBlockFormat } from '../../../ggml-blocks.ts'
 import type { WeightFormat } from '../../../program/formats.ts'
+import type { DeviceFacts } from '../kernel.ts'
 import { NIBBLE_ZERO, rowForm } from '../weights.ts'
 
 /**
@@ -27,7 +28,8 @@ export interface WeightReader {
   quad(unit: string, j: number): string
 }
 
-export function weightReader(format: WeightFormat, nIn: number, binding: number): WeightReader {
+/** `device`: what is known of it decides how halves are read. */
+export function weightReader(format: WeightFormat, nIn: number, binding: number, device: DeviceFacts): WeightReader {
   const { unitElements, nUnits, regions, rowUnits } = rowForm(format, nIn)
   const hasFactors = isBlockFormat(format)
   return {
@@ -35,7 +37,7 @@ export function weightReader(format: WeightFormat, nIn: number, binding: number)
     hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
     quad: (unit, j) => quadOf(format, unit, j),
     code: `
-${hasHalves(format) ? HALVES_BY_BITS : ''}
+${!hasHalves(format) ? '' : device.unpacksHalves ? HALVES_UNPACKED : HALVES_BY_BITS}
 @group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
 ${COMPONENT}
 fn weightUnit(row: u32, unit: u32) -> vec4<u32> { return weights[row * ${rowUnits}u + unit]; }
@@ -59,8 +61,11 @@ function hasHalves(format: WeightFormat): boolean {
   return format === 'f16' || isBlockFormat(format)
 }
 
+const HALVES_UNPACKED = `
+fn halves(word: u32) -> vec2<f32> { return unpack2x16float(word); }`
+
 /**
- * unpack2x16float may be slow and may lose what is subnormal, and a bitcast to the device's own half floats gives other numbers on wgpu with Mesa's llvmpipe:
+ * unpack2x16float may lose what is subnormal, and a bitcast to the device's own half floats gives other numbers on wgpu with Mesa's llvmpipe:
  * the exponent rebased, and the hidden one taken from where there is none.
  */
 const HALVES_BY_BITS = `
@@ -82,14 +87,29 @@ function quadOf(format: WeightFormat, unit: string, j: number): string {
     const pair = format === 'f16' ? HALVES : WIDE
     return `vec4<f32>(${pair(component(2 * j))}, ${pair(component(2 * j + 1))})`
   }
-  if (BLOCK_TYPES[format].bits !== 4) return bytesOf(`${component(j)} ^ 0x80808080u`, 128)
-  const word = component(j >> 1)
-  return bytesOf(`${j % 2 === 0 ? word : `(${word} >> 4u)`} & 0x0f0f0f0fu`, 0)
+  if (BLOCK_TYPES[format].bits !== 4) return bytesOf(component(j))
+  return nibblesOf(component(j >> 1), `${4 * (j % 2)}u`)
 }
 
-/** The four bytes of a word less `zero`, as the last digits of 2^23: cheaper than conversions of integers. */
-function bytesOf(word: string, zero: number): string {
-  return `(bitcast<vec4<f32>>(((vec4<u32>(${word}) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0xffu)) | vec4<u32>(0x4b000000u)) - ${2 ** 23 + zero}.0)`
+/** The four signed bytes of a word. */
+function bytesOf(word: string): string {
+  return integersOf(word, { shift: '0u', mask: 0xff, flip: 0x80 })
+}
+
+/** The low halves of the four bytes of a word, which `shift` may make of the high ones. */
+function nibblesOf(word: string, shift: string): string {
+  return integersOf(word, { shift, mask: 0x0f, flip: 0 })
+}
+
+/**
+ * The bits of `mask` of each byte, `flip` of them flipped and taken off again: as the last digits of 2^23 and, where they stand eight bits further up, of 2^15.
+ * Cheaper than conversions of integers, and two of four need no shift.
+ */
+function integersOf(word: string, { shift, mask, flip }: { shift: string; mask: number; flip: number }): string {
+  const alternating = (even: number | string, odd: number | string, type: string): string => `vec4<${type}>(${even}, ${odd}, ${even}, ${odd})`
+  const pair = `(vec2<u32>(${word}) >> vec2<u32>(${shift}, ${shift} + 16u)).xxyy`
+  const bits = `(${pair} & ${alternating(`${mask}u`, `${mask << 8}u`, 'u32')}) ^ ${alternating(`${0x4b000000 | flip}u`, `${0x47000000 | (flip << 8)}u`, 'u32')}`
+  return `(bitcast<vec4<f32>>(${bits}) - ${alternating(`${2 ** 23 + flip}.0`, `${2 ** 15 + flip}.0`, 'f32')})`
 }
 
 /** Rest of the body of weightQuad, of its `unit`. */
@@ -101,9 +121,7 @@ function quadCode(format: WeightFormat): string {
   return vec4<f32>(${pair('words.x')}, ${pair('words.y')});`
   }
   const nibbles = BLOCK_TYPES[format].bits === 4
-  const integers = nibbles
-    ? bytesOf('(component(unit, (quad % 8u) / 2u) >> (4u * (quad % 2u))) & 0x0f0f0f0fu', 0)
-    : bytesOf('component(unit, quad % 4u) ^ 0x80808080u', 128)
+  const integers = nibbles ? nibblesOf('component(unit, (quad % 8u) / 2u)', '4u * (quad % 2u)') : bytesOf('component(unit, quad % 4u)')
   return `let factors = weightFactors(row, quad / ${nibbles ? 8 : 4}u);
   return factors.x * ${integers} + factors.y;`
 }
