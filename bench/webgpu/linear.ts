@@ -4,8 +4,8 @@
  *
  *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--fused] [--seconds 50] [--small]
  *
- * --plans tries plans other than those of kernels/plans.ts, --fused each with a norm before and a convolution after it (of zeros: outputs are not compared then); --small is a smoke run. The last column is how far the outputs are from those of a kernel of
- * the other kind, of their largest.
+ * --plans tries plans other than those of kernels/plans.ts, --fused each with a norm before and a convolution after it (of zeros, so that the outputs tell nothing);
+ * --small is a smoke run. The last column is how far the outputs are from those of a kernel of the other kind, of their largest.
  */
 
 import { parseArgs } from 'node:util'
@@ -166,7 +166,7 @@ const partOf = ({ nOut }: Case) => ({ firstRow: 0, nRows: nOut, index: null })
 const vector = (one: Case, plan: VectorPlan): Kernel => linearVector(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything }, options.fused ? companyOf(one) : {})
 const tiles = (one: Case, plan: TilePlan): Kernel => linearTiles(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
 
-/** Of the other kind and without half floats of the device's own, for the outputs alone. */
+/** Of the other kind, for the outputs alone. */
 function otherKernel(one: Case): Kernel {
   return one.nRows <= 8
     ? tiles(one, { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 })
