@@ -20,9 +20,9 @@ interface Limit {
 
 /** Of parts by their names. */
 const LIMITS: Readonly<Record<string, Limit>> = {
-  core: { bytes: 54_000, gzipBytes: 20_300 },
+  core: { bytes: 55_000, gzipBytes: 20_700 },
   // As reached; the goal is 70 KB and 24 in gzip.
-  'core and what a small model takes': { bytes: 105_800, gzipBytes: 38_700 },
+  'core and what a small model takes': { bytes: 107_300, gzipBytes: 39_200 },
   // Less than a quarter of the core: nothing of the models comes along.
   'selectiveScan alone': { bytes: 15_000 },
   'an edge worker': { gzipBytes: 150_000 }
