@@ -60,9 +60,7 @@ const common: BuildOptions = {
   plugins: [{ name: 'files', resolveId: (id) => (/\.(wasm|gguf)(\?|$)/.test(id) ? { id, external: true } : null) }]
 }
 
-// No file of an earlier build stays behind.
-for (const folder of ['src', 'assembly']) await rm(`dist/${folder}`, { recursive: true, force: true })
-await build([
+const options: readonly BuildOptions[] = [
   {
     ...common,
     input: Object.fromEntries(NAMED.map((name) => [name, `${name}.ts`])),
@@ -74,4 +72,9 @@ await build([
   },
   // By itself: JSR's package runs the sources, but for this one, which has AssemblyScript's types.
   { ...common, input: { 'assembly/abi': 'assembly/abi.ts' }, output: { dir: 'dist', sourcemap: true } }
-])
+]
+
+// No file of an earlier build stays behind.
+for (const folder of ['src', 'assembly']) await rm(`dist/${folder}`, { recursive: true, force: true })
+// Not by the rolldown command, which lists every file.
+await build([...options])
