@@ -17,7 +17,7 @@ const SHORT = ['--tokens', '20', '--steps', '3', '--repeats', '2', '--quiet']
 
 describe('mamba-wasm bench', () => {
   test('tells the speeds', async () => {
-    const text = await run([...SHORT, '--threads', '1'])
+    const text = await run([...SHORT, '--threads', '1', '--build', 'simd'])
     expect(text).toMatch(/^backend +wasm simd, 1 thread\nprompt of 20 tokens +[\d.,]+ tokens\/s\none token at a time +[\d.,]+ tokens\/s, [\d.]+ ms each\n$/)
   })
 

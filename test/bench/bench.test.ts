@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, describe, expect, test } from 'vitest'
+import { CORE_WASM } from '../../bench/paths.ts'
 import type { Report } from '../../bench/report.ts'
 import { resultOf, spreadOf } from '../../bench/results.ts'
 import type { Line } from '../../bench/suite.ts'
@@ -50,7 +51,7 @@ describe('npm run bench', () => {
   })
 
   test('a build is compared line by line', async () => {
-    const { stdout, report } = await bench('--compare', repositoryPath('dist/wasm/simd.wasm'), 'math', 'scan')
+    const { stdout, report } = await bench('--compare', CORE_WASM, 'math', 'scan')
     expect([...new Set(report.results.map(({ suite }) => suite))]).toEqual(['math', 'scan'])
     for (const { line, compared } of report.results) expect(compared !== null && compared.median > 0, line).toBe(true)
     expect(report.comparedTo?.sha256).toBe(report.core)
