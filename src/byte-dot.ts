@@ -4,7 +4,7 @@ import { assemble, dotBytes, dotHalves } from './wasm-assembler.ts'
 
 /** One sum: what a chain of steps takes, by which V8's first compiler and its second one agree, which they do not where registers run out. */
 const SIZE = { nSums: 1, unroll: 8 }
-const TURNS = 512
+const TURNS = 2048
 const ROUNDS = 8
 /** Two digits for a product of 16 bits make as many products; what they save beside them is worth that much. */
 const MOST_RATIO = 1.1

@@ -11,6 +11,7 @@ export function checkEngineOptions(options: EngineOptions): void {
   oneOf('dtype', dtype, WEIGHT_DTYPES)
   oneOf('backend', backend, BACKENDS)
   oneOf('build', build, BUILDS)
+  if (relaxed) oneOf('build with relaxed', build, ['auto', 'simd'])
   oneOf('ssd', ssd, ['recurrent', 'chunked'])
   if (threads !== 'auto') checkInteger('threads', threads, MAX_THREADS)
   if (backend === 'reference') {

@@ -226,7 +226,7 @@ async function chooseBuild(program: Program, formatOf: FormatOf, { build = 'auto
     throw new UnsupportedError({ place: relaxed ? 'relaxed' : 'build simd-dot', expected: 'a host with relaxed SIMD', got: 'one without' })
   }
   const { nThreads, reason } = chooseThreads(program, isSimd, threads)
-  const hasDot = build === 'simd-dot' || (build === 'auto' && isSimd && !relaxed && (await multipliesBytes(program, formatOf)))
+  const hasDot = build === 'simd-dot' || (build === 'auto' && isSimd && !relaxed && platform.hasBuild('simd-dot') && (await multipliesBytes(program, formatOf)))
   const buildReason = build === 'auto' ? `this host has ${isSimd ? '' : 'no '}WebAssembly SIMD${hasDot ? ', and fast products of bytes' : ''}` : `build ${build} asked for`
   if (!isSimd) return { build: 'scalar', nThreads, reason: `${buildReason}; ${reason}` }
   const name = nThreads > 1 ? 'simd-threads' : 'simd'

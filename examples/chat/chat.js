@@ -1,6 +1,7 @@
 // A chat in the terminal: `npm install mamba-wasm`, then `node chat.js MODEL`, of a model with a chat template: a folder, a .gguf file, a URL, or a
 // hub's name, e.g. tiiuae/falcon-mamba-7b-instruct. What was said is kept in chat.json, and the next start goes on from there.
 // Ctrl-C stops a reply, and ends where there is none.
+import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { Mamba } from 'mamba-wasm'
@@ -10,7 +11,7 @@ if (model === undefined) throw new Error('expected a model: node chat.js MODEL [
 const mamba = await Mamba.load(model) // { dtype: 'q8_0' } takes a quarter of the memory of f32
 
 // The messages are all that has to be kept: the first reply reads them again, each further one what is new alone.
-const said = await readFile(file, 'utf8').catch(() => '[]')
+const said = existsSync(file) ? await readFile(file, 'utf8') : '[]'
 const chat = mamba.chat(JSON.parse(said), { maxTokens: 500, seed: 3 })
 
 const input = createInterface({ input: process.stdin, output: process.stdout, prompt: process.stdin.isTTY ? '> ' : '' })

@@ -161,7 +161,7 @@ function profileText({ nTokens, threads, lines, totalMs, wholeMs, limits }: Prof
   const wholeShare = all && lines.reduce((sum, { works }) => sum + leastOf(works, all), 0) / (wholeMs / 1000)
   return [
     `${formatCount(nTokens)} ${nTokens === 1 ? 'token' : 'tokens'}: ${totalMs.toFixed(3)} ms op by op, ${wholeMs.toFixed(3)} ms in one go (${formatRate((1000 * nTokens) / wholeMs)} tokens/s)`,
-    ...(limits ? [`  one core: ${giga(limits.flop)} GFLOP/s in f32, ${giga(limits.intOp)} GOP/s in 16 bits, ${giga(limits.byte)} GB/s read, ${giga(limits.exp2)} G exp2/s`] : []),
+    ...(limits ? [`  one core: ${giga(limits.flop)} GFLOP/s in f32, ${giga(limits.intOp)} GOP/s in integers, ${giga(limits.byte)} GB/s read, ${giga(limits.exp2)} G exp2/s`] : []),
     formatTable([['  op', 'ops', 'ms', 'share', 'rate', '', ...(limits ? ['of limit'] : [])], ...rows], [1, 2, 3, 4, 5, 6]).trimEnd(),
     `  outside linear and scan: ${percent(rest)}${wholeShare === null ? '' : `; in one go: ${percent(wholeShare)} of the limits`}\n`
   ].join('\n')

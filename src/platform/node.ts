@@ -15,6 +15,7 @@ import type { Platform } from './platform.ts'
 
 export const platform: Platform = {
   name: 'node',
+  hasBuild: () => true,
   wasmModule: compiledOnce(async (build) => WebAssembly.compile(await packageBytes(packageUrl(`dist/wasm/${build}.wasm`)))),
   get nCores() {
     return availableParallelism()

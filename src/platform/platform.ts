@@ -25,6 +25,8 @@ export interface WorkerHandle {
 
 export interface Platform {
   readonly name: 'node' | 'web' | 'workerd'
+  /** Whether the package has it here: edge functions take one along. */
+  hasBuild(build: WasmBuild): boolean
   /** The compiled compute core. Compiled once. */
   wasmModule(build: WasmBuild): Promise<WebAssembly.Module>
   /** Threads that this host runs at once. */

@@ -22,6 +22,7 @@ const CORE_URLS: Readonly<Record<WasmBuild, () => URL>> = {
 
 export const platform: Platform = {
   name: 'web',
+  hasBuild: () => true,
   wasmModule: compiledOnce(async (build) => {
     const response = await fetchPackageFile(CORE_URLS[build]())
     // compileStreaming refuses any other type, parameters included, and not every server knows this one.

@@ -11,6 +11,7 @@ const NO_THREADS = 'this host has no threads'
 
 export const platform: Platform = {
   name: 'workerd',
+  hasBuild: (build) => build === 'simd',
   async wasmModule(build) {
     if (build === 'simd') return ownModule(simd)
     throw new UnsupportedError({ place: 'build', expected: 'simd, the one that edge functions take along', got: build })

@@ -38,7 +38,8 @@ interface EdgeRuntimePackage {
   }) => { dispatchFetch(url: string): Promise<Response & { waitUntil(): Promise<unknown> }> }
 }
 
-export async function runEdgeLight(folder: string): Promise<Report> {
+/** `wasm`: whether code may be compiled at run time, as the runtime has it by itself, and Vercel's servers have not. */
+export async function runEdgeLight(folder: string, { wasm }: { readonly wasm: boolean }): Promise<Report> {
   await writeFile(join(folder, 'edge-light.js'), FUNCTION)
   const modules: Record<string, WebAssembly.Module> = {}
   const wasmModules = {
@@ -56,7 +57,7 @@ export async function runEdgeLight(folder: string): Promise<Report> {
   const { EdgeRuntime } = await tool<EdgeRuntimePackage>('edge-runtime', 'edgeRuntime')
   const runtime = new EdgeRuntime({
     initialCode: await readFile(join(outdir, 'edge-light.js'), 'utf8'),
-    codeGeneration: { strings: false, wasm: false },
+    codeGeneration: { strings: false, wasm },
     extend: (context) => Object.assign(context, modules)
   })
   const site = await serveSite(folder, { isIsolated: false })

@@ -59,7 +59,8 @@ const RUNTIMES: Readonly<Record<string, () => Promise<Report>>> = {
   'bun with webgpu': async () => runWithGpu(folder, await program('bun', 'bun'), ['run']),
   'bun build --compile': async () => runCompiled(folder, await program('bun', 'bun')),
   workerd: () => runEdge(folder),
-  'edge-light': () => runEdgeLight(folder),
+  'edge-light': () => runEdgeLight(folder, { wasm: false }),
+  'edge-light, with a compiler': () => runEdgeLight(folder, { wasm: true }),
   'chromium, examples/web': () => runWebExample(folder),
   'chromium, workers that end': () => runEndedWorkers(folder),
   ...Object.fromEntries(PAGES.map((run) => [nameOf(run), () => runBrowser(folder, run)]))

@@ -52,11 +52,11 @@ function batchAt(lengths: readonly number[], positions: number[], tokens: (count
   return { tokens: tokens(lengths.reduce((sum, length) => sum + length, 0)), segments }
 }
 
-/** Prompts, then steps of one sequence and of two. */
-export async function checkFusedSteps(name: string, device: GPUDevice): Promise<void> {
+/** Prompts, then steps of one sequence and of two; with `maxLogitRows` of 1 those of two are several submissions. */
+export async function checkFusedSteps(name: string, device: GPUDevice, maxLogitRows = 2): Promise<void> {
   const model = await openModel(fixtureModel(name))
   const { program } = model
-  const capacity: Capacity = { maxRows: 8, maxLogitRows: 2, nSlots: 2, contextLength: CONTEXT_LENGTH }
+  const capacity: Capacity = { maxRows: 8, maxLogitRows, nSlots: 2, contextLength: CONTEXT_LENGTH }
   const found = findFusions(program, contextOf(program, capacity, device)).map((fusion) => kindsOf(program, fusion))
   expect(found).toEqual(expect.arrayContaining([...GROUPS[name]]))
 

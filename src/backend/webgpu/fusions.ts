@@ -52,6 +52,9 @@ export function entriesFor(nOps: number, fusions: readonly Fusion[], counts: Bat
 /** Up to which rows inputs are made by each workgroup for itself where that takes exponentials: of more rows they take longer than a dispatch. */
 const MOST_ROWS_WITH_EXP = 1
 
+/** Parts of a row with norms of their own: each has its scale in workgroup memory. */
+const MOST_NORM_GROUPS = 64
+
 /** [gatherRows], rmsNorm or an activation, and the linear ops that read it; conv1d of columns of the last one. */
 function linearFusion(program: Program, context: KernelContext, first: number): Fusion | null {
   const { ops } = program
@@ -63,6 +66,7 @@ function linearFusion(program: Program, context: KernelContext, first: number): 
   const last = linears[linears.length - 1]
   const conv = convAt(ops, firstLinear + linears.length, last)
   if (!inputs && !conv) return null
+  if (inputs?.kind === 'rmsNorm' && inputs.x.width > MOST_NORM_GROUPS * inputs.groupWidth) return null
   const end = firstLinear + linears.length + (conv ? 1 : 0)
   const read = [...(inputs ? readsOf(inputs) : [last.x]), ...(gather ? [gather.x] : [])]
   const written = [...linears.map(({ out }) => out), ...(conv ? [conv.out] : [])]

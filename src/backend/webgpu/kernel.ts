@@ -50,7 +50,7 @@ export interface BatchCounts {
 export type Binding =
   /** Parameters laid end to end (one, or the experts' of an op); `part` of those that are split since they are beyond maxBindingBytes. */
   | { readonly kind: 'parameters'; readonly parameters: readonly Parameter[]; readonly part?: number }
-  /** (nSlots, elements of the part), canonical: f32, row-major. */
+  /** (nSlots + 1, elements of the part), canonical: f32, row-major; slot-states.ts says whose place each is. */
   | { readonly kind: 'state'; readonly state: StatePart }
   /** (nSlots, contextLength, width), f32; `keys` after the rotation. */
   | { readonly kind: 'keys' | 'values'; readonly cache: KeyValuePart }

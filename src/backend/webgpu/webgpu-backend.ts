@@ -133,9 +133,15 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     if (recording.dispatches(i, current) === undefined) await health.guard(() => recording.compile([...program.ops.keys()], current))
     submissions.add(recording.dispatches(i, current) ?? [], costOf(i))
   }
-  const runOps = async (firstOp: number, endOp: number): Promise<void> => {
-    for (let i = firstOp; i < endOp; i++) {
-      await addOp(i)
+  /** The layers, or the head, by the kernels of whole forwards, in as many submissions as it takes: what an op costs decides of no bit. */
+  const runPart = async (part: 'layers' | 'head'): Promise<void> => {
+    const entries = entriesFor(program.ops.length, fusions, current).map((entry) => ({ entry, ...(fusions[entry - program.ops.length] ?? { first: entry, end: entry + 1 }) }))
+    const own = entries.filter(({ first }) => first >= program.headStart === (part === 'head'))
+    // All that is missing is compiled at once.
+    await dispatchesOf(own.map(({ entry }) => entry))
+    for (const { entry, first, end } of own) {
+      const cost = Array.from({ length: end - first }, (_, i) => costOf(first + i)).reduce((sum, each) => sum + each, 0)
+      submissions.add(await dispatchesOf([entry]), cost)
       if (!submissions.isFull) continue
       submissions.submit()
       await health.guard(() => submissions.settle(1))
@@ -158,17 +164,17 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     begin(batch)
     const nRows = logitRows(batch).length
     if (program.logits === null || nRows === 0) {
-      await runOps(0, program.headStart)
+      await runPart('layers')
       submissions.submit()
       await health.guard(() => submissions.settle(1))
       return { done: pace.pause() }
     }
     const wanted = wantedOf(program.logits)
     if (nRows <= capacity.maxLogitRows && submissions.fits(wholeCost())) return submitWhole(wanted, into)
-    await runOps(0, program.headStart)
+    await runPart('layers')
     for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
       if (first > 0) begin(batch, first)
-      await runOps(program.headStart, program.ops.length)
+      await runPart('head')
       submissions.add(await dispatchesOf(wanted.extra), 0)
       const rows = wanted.rows()
       await readRows(rows, into.subarray(first * rows.width))
@@ -208,9 +214,7 @@ export async function createWebGpuBackend(program: Program, capacity: Capacity, 
     },
     prepare: (...what) => health.guard(() => Promise.all(what.map((name) => {
       const counts = usualCounts(name === 'token' ? 1 : capacity.maxRows)
-      const entries = entriesFor(program.ops.length, fusions, counts)
-      // What is more than one submission goes op by op.
-      return recording.compile(name === 'token' ? [...entries, ...best.extra] : [...entries, ...program.ops.keys()], counts)
+      return recording.compile([...entriesFor(program.ops.length, fusions, counts), ...(name === 'token' ? best.extra : [])], counts)
     })).then(() => {})),
     begin,
     async run(firstOp, endOp) {

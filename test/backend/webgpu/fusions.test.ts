@@ -27,6 +27,8 @@ describe.each(GPUS.flatMap(() => Object.keys(KINDS) as (keyof typeof KINDS)[]))(
 
   test.each(cases.models)('%s: prompts, then steps of one sequence and of two', async (name) => checkFusedSteps(name, await deviceOf()))
 
+  test('steps in several submissions', async () => checkFusedSteps('mamba', await deviceOf(), 1))
+
   // Sums of hundreds of products of about 1: both forms are within the tolerance of the linear ops' tests of the reference.
   test.each<WeightFormat>(cases.block)('norm, linear and convolution, %s, and what is beside it', async (format) => {
     const errors = await compareForms(await deviceOf(), { format, build: (builder) => addBlock(builder, format), lengths: (format === 'f32' ? [1, 2, 5] : [1, 3]).map((count) => Array.from({ length: count }, () => 1)) })
