@@ -15,7 +15,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Batch } from '../../src/backend/backend.ts'
+import type { Batch, Best } from '../../src/backend/backend.ts'
 import { adapterName, openDevice } from '../../src/backend/webgpu/device.ts'
 import { openWebGpuBackend } from '../../src/backend/webgpu/open.ts'
 import type { WebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
@@ -82,10 +82,10 @@ interface Row {
 interface Check {
   readonly shape: string
   readonly format: string
-  /** That the GPU found. */
-  readonly greedyIds: readonly number[]
-  /** Of the logits it read back. */
-  readonly likeliestIds: readonly number[]
+  /** The tokens that the GPU found. */
+  readonly greedy: readonly Best[]
+  /** Those of the logits read back. */
+  readonly likeliest: readonly Best[]
   /** Between the logits of the fused kernels and those of the ops one by one, as a fraction of the largest logit. */
   readonly logitsError: number
 }
@@ -259,13 +259,10 @@ async function measureDecode(subject: Subject, nSequences: number): Promise<Row>
 const stepBatch = (token: number, position: number): Batch => ({ tokens: Int32Array.of(token), segments: [{ slot: 0, position, firstRow: 0, nRows: 1, logits: 'last' }] })
 
 /** The tokens that follow `first`, as the GPU finds them. */
-async function greedyIds(backend: WebGpuBackend, first: number, position: number, steps: number): Promise<number[]> {
-  const ids: number[] = []
-  for (let i = 0; i < steps; i++) {
-    const [{ id }] = await backend.forwardBest(stepBatch(ids.at(-1) ?? first, position + i), i + 1 < steps)
-    ids.push(id)
-  }
-  return ids
+async function greedyTokens(backend: WebGpuBackend, first: number, position: number, steps: number): Promise<Best[]> {
+  const found: Best[] = []
+  for (let i = 0; i < steps; i++) found.push(...(await backend.forwardBest(stepBatch(found.at(-1)?.id ?? first, position + i), i + 1 < steps)))
+  return found
 }
 
 /** Seconds of a step. */
@@ -273,7 +270,7 @@ async function measureGreedy(backend: WebGpuBackend, firstPosition: number, step
   let position = firstPosition
   let token = FIRST_TOKEN
   const sample = async (): Promise<void> => {
-    token = (await greedyIds(backend, token, position, steps)).at(-1) ?? token
+    token = (await greedyTokens(backend, token, position, steps)).at(-1)?.id ?? token
     position += steps
   }
   await sample()
@@ -286,8 +283,8 @@ const CHECKED_STEPS = 8
 async function checkSteps({ shape, format, backend }: Subject): Promise<Check> {
   const { program } = backend
   await backend.clearState(0)
-  const ids = await greedyIds(backend, FIRST_TOKEN, 0, CHECKED_STEPS)
-  const read = [FIRST_TOKEN, ...ids.slice(0, -1)]
+  const greedy = await greedyTokens(backend, FIRST_TOKEN, 0, CHECKED_STEPS)
+  const read = [FIRST_TOKEN, ...greedy.slice(0, -1).map(({ id }) => id)]
   const logitsBy = async (step: (batch: Batch) => Promise<Float32Array>): Promise<Float32Array[]> => {
     const all: Float32Array[] = []
     await backend.clearState(0)
@@ -304,7 +301,7 @@ async function checkSteps({ shape, format, backend }: Subject): Promise<Check> {
     await backend.run(0, program.ops.length)
     return backend.readView(logitsOf(program))
   })
-  return { shape, format, greedyIds: ids, likeliestIds: fused.map(likeliest), logitsError: Math.max(...fused.map((logits, i) => relativeError(logits, single[i]))) }
+  return { shape, format, greedy, likeliest: fused.map(likeliestOf), logitsError: Math.max(...fused.map((logits, i) => relativeError(logits, single[i]))) }
 }
 
 function logitsOf({ logits }: Program): View {
@@ -312,8 +309,9 @@ function logitsOf({ logits }: Program): View {
   return logits
 }
 
-function likeliest(logits: Float32Array): number {
-  return logits.reduce((best, value, id) => (value > logits[best] ? id : best), 0)
+function likeliestOf(logits: Float32Array): Best {
+  const id = logits.reduce((best, value, i) => (value > logits[best] ? i : best), 0)
+  return { id, logit: logits[id] }
 }
 
 function relativeError(actual: Float32Array, expected: Float32Array): number {
@@ -327,9 +325,10 @@ function relativeError(actual: Float32Array, expected: Float32Array): number {
 
 const MAX_LOGITS_ERROR = 1e-4
 
-function judge({ shape, format, greedyIds, likeliestIds, logitsError }: Check): void {
-  print(`${shape} ${format}: greedy tokens ${greedyIds.join(' ')}; the logits of fused kernels are within ${logitsError.toExponential(1)} of the ops' one by one`)
-  if (greedyIds.join() !== likeliestIds.join()) throw new RangeError(`the greedy tokens are ${greedyIds.join(' ')}, and the likeliest by the logits ${likeliestIds.join(' ')}`)
+function judge({ shape, format, greedy, likeliest, logitsError }: Check): void {
+  const [found, expected] = [greedy, likeliest].map((tokens) => tokens.map(({ id, logit }) => `${id} (${logit})`).join(', '))
+  print(`${shape} ${format}: greedy tokens ${found}; the logits of fused kernels are within ${logitsError.toExponential(1)} of the ops' one by one`)
+  if (found !== expected) throw new RangeError(`the greedy tokens are ${found}, and the likeliest by the logits ${expected}`)
   if (!(logitsError <= MAX_LOGITS_ERROR)) throw new RangeError(`the logits are ${logitsError} of the largest apart, at most ${MAX_LOGITS_ERROR} expected`)
 }
 
