@@ -6,14 +6,16 @@
  * Needs Node 24, the npm package `webgpu` where Node finds it, and the Vulkan loader (libvulkan.so.1) with a driver; of this repository
  * src/, assembly/abi.ts, bench/ and package.json, and the package @assemblyscript/loader. Nothing is built, and no wasm is used.
  *
- * Decoding is measured twice: as a caller has it, who waits for each token's logits before the next (`ms`), and with tokens that follow each
- * other without being waited for (`gpuMs`): what the GPU takes. The fraction of the bandwidth limit is the bytes of the weights that a token reads over
- * its time, over what a shader that only reads reaches in the same run. bench/webgpu/peer.py measures transformers on the same shapes.
+ * Decoding is measured as a caller has it who waits for each token's logits before the next (`ms`), with tokens that follow each other without
+ * being waited for (`gpuMs`): what the GPU takes, and of a lone sequence as a greedy caller has it, to whom the GPU tells the likeliest token
+ * (`greedyMs`). The fraction of the bandwidth limit is the bytes of the weights that a token reads over its time, over what a shader that only reads
+ * reaches in the same run. Then each model's greedy tokens are checked against its logits, and these against those of the ops one by one.
+ * bench/webgpu/peer.py measures transformers on the same shapes.
  */
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Batch } from '../../src/backend/backend.ts'
+import type { Batch, Best } from '../../src/backend/backend.ts'
 import { adapterName, openDevice } from '../../src/backend/webgpu/device.ts'
 import { openWebGpuBackend } from '../../src/backend/webgpu/open.ts'
 import type { WebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
@@ -22,7 +24,7 @@ import { describeOptions, type OptionTable, parseOptions, UsageError, type Value
 import { capacityOf } from '../../src/load.ts'
 import { platform } from '../../src/platform/node.ts'
 import type { WeightFormat } from '../../src/program/formats.ts'
-import type { Parameter } from '../../src/program/ops.ts'
+import type { Parameter, Program, View } from '../../src/program/ops.ts'
 import { currentCommit, describeMachine } from '../machine.ts'
 import { createNumbers } from '../numbers.ts'
 import { ROOT } from '../paths.ts'
@@ -67,11 +69,25 @@ interface Row {
   /** Of a step that nobody waits for, and how long the host takes to submit it. */
   readonly gpuMs?: number
   readonly hostMs?: number
+  /** Of a step whose likeliest token is waited for and read by the next one. */
+  readonly greedyMs?: number
   readonly tokensPerSecond: number
-  /** Of `ms` and of `gpuMs`. */
-  readonly ofBandwidth?: readonly [number, number]
+  /** Of `ms`, `gpuMs` and `greedyMs`. */
+  readonly ofBandwidth?: readonly number[]
   readonly weightBytes?: number
   readonly profile?: StepTimes
+}
+
+/** Steps of one model, each way from the same state. */
+interface Check {
+  readonly shape: string
+  readonly format: string
+  /** The tokens that the GPU found. */
+  readonly greedy: readonly Best[]
+  /** Those of the logits read back. */
+  readonly likeliest: readonly Best[]
+  /** Between the logits of the fused kernels and those of the ops one by one, as a fraction of the largest logit. */
+  readonly logitsError: number
 }
 
 interface Report {
@@ -83,6 +99,7 @@ interface Report {
   readonly ssd: string
   readonly limits: GpuLimits
   readonly rows: Row[]
+  readonly checks: Check[]
   /** What was not measured, and why. */
   readonly left: string[]
 }
@@ -109,7 +126,7 @@ async function run(args: readonly string[]): Promise<void> {
   const limits = await measureGpuLimits(device, values['read-mib'] * 2 ** 20)
   const report: Report = {
     date: new Date().toISOString(), commit: currentCommit() ?? copiedCommit(), command: `bench/webgpu/models.ts ${args.join(' ')}`,
-    adapter: adapterName(device), machine: describeMachine(), ssd: values.ssd, limits, rows: [], left: []
+    adapter: adapterName(device), machine: describeMachine(), ssd: values.ssd, limits, rows: [], checks: [], left: []
   }
   print(`${report.adapter}: reads ${(limits.bandwidth / 1e9).toFixed(0)} GB/s, an empty submission takes ${(1e6 * limits.submission).toFixed(0)} µs, a dispatch ${(1e6 * limits.dispatch).toFixed(2)} µs`)
   const save = (): void => {
@@ -178,6 +195,10 @@ async function measureModel(device: GPUDevice, { shape, format, values, report, 
       known = row.ms / tokens
       add(report, row)
     }
+    // Last: what was measured is kept where it fails.
+    const check = await checkSteps(subject)
+    report.checks.push(check)
+    judge(check)
   } finally {
     await backend.dispose()
   }
@@ -187,9 +208,9 @@ const LONGEST_PROMPT_MS = 20_000
 
 function add(report: Report, row: Row): void {
   report.rows.push(row)
-  const { shape, format, kind, batch, tokens, ms, gpuMs, hostMs, tokensPerSecond, ofBandwidth, profile } = row
+  const { shape, format, kind, batch, tokens, ms, gpuMs, hostMs, greedyMs, tokensPerSecond, ofBandwidth, profile } = row
   const what = kind === 'decode' ? `decode, batch ${batch}` : `prompt of ${tokens}`
-  const gpu = gpuMs === undefined || ofBandwidth === undefined ? '' : `, not waited for ${gpuMs.toFixed(3)} ms, of the host ${hostMs?.toFixed(3)}; ${ofBandwidth.map((part) => `${(100 * part).toFixed(0)} %`).join(' and ')} of the bandwidth`
+  const gpu = gpuMs === undefined || ofBandwidth === undefined ? '' : `, not waited for ${gpuMs.toFixed(3)} ms, of the host ${hostMs?.toFixed(3)}${greedyMs === undefined ? '' : `, greedy ${greedyMs.toFixed(3)} ms`}; ${ofBandwidth.map((part) => `${(100 * part).toFixed(0)} %`).join(', ')} of the bandwidth`
   print(`${shape} ${format} ${what}: ${tokensPerSecond.toFixed(1)} tokens/s, ${ms.toFixed(3)} ms${gpu}`)
   if (profile === undefined) return
   print(`    ${profile.ms.toFixed(3)} ms  by the GPU's clock`)
@@ -225,12 +246,90 @@ async function measureDecode(subject: Subject, nSequences: number): Promise<Row>
     await device.queue.onSubmittedWorkDone()
   }
   const gpuSeconds = (await medianSeconds(5, follow)) / steps
+  const greedySeconds = nSequences === 1 ? await measureGreedy(backend, position, steps) : undefined
+  const times = [seconds, gpuSeconds, ...(greedySeconds === undefined ? [] : [greedySeconds])]
   const part = (time: number): number => weightBytes / time / limits.bandwidth
   return {
     shape, format, kind: 'decode', batch: nSequences, tokens: 1, ms: 1000 * seconds, gpuMs: 1000 * gpuSeconds, hostMs, tokensPerSecond: nSequences / seconds,
-    weightBytes, ofBandwidth: [part(seconds), part(gpuSeconds)],
+    ...(greedySeconds !== undefined && { greedyMs: 1000 * greedySeconds }), weightBytes, ofBandwidth: times.map(part),
     ...(hasProfile && { profile: await kernelTimes(backend, batchAt(position), nSequences) })
   }
+}
+
+const stepBatch = (token: number, position: number): Batch => ({ tokens: Int32Array.of(token), segments: [{ slot: 0, position, firstRow: 0, nRows: 1, logits: 'last' }] })
+
+/** The tokens that follow `first`, as the GPU finds them. */
+async function greedyTokens(backend: WebGpuBackend, first: number, position: number, steps: number): Promise<Best[]> {
+  const found: Best[] = []
+  for (let i = 0; i < steps; i++) found.push(...(await backend.forwardBest(stepBatch(found.at(-1)?.id ?? first, position + i), i + 1 < steps)))
+  return found
+}
+
+/** Seconds of a step. */
+async function measureGreedy(backend: WebGpuBackend, firstPosition: number, steps: number): Promise<number> {
+  let position = firstPosition
+  let token = FIRST_TOKEN
+  const sample = async (): Promise<void> => {
+    token = (await greedyTokens(backend, token, position, steps)).at(-1)?.id ?? token
+    position += steps
+  }
+  await sample()
+  return (await medianSeconds(5, sample)) / steps
+}
+
+const FIRST_TOKEN = 17
+const CHECKED_STEPS = 8
+
+async function checkSteps({ shape, format, backend }: Subject): Promise<Check> {
+  const { program } = backend
+  await backend.clearState(0)
+  const greedy = await greedyTokens(backend, FIRST_TOKEN, 0, CHECKED_STEPS)
+  const read = [FIRST_TOKEN, ...greedy.slice(0, -1).map(({ id }) => id)]
+  const logitsBy = async (step: (batch: Batch) => Promise<Float32Array>): Promise<Float32Array[]> => {
+    const all: Float32Array[] = []
+    await backend.clearState(0)
+    for (const [position, token] of read.entries()) all.push(await step(stepBatch(token, position)))
+    return all
+  }
+  const fused = await logitsBy(async (batch) => {
+    const logits = new Float32Array(program.vocabSize)
+    await backend.forward(batch, logits)
+    return logits
+  })
+  const single = await logitsBy(async (batch) => {
+    backend.begin(batch)
+    await backend.run(0, program.ops.length)
+    return backend.readView(logitsOf(program))
+  })
+  return { shape, format, greedy, likeliest: fused.map(likeliestOf), logitsError: Math.max(...fused.map((logits, i) => relativeError(logits, single[i]))) }
+}
+
+function logitsOf({ logits }: Program): View {
+  if (logits === null) throw new TypeError('the program has no logits')
+  return logits
+}
+
+function likeliestOf(logits: Float32Array): Best {
+  const id = logits.reduce((best, value, i) => (value > logits[best] ? i : best), 0)
+  return { id, logit: logits[id] }
+}
+
+function relativeError(actual: Float32Array, expected: Float32Array): number {
+  let [error, largest] = [0, 0]
+  for (const [i, value] of expected.entries()) {
+    error = Math.max(error, Math.abs(actual[i] - value))
+    largest = Math.max(largest, Math.abs(value))
+  }
+  return error / largest
+}
+
+const MAX_LOGITS_ERROR = 1e-4
+
+function judge({ shape, format, greedy, likeliest, logitsError }: Check): void {
+  const [found, expected] = [greedy, likeliest].map((tokens) => tokens.map(({ id, logit }) => `${id} (${logit})`).join(', '))
+  print(`${shape} ${format}: greedy tokens ${found}; the logits of fused kernels are within ${logitsError.toExponential(1)} of the ops' one by one`)
+  if (found !== expected) throw new RangeError(`the greedy tokens are ${found}, and the likeliest by the logits ${expected}`)
+  if (!(logitsError <= MAX_LOGITS_ERROR)) throw new RangeError(`the logits are ${logitsError} of the largest apart, at most ${MAX_LOGITS_ERROR} expected`)
 }
 
 async function measurePrefill(subject: Subject, nTokens: number, isFirst: boolean): Promise<Row> {

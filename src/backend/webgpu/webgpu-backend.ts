@@ -39,6 +39,7 @@ export interface WebGpuBackend extends QueuedBackend, TimingBackend {
   prepare(...what: readonly ('token' | 'chunk')[]): Promise<void>
   /** All ops of the batch that was begun in one submission, as `forward` has a step: by fewer kernels than `run`, which leave out what only they would read. */
   runAll(): Promise<void>
+  readonly forwardBest: NonNullable<QueuedBackend['forwardBest']>
   readonly device: GPUDevice
   readonly memory: GpuMemory
 }
