@@ -13,7 +13,7 @@
 
 /** Of an engine: longer than it computes without a turn of the event loop, on whatever machine. */
 export const DEFAULT_SILENCE_LIMIT_MS = 120_000
-/** Questions before the limit. */
+/** Intervals to the limit. */
 const N_ASKED = 4
 
 export interface WorkerWatch {
@@ -50,7 +50,7 @@ export function watchWorker(worker: Worker, { onEnd, silenceLimitMs = DEFAULT_SI
   const update = (): void => {
     clearInterval(timer)
     nUnanswered = 0
-    if (isExpected && !isLocked && !isOver) timer = setInterval(ask, silenceLimitMs / (N_ASKED + 1))
+    if (isExpected && !isLocked && !isOver) timer = setInterval(ask, silenceLimitMs / N_ASKED)
   }
   const awaitLock = async (name: string): Promise<void> => {
     isLocked = true
