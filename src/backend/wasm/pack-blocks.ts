@@ -67,19 +67,19 @@ function isDot(form: BlockForm): boolean {
   return form === 'q8Dot' || form === 'q4Dot'
 }
 
-/** Puts the sum of a row's block into the low bits of its scale. */
-function addSum({ words }: Panels, { word, lane }: GroupPlace, integers: BlockParts['integers']): void {
-  words[word + lane] |= integers.reduce((sum, integer) => sum + integer, 0) & (2 ** SUM_BITS - 1)
+/** The sum of a row's block, for the low bits of its scale. */
+function sumBits(integers: BlockParts['integers'], first: number, end: number): number {
+  let sum = 0
+  for (let k = first; k < end; k++) sum += integers[k]
+  return sum & (2 ** SUM_BITS - 1)
 }
 
 /** A row's four inputs are a word: the first, the third, the second, the fourth. */
-function placeBytes(panels: Panels, place: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
-  const { floats, words } = panels
-  const { word, lane, form } = place
+function placeBytes({ floats, words }: Panels, { word, lane, form }: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
   const first = group * groupElements
   floats[word + lane] = scales[group]
   if (hasMinimum) floats[word + PANEL_ROWS + lane] = minima[group]
-  if (isDot(form)) addSum(panels, place, integers.subarray(first, first + groupElements))
+  if (isDot(form)) words[word + lane] |= sumBits(integers, first, first + groupElements)
   const zero = hasMinimum || isDot(form) ? 0 : Q8_ZERO
   let at = word + PANEL_ROWS * (hasMinimum ? 2 : 1) + lane
   for (let k = first; k < first + groupElements; k += 4, at += PANEL_ROWS) {
@@ -88,21 +88,19 @@ function placeBytes(panels: Panels, place: GroupPlace, { groupElements, hasMinim
 }
 
 /** The same in halves of bytes: rows 0 to 3 in the low ones, rows 4 to 7 in the high ones of the same words. */
-function placeNibbles(panels: Panels, place: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
-  const { floats, words } = panels
-  const { word, lane, form } = place
+function placeNibbles({ floats, words }: Panels, { word, lane, form }: GroupPlace, { groupElements, hasMinimum }: BlockType, { integers, scales, minima }: BlockParts, group: number): void {
   const isHigh = lane >= HALF_ROWS
   const first = group * groupElements
   floats[word + lane] = isHigh || isDot(form) ? scales[group] / HIGH_ROWS_FACTOR : scales[group]
   if (hasMinimum) floats[word + PANEL_ROWS + lane] = minima[group]
-  if (isDot(form)) addSum(panels, place, integers.subarray(first, first + groupElements))
+  if (isDot(form)) words[word + lane] |= sumBits(integers, first, first + groupElements)
   const zero = hasMinimum || isDot(form) ? 0 : Q4_ZERO
   const shift = isHigh ? 4 : 0
   const others = isHigh ? 0x0f0f0f0f : 0xf0f0f0f0
   let at = word + PANEL_ROWS * (hasMinimum ? 2 : 1) + (lane % HALF_ROWS)
-  const nibble = (k: number): number => (integers[k] + zero) & 15
   for (let k = first; k < first + groupElements; k += 4, at += HALF_ROWS) {
-    const quad = nibble(k) | (nibble(k + 2) << 8) | (nibble(k + 1) << 16) | (nibble(k + 3) << 24)
+    // A number below 0 has ones above its four bits.
+    const quad = ((integers[k] + zero) & 15) | (((integers[k + 2] + zero) & 15) << 8) | (((integers[k + 1] + zero) & 15) << 16) | (((integers[k + 3] + zero) & 15) << 24)
     words[at] = (words[at] & others) | (quad << shift)
   }
 }
