@@ -11,7 +11,7 @@ const MOST_RATIO = 1.1
 
 let known: boolean | undefined
 
-/** By measurement, some 2 ms at the first call. False where it cannot be measured: no relaxed SIMD, no compiler at run time, a clock too coarse. */
+/** By measurement, some 4 ms at the first call. False where it cannot be measured: no relaxed SIMD, no compiler at run time, a clock too coarse. */
 export function hasFastByteDot(): boolean {
   return (known ??= measure())
 }

@@ -55,7 +55,7 @@ export interface EngineOptions extends ConfigOverrides {
   readonly gpu?: object | undefined
   /**
    * Build of the compute core. 'auto' takes the fastest: 'simd-dot', which multiplies bytes, for weights of 8 or 4 bits on a machine that does so in one
-   * instruction (measured once, in some 2 ms); else 'simd'; 'scalar' where there is no SIMD. All give the same bits. Default 'auto'.
+   * instruction (measured once, in some 4 ms); else 'simd'; 'scalar' where there is no SIMD. All give the same bits. Default 'auto'.
    */
   readonly build?: 'auto' | 'scalar' | 'simd' | 'simd-dot' | undefined
   /** Fused multiply-and-add where the host has it: faster, but results may differ from machine to machine in the last digits. Default false. */
