@@ -4,7 +4,7 @@ export { packQ80 } from './formats/pack-q8'
 
 import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'
 import { at, word } from './control'
-import { exp, exp2, exp2Lanes, expLanes, silu, siluLanes, softplus, softplusLanes } from './math/exp'
+import { exp, exp2, exp2FourLanes, exp2Lanes, expLanes, silu, siluLanes, softplus, softplusLanes } from './math/exp'
 import { gelu, geluLanes } from './math/gelu'
 import { runOps } from './program'
 import { awaitRun, hasFailed, startRun } from './threads'
@@ -43,9 +43,20 @@ export function evaluate(f: i32, x: usize, out: usize, count: i32): void {
     case FUNCTION_EXP: map<Exp>(x, out, count); break
     case FUNCTION_SOFTPLUS: map<Softplus>(x, out, count); break
     case FUNCTION_SILU: map<Silu>(x, out, count); break
-    case FUNCTION_EXP2: map<Exp2>(x, out, count); break
+    case FUNCTION_EXP2: mapExp2(x, out, count); break
     case FUNCTION_GELU: map<Gelu>(x, out, count); break
   }
+}
+
+function mapExp2(x: usize, out: usize, count: i32): void {
+  if (ASC_FEATURE_SIMD) {
+    for (; count >= 4 * LANES; count -= 4 * LANES) {
+      exp2FourLanes(v128.load(x), v128.load(x, 16), v128.load(x, 32), v128.load(x, 48), out)
+      x += 64
+      out += 64
+    }
+  }
+  map<Exp2>(x, out, count)
 }
 
 class Exp {}

@@ -102,6 +102,45 @@ export function exp2Lanes(y: v128): v128 {
   return v128.andnot(power, f32x4.lt(y, constant(LEAST)))
 }
 
+/**
+ * 2^y of four vectors, stored at `out`: in step, since one after the other fills the processor's queues with one chain of dependent operations before it
+ * meets the next, and a constant is loaded once for four.
+ */
+// @ts-ignore: decorator
+@inline
+export function exp2FourLanes(y0: v128, y1: v128, y2: v128, y3: v128, out: usize): void {
+  let constants = constant(LIMIT)
+  let f0 = f32x4.pmin(y0, constants)
+  let f1 = f32x4.pmin(y1, constants)
+  let f2 = f32x4.pmin(y2, constants)
+  let f3 = f32x4.pmin(y3, constants)
+  constants = constant(SHIFT)
+  const rounded0 = f32x4.add(f0, constants)
+  const rounded1 = f32x4.add(f1, constants)
+  const rounded2 = f32x4.add(f2, constants)
+  const rounded3 = f32x4.add(f3, constants)
+  f0 = f32x4.sub(f0, f32x4.sub(rounded0, constants))
+  f1 = f32x4.sub(f1, f32x4.sub(rounded1, constants))
+  f2 = f32x4.sub(f2, f32x4.sub(rounded2, constants))
+  f3 = f32x4.sub(f3, f32x4.sub(rounded3, constants))
+  let p0 = constant(C6)
+  let p1 = p0
+  let p2 = p0
+  let p3 = p0
+  for (let coefficient = CONSTANTS + C5; coefficient <= CONSTANTS + ONE; coefficient += 16) {
+    const next = v128.load(coefficient)
+    p0 = multiplyAdd(f0, p0, next)
+    p1 = multiplyAdd(f1, p1, next)
+    p2 = multiplyAdd(f2, p2, next)
+    p3 = multiplyAdd(f3, p3, next)
+  }
+  constants = constant(LEAST)
+  v128.store(out, v128.andnot(i32x4.add(p0, i32x4.shl(rounded0, 23)), f32x4.lt(y0, constants)))
+  v128.store(out, v128.andnot(i32x4.add(p1, i32x4.shl(rounded1, 23)), f32x4.lt(y1, constants)), 16)
+  v128.store(out, v128.andnot(i32x4.add(p2, i32x4.shl(rounded2, 23)), f32x4.lt(y2, constants)), 32)
+  v128.store(out, v128.andnot(i32x4.add(p3, i32x4.shl(rounded3, 23)), f32x4.lt(y3, constants)), 48)
+}
+
 // @ts-ignore: decorator
 @inline
 export function exp2(y: f32): f32 {

@@ -21,15 +21,17 @@ import {
   SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
-import { exp2, exp2Lanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
+import { exp2, exp2FourLanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
 import { firstHalves, highPairs, loadState, lowPairs, secondHalves, storeState, storeTransposed } from './scan-state'
 
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
+/** Of exp(dt · A) in the scratch. */
+const DECAYS: usize = 3 * BLOCK_BYTES
 
-/** Scratch of a thread: [ dt | dt · x | y, SCAN_BLOCK vectors of LANES channels each | states (tiles, dState, LANES) ]. */
+/** Scratch of a thread: [ dt | dt · x | y, SCAN_BLOCK vectors of LANES channels each | exp(dt · A), four times as many | states (tiles, dState, LANES) ]. */
 export function selectiveScan(control: usize, op: usize, thread: i32): void {
   const groupChannels = word(op, SCAN_GROUP_CHANNELS)
   const nTiles = word(op, SCAN_D_INNER) / groupChannels * tilesOf(groupChannels)
@@ -73,7 +75,7 @@ function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32,
   if (ASC_FEATURE_SIMD && word(segment, SEGMENT_N_ROWS) == 1 && isWhole(op)) return scanToken(op, word(segment, SEGMENT_FIRST_ROW), slot, first, end, scratch)
   const dState = word(op, SCAN_D_STATE)
   const stateBytes = <usize>dState * VECTOR_BYTES
-  const states = scratch + 3 * BLOCK_BYTES
+  const states = scratch + 7 * BLOCK_BYTES
   const endRow = word(segment, SEGMENT_FIRST_ROW) + word(segment, SEGMENT_N_ROWS)
   for (let tile = first; tile < end; tile++) {
     loadState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, lanesOf(op, tile))
@@ -102,12 +104,12 @@ function isWhole(op: usize): bool {
 /** One token for whole tiles [first, end): the state goes from the slot through registers and back. */
 function scanToken(op: usize, row: i32, slot: usize, first: i32, end: i32, scratch: usize): void {
   for (let tile = first; tile < end; tile++) discretize(op, row, channelOf(op, tile), 1, scratch + <usize>(tile - first) * VECTOR_BYTES)
-  for (let tile = first; tile < end; tile++) stepTile(op, row, tile, slot, scratch + <usize>(tile - first) * VECTOR_BYTES)
+  for (let tile = first; tile < end; tile++) stepTile(op, row, tile, slot, scratch + <usize>(tile - first) * VECTOR_BYTES, scratch + DECAYS)
   for (let tile = first; tile < end; tile++) finish(op, row, channelOf(op, tile), LANES, 1, scratch + <usize>(tile - first) * VECTOR_BYTES)
 }
 
 /** h and y of a whole tile for one token. */
-function stepTile(op: usize, row: i32, tile: i32, slot: usize, vector: usize): void {
+function stepTile(op: usize, row: i32, tile: i32, slot: usize, vector: usize, decays: usize): void {
   const dState = word(op, SCAN_D_STATE)
   const channel = channelOf(op, tile)
   let A = pointer(op, SCAN_A) + <usize>tile * dState * VECTOR_BYTES
@@ -119,6 +121,7 @@ function stepTile(op: usize, row: i32, tile: i32, slot: usize, vector: usize): v
   const rowBytes = <usize>dState << 2
   let state = slot + (<usize>channel * rowBytes)
   for (const stop = state + rowBytes; state < stop; state += VECTOR_BYTES) {
+    exp2FourLanes(f32x4.mul(dt, v128.load(A)), f32x4.mul(dt, v128.load(A, 16)), f32x4.mul(dt, v128.load(A, 32)), f32x4.mul(dt, v128.load(A, 48)), decays)
     const a = v128.load(state)
     const b = v128.load(state + rowBytes)
     const c = v128.load(state + 2 * rowBytes)
@@ -127,13 +130,13 @@ function stepTile(op: usize, row: i32, tile: i32, slot: usize, vector: usize): v
     const cdLow = lowPairs(c, d)
     const abHigh = highPairs(a, b)
     const cdHigh = highPairs(c, d)
-    const h0 = step(firstHalves(abLow, cdLow), dt, dtx, v128.load(A), B)
+    const h0 = step(firstHalves(abLow, cdLow), v128.load(decays), dtx, B)
     y = multiplyAdd(h0, v128.load32_splat(C), y)
-    const h1 = step(secondHalves(abLow, cdLow), dt, dtx, v128.load(A, 16), B + 4)
+    const h1 = step(secondHalves(abLow, cdLow), v128.load(decays, 16), dtx, B + 4)
     y = multiplyAdd(h1, v128.load32_splat(C, 4), y)
-    const h2 = step(firstHalves(abHigh, cdHigh), dt, dtx, v128.load(A, 32), B + 8)
+    const h2 = step(firstHalves(abHigh, cdHigh), v128.load(decays, 32), dtx, B + 8)
     y = multiplyAdd(h2, v128.load32_splat(C, 8), y)
-    const h3 = step(secondHalves(abHigh, cdHigh), dt, dtx, v128.load(A, 48), B + 12)
+    const h3 = step(secondHalves(abHigh, cdHigh), v128.load(decays, 48), dtx, B + 12)
     y = multiplyAdd(h3, v128.load32_splat(C, 12), y)
     storeTransposed(h0, h1, h2, h3, state, rowBytes)
     A += 4 * VECTOR_BYTES
@@ -194,38 +197,44 @@ function discretize(op: usize, row: i32, channel: i32, count: i32, scratch: usiz
 /** One step of one state of LANES channels. */
 // @ts-ignore: decorator
 @inline
-function step(h: v128, dt: v128, dtx: v128, A: v128, B: usize): v128 {
-  const decayed = f32x4.mul(exp2Lanes(f32x4.mul(dt, A)), h)
+function step(h: v128, decay: v128, dtx: v128, B: usize): v128 {
   const flush = v128.load(FLUSH_LANES)
-  return f32x4.sub(f32x4.add(multiplyAdd(dtx, v128.load32_splat(B), decayed), flush), flush)
+  return f32x4.sub(f32x4.add(multiplyAdd(dtx, v128.load32_splat(B), f32x4.mul(decay, h)), flush), flush)
 }
 
-/** h and y over a block, for states n to n + 3. */
+/** h and y over a block, for states n to n + 3: first all of exp(dt · A), then what waits for the token before. */
 function fourStates(scratch: usize, count: i32, A: usize, B: usize, C: usize, BStride: i32, CStride: i32, state: usize, n: i32): void {
   const tile = A + <usize>n * VECTOR_BYTES
   const A0 = v128.load(tile)
   const A1 = v128.load(tile, 16)
   const A2 = v128.load(tile, 32)
   const A3 = v128.load(tile, 48)
+  const end = scratch + <usize>count * VECTOR_BYTES
+  let decays = scratch + DECAYS
+  for (let vector = scratch; vector < end; vector += VECTOR_BYTES) {
+    const dt = v128.load(vector)
+    exp2FourLanes(f32x4.mul(dt, A0), f32x4.mul(dt, A1), f32x4.mul(dt, A2), f32x4.mul(dt, A3), decays)
+    decays += 4 * VECTOR_BYTES
+  }
   const states = state + <usize>n * VECTOR_BYTES
   let h0 = v128.load(states)
   let h1 = v128.load(states, 16)
   let h2 = v128.load(states, 32)
   let h3 = v128.load(states, 48)
-  const end = scratch + <usize>count * VECTOR_BYTES
+  decays = scratch + DECAYS
   for (let vector = scratch; vector < end; vector += VECTOR_BYTES) {
-    const dt = v128.load(vector)
     const dtx = v128.load(vector + BLOCK_BYTES)
     let y = v128.load(vector + 2 * BLOCK_BYTES)
-    h0 = step(h0, dt, dtx, A0, B)
+    h0 = step(h0, v128.load(decays), dtx, B)
     y = multiplyAdd(h0, v128.load32_splat(C), y)
-    h1 = step(h1, dt, dtx, A1, B + 4)
+    h1 = step(h1, v128.load(decays, 16), dtx, B + 4)
     y = multiplyAdd(h1, v128.load32_splat(C + 4), y)
-    h2 = step(h2, dt, dtx, A2, B + 8)
+    h2 = step(h2, v128.load(decays, 32), dtx, B + 8)
     y = multiplyAdd(h2, v128.load32_splat(C + 8), y)
-    h3 = step(h3, dt, dtx, A3, B + 12)
+    h3 = step(h3, v128.load(decays, 48), dtx, B + 12)
     y = multiplyAdd(h3, v128.load32_splat(C + 12), y)
     v128.store(vector + 2 * BLOCK_BYTES, y)
+    decays += 4 * VECTOR_BYTES
     B = at(B, BStride)
     C = at(C, CStride)
   }

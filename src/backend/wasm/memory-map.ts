@@ -173,7 +173,7 @@ function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout
   switch (op.kind) {
     case 'conv1d': return 4 * (op.weight.shape[2] - 1) * Math.ceil(op.x.width / LANES) * LANES
     // Of short segments up to SCAN_BLOCK tiles at once.
-    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + op.dState)
+    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (7 + op.dState)
     case 'ssdScan': return Math.max(4 * (2 * SSD_BLOCK + LANES), ssd === 'chunked' ? ssdChunkBytes(op) : 0)
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': return linearScratchBytes(layoutOf(op.weight), op.x.width)
