@@ -4,7 +4,7 @@ export { packQ80 } from './formats/pack-q8'
 
 import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'
 import { at, word } from './control'
-import { exp, exp2, exp2FourLanes, exp2Lanes, expLanes, silu, siluLanes, softplus, softplusLanes } from './math/exp'
+import { Exp, Exp2, mapVectors, Silu, Softplus } from './math/exp-four'
 import { gelu, geluLanes } from './math/gelu'
 import { runOps } from './program'
 import { awaitRun, hasFailed, startRun } from './threads'
@@ -40,55 +40,20 @@ export function work(control: usize, thread: i32): i32 {
 /** out[i] = f(x[i]), count a multiple of LANES: for the error tests and the benchmark of the elementary functions. */
 export function evaluate(f: i32, x: usize, out: usize, count: i32): void {
   switch (f) {
-    case FUNCTION_EXP: map<Exp>(x, out, count); break
-    case FUNCTION_SOFTPLUS: map<Softplus>(x, out, count); break
-    case FUNCTION_SILU: map<Silu>(x, out, count); break
-    case FUNCTION_EXP2: mapExp2(x, out, count); break
-    case FUNCTION_GELU: map<Gelu>(x, out, count); break
+    case FUNCTION_EXP: mapVectors<Exp>(x, at(x, count), out); break
+    case FUNCTION_SOFTPLUS: mapVectors<Softplus>(x, at(x, count), out); break
+    case FUNCTION_SILU: mapVectors<Silu>(x, at(x, count), out); break
+    case FUNCTION_EXP2: mapVectors<Exp2>(x, at(x, count), out); break
+    case FUNCTION_GELU: mapGelu(x, out, count); break
   }
 }
 
-function mapExp2(x: usize, out: usize, count: i32): void {
-  if (ASC_FEATURE_SIMD) {
-    for (; count >= 4 * LANES; count -= 4 * LANES) {
-      exp2FourLanes(v128.load(x), v128.load(x, 16), v128.load(x, 32), v128.load(x, 48), out)
-      x += 64
-      out += 64
-    }
-  }
-  map<Exp2>(x, out, count)
-}
-
-class Exp {}
-class Softplus {}
-class Silu {}
-class Exp2 {}
-class Gelu {}
-
-function map<F>(x: usize, out: usize, count: i32): void {
+function mapGelu(x: usize, out: usize, count: i32): void {
   for (let i = 0; i < count; i += LANES) {
     if (ASC_FEATURE_SIMD) {
-      v128.store(at(out, i), lanesOf<F>(v128.load(at(x, i))))
+      v128.store(at(out, i), geluLanes(v128.load(at(x, i))))
     } else {
-      for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), valueOf<F>(load<f32>(at(x, lane))))
+      for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), gelu(load<f32>(at(x, lane))))
     }
   }
-}
-
-// @ts-ignore: decorator
-@inline
-function lanesOf<F>(x: v128): v128 {
-  if (idof<F>() == idof<Exp>()) return expLanes(x)
-  if (idof<F>() == idof<Softplus>()) return softplusLanes(x)
-  if (idof<F>() == idof<Silu>()) return siluLanes(x)
-  return idof<F>() == idof<Gelu>() ? geluLanes(x) : exp2Lanes(x)
-}
-
-// @ts-ignore: decorator
-@inline
-function valueOf<F>(x: f32): f32 {
-  if (idof<F>() == idof<Exp>()) return exp(x)
-  if (idof<F>() == idof<Softplus>()) return softplus(x)
-  if (idof<F>() == idof<Silu>()) return silu(x)
-  return idof<F>() == idof<Gelu>() ? gelu(x) : exp2(x)
 }

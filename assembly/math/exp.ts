@@ -58,34 +58,36 @@ const CONSTANTS: usize = memory.data<f32>([
   L3, L3, L3, L3,
   L2, L2, L2, L2,
   L1, L1, L1, L1,
+  1, 1, 1, 1,
   LEAST_NORMAL, LEAST_NORMAL, LEAST_NORMAL, LEAST_NORMAL
 ], 16)
-const LIMIT: usize = 0
-const SHIFT: usize = 16
-const C6: usize = 32
+export const LIMIT: usize = 0
+export const SHIFT: usize = 16
+export const C6: usize = 32
 const C5: usize = 48
 const C4: usize = 64
 const C3: usize = 80
 const C2: usize = 96
 const C1: usize = 112
-const ONE: usize = 128
-const LEAST: usize = 144
-const UPPER: usize = 160
-const LOWER: usize = 176
-const SCALE: usize = 192
-const HIGH: usize = 208
-const LOW: usize = 224
-const INFINITE: usize = 240
-const TWO: usize = 256
-const D4: usize = 272
+export const ONE: usize = 128
+export const LEAST: usize = 144
+export const UPPER: usize = 160
+export const LOWER: usize = 176
+export const SCALE: usize = 192
+export const HIGH: usize = 208
+export const LOW: usize = 224
+export const INFINITE: usize = 240
+export const TWO: usize = 256
+export const D4: usize = 272
 const D3: usize = 288
 const D2: usize = 304
 const D1: usize = 320
-const NORMAL: usize = 336
+export const D0: usize = 336
+export const NORMAL: usize = 352
 
 // @ts-ignore: decorator
 @inline
-function constant(offset: usize): v128 {
+export function constant(offset: usize): v128 {
   return v128.load(CONSTANTS + offset)
 }
 
@@ -100,45 +102,6 @@ export function exp2Lanes(y: v128): v128 {
   const f = f32x4.sub(clamped, f32x4.sub(rounded, constant(SHIFT)))
   const power = i32x4.add(polynomialLanes(f), i32x4.shl(rounded, 23))
   return v128.andnot(power, f32x4.lt(y, constant(LEAST)))
-}
-
-/**
- * 2^y of four vectors, stored at `out`: in step, since one after the other fills the processor's queues with one chain of dependent operations before it
- * meets the next, and a constant is loaded once for four.
- */
-// @ts-ignore: decorator
-@inline
-export function exp2FourLanes(y0: v128, y1: v128, y2: v128, y3: v128, out: usize): void {
-  let constants = constant(LIMIT)
-  let f0 = f32x4.pmin(y0, constants)
-  let f1 = f32x4.pmin(y1, constants)
-  let f2 = f32x4.pmin(y2, constants)
-  let f3 = f32x4.pmin(y3, constants)
-  constants = constant(SHIFT)
-  const rounded0 = f32x4.add(f0, constants)
-  const rounded1 = f32x4.add(f1, constants)
-  const rounded2 = f32x4.add(f2, constants)
-  const rounded3 = f32x4.add(f3, constants)
-  f0 = f32x4.sub(f0, f32x4.sub(rounded0, constants))
-  f1 = f32x4.sub(f1, f32x4.sub(rounded1, constants))
-  f2 = f32x4.sub(f2, f32x4.sub(rounded2, constants))
-  f3 = f32x4.sub(f3, f32x4.sub(rounded3, constants))
-  let p0 = constant(C6)
-  let p1 = p0
-  let p2 = p0
-  let p3 = p0
-  for (let coefficient = CONSTANTS + C5; coefficient <= CONSTANTS + ONE; coefficient += 16) {
-    const next = v128.load(coefficient)
-    p0 = multiplyAdd(f0, p0, next)
-    p1 = multiplyAdd(f1, p1, next)
-    p2 = multiplyAdd(f2, p2, next)
-    p3 = multiplyAdd(f3, p3, next)
-  }
-  constants = constant(LEAST)
-  v128.store(out, v128.andnot(i32x4.add(p0, i32x4.shl(rounded0, 23)), f32x4.lt(y0, constants)))
-  v128.store(out, v128.andnot(i32x4.add(p1, i32x4.shl(rounded1, 23)), f32x4.lt(y1, constants)), 16)
-  v128.store(out, v128.andnot(i32x4.add(p2, i32x4.shl(rounded2, 23)), f32x4.lt(y2, constants)), 32)
-  v128.store(out, v128.andnot(i32x4.add(p3, i32x4.shl(rounded3, 23)), f32x4.lt(y3, constants)), 48)
 }
 
 // @ts-ignore: decorator
@@ -189,7 +152,7 @@ export function softplusLanes(x: v128): v128 {
   let q = multiplyAdd(s2, constant(D4), constant(D3))
   q = multiplyAdd(s2, q, constant(D2))
   q = multiplyAdd(s2, q, constant(D1))
-  q = multiplyAdd(s2, q, constant(ONE))
+  q = multiplyAdd(s2, q, constant(D0))
   return f32x4.add(f32x4.pmax(x, f32x4.splat(0)), f32x4.mul(f32x4.add(s, s), q))
 }
 

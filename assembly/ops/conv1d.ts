@@ -13,7 +13,7 @@ import {
   LANES, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
-import { silu, siluLanes } from '../math/exp'
+import { mapVectors, Silu } from '../math/exp-four'
 
 export function conv1d(control: usize, op: usize, thread: i32): void {
   const width = word(op, CONV_WIDTH)
@@ -97,7 +97,7 @@ function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: 
         sum = f32x4.add(sum, f32x4.mul(v128.load(at(row3, d)), v128.load(at(weight3, d))))
         v128.store(at(out, d), sum)
       }
-      if (word(op, CONV_SILU)) gate(out, count)
+      if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out)
       return
     }
   }
@@ -106,7 +106,7 @@ function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: 
   for (let j = 0; j < nTaps; j++) {
     addTap(out, j < nBefore ? at(before, j * count) : at(row, (j - nBefore) * rowStep), at(weight, j * weightStep), count)
   }
-  if (word(op, CONV_SILU)) gate(out, count)
+  if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out)
 }
 
 /** row += tap · weight */
@@ -120,15 +120,6 @@ function addTap(row: usize, tap: usize, weight: usize, count: i32): void {
   }
 }
 
-/** row = silu(row) */
-function gate(row: usize, count: i32): void {
-  if (ASC_FEATURE_SIMD) {
-    for (let d = 0; d < count; d += LANES) v128.store(at(row, d), siluLanes(v128.load(at(row, d))))
-  } else {
-    for (let d = 0; d < count; d++) store<f32>(at(row, d), silu(load<f32>(at(row, d))))
-  }
-}
-
 /** One token, four taps, channels [first, end), whole vectors: (LANES, 3) of the state are three vectors. */
 function stepFourTaps(op: usize, segment: usize, state: usize, first: i32, end: i32): void {
   const padded = (word(op, CONV_WIDTH) + LANES - 1) / LANES * LANES
@@ -136,7 +127,6 @@ function stepFourTaps(op: usize, segment: usize, state: usize, first: i32, end: 
   const out = at(pointer(op, CONV_OUT), word(segment, SEGMENT_FIRST_ROW) * word(op, CONV_OUT_STRIDE))
   const weight = pointer(op, CONV_WEIGHT)
   const bias = pointer(op, CONV_BIAS)
-  const hasSilu = word(op, CONV_SILU) != 0
   for (let d = first; d < end; d += LANES) {
     const place = at(state, 3 * d)
     const a = v128.load(place)
@@ -152,11 +142,12 @@ function stepFourTaps(op: usize, segment: usize, state: usize, first: i32, end: 
     sum = f32x4.add(sum, f32x4.mul(tap1, v128.load(at(weight, padded + d))))
     sum = f32x4.add(sum, f32x4.mul(tap2, v128.load(at(weight, 2 * padded + d))))
     sum = f32x4.add(sum, f32x4.mul(now, v128.load(at(weight, 3 * padded + d))))
-    v128.store(at(out, d), hasSilu ? siluLanes(sum) : sum)
+    v128.store(at(out, d), sum)
     const low = v128.shuffle<f32>(tap1, tap2, 0, 4, 1, 5)
     const high = v128.shuffle<f32>(tap1, tap2, 2, 6, 3, 7)
     v128.store(place, v128.shuffle<f32>(low, now, 0, 1, 4, 2))
     v128.store(place, v128.shuffle<f32>(v128.shuffle<f32>(low, now, 3, 5, 3, 3), high, 0, 1, 4, 5), 16)
     v128.store(place, v128.shuffle<f32>(now, high, 2, 6, 7, 3), 32)
   }
+  if (word(op, CONV_SILU)) mapVectors<Silu>(at(out, first), at(out, end), at(out, first))
 }

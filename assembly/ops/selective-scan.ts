@@ -21,15 +21,17 @@ import {
   SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
-import { exp2, exp2FourLanes, silu, siluLanes, softplus, softplusLanes } from '../math/exp'
+import { exp2 } from '../math/exp'
+import { exp2FourLanes, mapVectors, Silu, Softplus } from '../math/exp-four'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
 import { firstHalves, highPairs, loadState, lowPairs, secondHalves, storeState, storeTransposed } from './scan-state'
 
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
-/** Of exp(dt · A) in the scratch. */
+/** Of exp(dt · A) in the scratch, and of silu(z) when all of that is used. */
 const DECAYS: usize = 3 * BLOCK_BYTES
+const GATES: usize = DECAYS
 
 /** Scratch of a thread: [ dt | dt · x | y, SCAN_BLOCK vectors of LANES channels each | exp(dt · A), four times as many | states (tiles, dState, LANES) ]. */
 export function selectiveScan(control: usize, op: usize, thread: i32): void {
@@ -83,13 +85,11 @@ function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32,
   for (let row = word(segment, SEGMENT_FIRST_ROW); row < endRow; row += SCAN_BLOCK) {
     const count = min(SCAN_BLOCK, endRow - row)
     const tileBytes = <usize>count * VECTOR_BYTES
-    for (let tile = first; tile < end; tile++) discretize(op, row, channelOf(op, tile), count, scratch + <usize>(tile - first) * tileBytes)
+    discretize(op, row, first, end, count, scratch)
     for (let tile = first; tile < end; tile++) {
       recur(op, row, tile, count, scratch + <usize>(tile - first) * tileBytes, states + <usize>(tile - first) * stateBytes)
     }
-    for (let tile = first; tile < end; tile++) {
-      finish(op, row, channelOf(op, tile), lanesOf(op, tile), count, scratch + <usize>(tile - first) * tileBytes)
-    }
+    finish(op, row, first, end, count, scratch)
   }
   for (let tile = first; tile < end; tile++) {
     storeState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, lanesOf(op, tile))
@@ -103,9 +103,9 @@ function isWhole(op: usize): bool {
 
 /** One token for whole tiles [first, end): the state goes from the slot through registers and back. */
 function scanToken(op: usize, row: i32, slot: usize, first: i32, end: i32, scratch: usize): void {
-  for (let tile = first; tile < end; tile++) discretize(op, row, channelOf(op, tile), 1, scratch + <usize>(tile - first) * VECTOR_BYTES)
+  discretize(op, row, first, end, 1, scratch)
   for (let tile = first; tile < end; tile++) stepTile(op, row, tile, slot, scratch + <usize>(tile - first) * VECTOR_BYTES, scratch + DECAYS)
-  for (let tile = first; tile < end; tile++) finish(op, row, channelOf(op, tile), LANES, 1, scratch + <usize>(tile - first) * VECTOR_BYTES)
+  finish(op, row, first, end, 1, scratch)
 }
 
 /** h and y of a whole tile for one token. */
@@ -162,35 +162,46 @@ function recur(op: usize, row: i32, tile: i32, count: i32, scratch: usize, state
   for (; n < dState; n++) oneState(scratch, count, A, at(B, n), at(C, n), BStride, CStride, state, n)
 }
 
-/** dt and dt · x of a block; y = 0. */
-function discretize(op: usize, row: i32, channel: i32, count: i32, scratch: usize): void {
-  const bias = pointer(op, SCAN_DT_BIAS)
-  const isSoftplus = word(op, SCAN_DT_SOFTPLUS)
-  let dtRow = at(pointer(op, SCAN_DT), row * word(op, SCAN_DT_STRIDE) + channel)
-  let xRow = at(pointer(op, SCAN_X), row * word(op, SCAN_X_STRIDE) + channel)
-  let vector = scratch
-  for (let t = 0; t < count; t++) {
+/** dt and dt · x of `count` tokens of tiles [first, end); y = 0. */
+function discretize(op: usize, row: i32, first: i32, end: i32, count: i32, scratch: usize): void {
+  const tileBytes = <usize>count * VECTOR_BYTES
+  const stop = scratch + <usize>(end - first) * tileBytes
+  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) biasedSteps(op, row, channelOf(op, tile), count, vectors)
+  if (word(op, SCAN_DT_SOFTPLUS)) mapVectors<Softplus>(scratch, stop, scratch)
+  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) scaleInputs(op, row, channelOf(op, tile), count, vectors)
+}
+
+/** dt + dtBias of a tile. */
+function biasedSteps(op: usize, row: i32, channel: i32, count: i32, vectors: usize): void {
+  const bias = pointer(op, SCAN_DT_BIAS) ? at(pointer(op, SCAN_DT_BIAS), channel) : 0
+  const stride = word(op, SCAN_DT_STRIDE)
+  let dt = at(pointer(op, SCAN_DT), row * stride + channel)
+  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
+    if (ASC_FEATURE_SIMD) {
+      v128.store(vectors, bias ? f32x4.add(v128.load(dt), v128.load(bias)) : v128.load(dt))
+    } else {
+      for (let lane = 0; lane < LANES; lane++) store<f32>(at(vectors, lane), bias ? load<f32>(at(dt, lane)) + load<f32>(at(bias, lane)) : load<f32>(at(dt, lane)))
+    }
+    dt = at(dt, stride)
+  }
+}
+
+/** dt · x of a tile; y = 0. */
+function scaleInputs(op: usize, row: i32, channel: i32, count: i32, vectors: usize): void {
+  const stride = word(op, SCAN_X_STRIDE)
+  let x = at(pointer(op, SCAN_X), row * stride + channel)
+  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
     if (ASC_FEATURE_SIMD) {
       const flush = v128.load(FLUSH_LANES)
-      let dt = v128.load(dtRow)
-      if (bias) dt = f32x4.add(dt, v128.load(at(bias, channel)))
-      if (isSoftplus) dt = softplusLanes(dt)
-      v128.store(vector, dt)
-      v128.store(vector + BLOCK_BYTES, f32x4.sub(f32x4.add(f32x4.mul(dt, v128.load(xRow)), flush), flush))
-      v128.store(vector + 2 * BLOCK_BYTES, f32x4.splat(0))
+      v128.store(vectors + BLOCK_BYTES, f32x4.sub(f32x4.add(f32x4.mul(v128.load(vectors), v128.load(x)), flush), flush))
+      v128.store(vectors + 2 * BLOCK_BYTES, f32x4.splat(0))
     } else {
       for (let lane = 0; lane < LANES; lane++) {
-        let dt = load<f32>(at(dtRow, lane))
-        if (bias) dt = dt + load<f32>(at(bias, channel + lane))
-        if (isSoftplus) dt = softplus(dt)
-        store<f32>(at(vector, lane), dt)
-        store<f32>(at(vector + BLOCK_BYTES, lane), dt * load<f32>(at(xRow, lane)) + FLUSH - FLUSH)
-        store<f32>(at(vector + 2 * BLOCK_BYTES, lane), 0)
+        store<f32>(at(vectors + BLOCK_BYTES, lane), load<f32>(at(vectors, lane)) * load<f32>(at(x, lane)) + FLUSH - FLUSH)
+        store<f32>(at(vectors + 2 * BLOCK_BYTES, lane), 0)
       }
     }
-    dtRow = at(dtRow, word(op, SCAN_DT_STRIDE))
-    xRow = at(xRow, word(op, SCAN_X_STRIDE))
-    vector += VECTOR_BYTES
+    x = at(x, stride)
   }
 }
 
@@ -261,27 +272,54 @@ function oneState(scratch: usize, count: i32, A: usize, B: usize, C: usize, BStr
   }
 }
 
-/** out = (y + D · x) · silu(z) for a block. */
-function finish(op: usize, row: i32, channel: i32, nLanes: i32, count: i32, scratch: usize): void {
-  const D = pointer(op, SCAN_D)
-  const z = pointer(op, SCAN_Z)
-  for (let t = 0; t < count; t++) {
-    const y = scratch + 2 * BLOCK_BYTES + <usize>t * VECTOR_BYTES
-    const x = at(pointer(op, SCAN_X), (row + t) * word(op, SCAN_X_STRIDE) + channel)
-    const gate = at(z, (row + t) * word(op, SCAN_Z_STRIDE) + channel)
-    const out = at(pointer(op, SCAN_OUT), (row + t) * word(op, SCAN_OUT_STRIDE) + channel)
+/** out = (y + D · x) · silu(z) for `count` tokens of tiles [first, end). */
+function finish(op: usize, row: i32, first: i32, end: i32, count: i32, scratch: usize): void {
+  const tileBytes = <usize>count * VECTOR_BYTES
+  if (pointer(op, SCAN_Z)) {
+    const gates = scratch + GATES
+    for (let tile = first, vectors = gates; tile < end; tile++, vectors += tileBytes) copyGates(op, row, tile, count, vectors)
+    mapVectors<Silu>(gates, gates + <usize>(end - first) * tileBytes, gates)
+  }
+  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) finishTile(op, row, tile, count, vectors)
+}
+
+/** z of a tile, no more than its lanes of it. */
+function copyGates(op: usize, row: i32, tile: i32, count: i32, vectors: usize): void {
+  const nLanes = lanesOf(op, tile)
+  const stride = word(op, SCAN_Z_STRIDE)
+  let z = at(pointer(op, SCAN_Z), row * stride + channelOf(op, tile))
+  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
     if (ASC_FEATURE_SIMD && nLanes == LANES) {
-      let value = v128.load(y)
-      if (D) value = f32x4.add(value, f32x4.mul(v128.load(at(D, channel)), v128.load(x)))
-      if (z) value = f32x4.mul(value, siluLanes(v128.load(gate)))
+      v128.store(vectors, v128.load(z))
+    } else {
+      for (let lane = 0; lane < LANES; lane++) store<f32>(at(vectors, lane), lane < nLanes ? load<f32>(at(z, lane)) : 0)
+    }
+    z = at(z, stride)
+  }
+}
+
+function finishTile(op: usize, row: i32, tile: i32, count: i32, vectors: usize): void {
+  const channel = channelOf(op, tile)
+  const nLanes = lanesOf(op, tile)
+  const D = pointer(op, SCAN_D) ? at(pointer(op, SCAN_D), channel) : 0
+  const hasGate = pointer(op, SCAN_Z) != 0
+  let x = at(pointer(op, SCAN_X), row * word(op, SCAN_X_STRIDE) + channel)
+  let out = at(pointer(op, SCAN_OUT), row * word(op, SCAN_OUT_STRIDE) + channel)
+  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
+    if (ASC_FEATURE_SIMD && nLanes == LANES) {
+      let value = v128.load(vectors + 2 * BLOCK_BYTES)
+      if (D) value = f32x4.add(value, f32x4.mul(v128.load(D), v128.load(x)))
+      if (hasGate) value = f32x4.mul(value, v128.load(vectors + GATES))
       v128.store(out, value)
     } else {
       for (let lane = 0; lane < nLanes; lane++) {
-        let value = load<f32>(at(y, lane))
-        if (D) value = value + load<f32>(at(D, channel + lane)) * load<f32>(at(x, lane))
-        if (z) value = value * silu(load<f32>(at(gate, lane)))
+        let value = load<f32>(at(vectors + 2 * BLOCK_BYTES, lane))
+        if (D) value = value + load<f32>(at(D, lane)) * load<f32>(at(x, lane))
+        if (hasGate) value = value * load<f32>(at(vectors + GATES, lane))
         store<f32>(at(out, lane), value)
       }
     }
+    x = at(x, word(op, SCAN_X_STRIDE))
+    out = at(out, word(op, SCAN_OUT_STRIDE))
   }
 }
