@@ -100,6 +100,12 @@ describe.each(QUANTIZED)('linear, %s', (format) => {
     expect(error).toBeGreaterThan(1e-6)
   })
 
+  // From 2048 inputs on a row alone reads four panels at once, where it multiplies bytes: 71 outputs are two times four and one more.
+  test('a long row', async () => {
+    const spec = linearSpec({ format, nOut: 71, nIn: 2048, hasBias: true, accumulate: true }, exactInputs(limit))
+    await compareAll(spec, [[segment(0, 0, 1)], [segment(0, 0, 3)]], { tolerance: 1e-6, size: 1, place: 'a long row' })
+  })
+
   test('inputs of zero, and tiny and large ones', async () => {
     for (const [name, size, tolerance] of [['zero', 0, 0], ['tiny', 1e-20, rounding], ['large', 1e20, rounding], ['beyond the smallest', 1e-36, rounding]] as const) {
       const spec = linearSpec({ format, nOut: 9, nIn: Math.max(64, block), hasBias: false, accumulate: false }, (numbers) => size * numbers.float(-1, 1))
