@@ -2,9 +2,9 @@
  * The kernels of linear ops on a GPU, shape by shape: microseconds, bytes and multiplications of a second. Each is dispatched over and over in one
  * submission, with other weights each time (more than any cache has), and waits for the one before, as in a model.
  *
- *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--fused] [--seconds 50] [--small]
+ *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--tiles] [--fused] [--seconds 50] [--small]
  *
- * --plans tries plans other than those of kernels/plans.ts, --fused each with a norm before and a convolution after it (of zeros, so that the outputs tell nothing);
+ * --plans tries plans other than those of kernels/plans.ts (with --tiles those of tiles alone), --fused each with a norm before and a convolution after it (of zeros, so that the outputs tell nothing);
  * --small is a smoke run. The last column is how far the outputs are from those of a kernel of the other kind, of their largest.
  */
 
@@ -14,6 +14,7 @@ import { probeHalves } from '../../src/backend/webgpu/halves.ts'
 import { type BatchCounts, type Kernel, type KernelContext, prelude } from '../../src/backend/webgpu/kernel.ts'
 import type { TilePlan } from '../../src/backend/webgpu/kernels/linear-tiles.ts'
 import type { VectorPlan } from '../../src/backend/webgpu/kernels/linear-vector.ts'
+import { fittingPlan, vectorPlan } from '../../src/backend/webgpu/kernels/plans.ts'
 import { type Company, linear, linearTiles, linearVector } from '../../src/backend/webgpu/kernels/linear.ts'
 import type { Dispatch } from '../../src/backend/webgpu/recording.ts'
 import { encodeDispatches } from '../../src/backend/webgpu/steps.ts'
@@ -27,7 +28,7 @@ import { createGpuClock, medianMs } from './gpu-clock.ts'
 import { measureGpuLimits } from './gpu-limits.ts'
 
 const { values: options } = parseArgs({ options: {
-  formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, fused: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
+  formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, tiles: { type: 'boolean', default: false }, fused: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
   seconds: { type: 'string', default: '50' }
 } })
 const formats = options.formats.split(',') as WeightFormat[]
@@ -164,7 +165,7 @@ function differenceOf(a: Float32Array, b: Float32Array): number {
 const everything = { least: 1, most: Number.POSITIVE_INFINITY }
 const partOf = ({ nOut }: Case) => ({ firstRow: 0, nRows: nOut, index: null })
 const vector = (one: Case, plan: VectorPlan): Kernel => linearVector(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything }, options.fused ? companyOf(one) : {})
-const tiles = (one: Case, plan: TilePlan): Kernel => linearTiles(opOf(one), contextOf(one), { part: partOf(one), plan, range: everything })
+const tiles = (one: Case, plan: TilePlan): Kernel => linearTiles(opOf(one), contextOf(one), { part: partOf(one), plan: fittingPlan(plan, one, facts), range: everything })
 
 /** Of the other kind, for the outputs alone. */
 function otherKernel(one: Case): Kernel {
@@ -201,7 +202,7 @@ async function reportChosen(one: Case): Promise<void> {
 }
 
 async function reportPlans(): Promise<void> {
-  for (const format of formats) {
+  for (const format of options.tiles ? [] : formats) {
     for (const [nIn, nOut] of options.small ? DECODE_SHAPES : [[2048, 50_280], [2560, 10_240], [5120, 2560], [2048, 8192], [4096, 2048], [4096, 160]]) {
       for (const [teamThreads, outputs, threads, unrolled, ahead] of VECTOR_PLANS) {
         const plan = { rows: 1, teamThreads, outputs, teams: threads / teamThreads, unroll: unrolled, ahead }
@@ -211,8 +212,13 @@ async function reportPlans(): Promise<void> {
   }
   // Of tiles no form is fused.
   for (const format of options.fused ? [] : formats.slice(0, 3)) {
-    for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : [[2048, 8192, 512], [4096, 2048, 512], [2048, 8192, 32], [4096, 2048, 32]]) {
-      for (const [rowThreads, outputThreads, rows, outputs, quads, splits] of nRows > 32 ? TILE_PLANS : BATCH_PLANS) {
+    for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : [2560, 10_240, 2048, 8192, 5120, 2560, 4096, 2048, 5120, 192, 1536, 768, 768, 3072].flatMap((nIn, i, all) => (i % 2 ? [] : [16, 32, 64].map((nRows) => [nIn, all[i + 1], nRows])))) {
+      for (const rows of nRows > MOST_VECTOR_ROWS ? [] : [4, 8, 16]) {
+        const one = { format, nIn, nOut, nRows }
+        const plan = vectorPlan(one, rows, facts)
+        await report(vector(one, plan), one, `vector of ${rows} rows, team ${plan.teamThreads} × ${plan.outputs}`)
+      }
+      for (const [rowThreads, outputThreads, rows, outputs, quads, splits] of nRows > MOST_VECTOR_ROWS ? TILE_PLANS : BATCH_PLANS) {
         await report(tiles({ format, nIn, nOut, nRows }, { rowThreads, outputThreads, rows, outputs, quads, splits }), { format, nIn, nOut, nRows },
           `${rowThreads * rows} × ${outputThreads * outputs} by ${rows} × ${outputs}, ${4 * quads} inputs, ${splits} groups`)
       }
@@ -224,11 +230,13 @@ const VECTOR_PLANS: readonly (readonly [number, number, number, number, boolean]
   [32, 4, 256, 2, false], [32, 4, 256, 4, false], [32, 4, 256, 1, true], [32, 2, 256, 2, false], [32, 2, 256, 4, false], [32, 2, 256, 2, true], [32, 2, 256, 4, true],
   [32, 4, 128, 2, false], [32, 8, 256, 1, false], [64, 2, 256, 2, true], [64, 4, 256, 2, false], [256, 1, 256, 2, true], [128, 1, 128, 4, false]
 ]
+/** More rows would take longer by vectors than by tiles on any GPU. */
+const MOST_VECTOR_ROWS = 64
 const TILE_PLANS: readonly (readonly number[])[] = [
   [16, 16, 4, 4, 4, 1], [16, 16, 8, 8, 2, 1], [16, 16, 8, 8, 4, 1], [8, 16, 8, 8, 4, 1], [8, 16, 8, 8, 2, 1], [8, 8, 8, 8, 4, 1], [16, 16, 8, 4, 4, 1], [8, 8, 8, 8, 8, 2], [8, 16, 8, 4, 4, 1]
 ]
 const BATCH_PLANS: readonly (readonly number[])[] = [
-  [8, 16, 4, 4, 4, 1], [8, 16, 4, 4, 8, 1], [8, 16, 4, 4, 8, 2], [8, 8, 4, 4, 8, 2], [8, 8, 4, 4, 8, 4], [4, 16, 8, 4, 8, 4], [4, 8, 8, 4, 8, 4], [4, 8, 8, 4, 16, 8], [8, 8, 4, 2, 8, 4], [4, 16, 8, 2, 8, 4]
+  [4, 8, 8, 4, 16, 8], [4, 16, 8, 2, 16, 4], [4, 4, 8, 4, 16, 16], [4, 4, 8, 4, 32, 16], [4, 8, 8, 2, 16, 8], [4, 8, 8, 4, 32, 8], [2, 8, 8, 4, 16, 16]
 ]
 
 console.log(`${adapterName(device)}, ${facts.subgroup === null ? 'no subgroups' : `subgroups of ${facts.subgroup.min} to ${facts.subgroup.max}`}, ${facts.maxWorkgroupStorageBytes} bytes of workgroup memory`)

@@ -9,7 +9,7 @@ import { type MatrixPart, matrixParts, rowForm } from '../weights.ts'
 import { rowsOf } from './linear.ts'
 import { tileKernel, tileSize } from './linear-tiles.ts'
 import { vectorKernel, vectorOutputs } from './linear-vector.ts'
-import { EXPERT_TILE, vectorPlan } from './plans.ts'
+import { expertTile, vectorPlan } from './plans.ts'
 import { foldWorkgroups, type Product } from './product.ts'
 import { weightReader } from './weight-reader.ts'
 
@@ -144,7 +144,8 @@ function tilesKernel(op: ExpertLinearOp, context: KernelContext, part: Part): Ke
   const { binding, maxRows } = scratchOf(op, context)
   const base = expertProduct(op, context, part)
   const { nExperts } = op
-  const tile = tileSize(EXPERT_TILE)
+  const plan = expertTile({ format: context.formatOf(op.weights[0]), nIn: base.nIn, nOut: base.nOut }, context.device)
+  const tile = tileSize(plan)
   const product: Product = {
     ...base,
     code: `${base.code}
@@ -158,7 +159,7 @@ fn choiceOf(row: u32) -> u32 { return scratch[${nExperts}u + expert * ${maxRows}
   const [x, y] = foldWorkgroups(Math.ceil(base.nOut / tile.outputs), context.device.maxWorkgroups)
   return {
     label: `expertLinear ${context.formatOf(op.weights[0])} tiles of ${tile.rows} × ${tile.outputs}`,
-    ...tileKernel(product, EXPERT_TILE),
+    ...tileKernel(product, plan),
     bindings: [weightsOf(op, part), binding],
     workgroups(counts) {
       const nRows = rowsOf(op.x, counts)

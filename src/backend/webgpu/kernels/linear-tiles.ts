@@ -25,6 +25,22 @@ export function tileSize({ rowThreads, outputThreads, rows, outputs }: TilePlan)
   return { rows: rowThreads * rows, outputs: outputThreads * outputs }
 }
 
+/** Of a row in workgroup memory, in vec4. */
+function strideOf({ quads }: TilePlan): number {
+  return quads % 2 === 0 ? quads + 1 : quads
+}
+
+/** Of the tile's weights, and later of sums. */
+function weightVectors(plan: TilePlan): number {
+  const { rowThreads, outputThreads, rows, outputs, splits } = plan
+  return Math.max(tileSize(plan).outputs * strideOf(plan), splits > 1 ? (rowThreads * outputThreads * rows * outputs) / 4 : 0)
+}
+
+/** Workgroup memory. */
+export function tileBytes(plan: TilePlan): number {
+  return 16 * (tileSize(plan).rows * strideOf(plan) + weightVectors(plan))
+}
+
 export function tileKernel(product: Product, plan: TilePlan): Pick<Kernel, 'code' | 'enables'> {
   const { nIn, nOut } = product
   const { quads, splits } = plan
@@ -32,20 +48,20 @@ export function tileKernel(product: Product, plan: TilePlan): Pick<Kernel, 'code
   const groupThreads = plan.rowThreads * plan.outputThreads
   const threads = groupThreads * splits
   const sums = plan.rows * plan.outputs
-  const stride = quads % 2 === 0 ? quads + 1 : quads
-  // Quads that a thread loads of each.
+  const stride = strideOf(plan)
+  // Quads that a thread loads.
   const xLoads = Math.ceil((tile.rows * quads) / threads)
-  const weightLoads = Math.ceil((tile.outputs * quads) / threads)
   const nQuads = Math.ceil(nIn / 4)
+  const weights = createWeights(product, plan)
   const load = `
     ${unroll(xLoads, (i) => `x${i} = inputQuad(firstRow + (thread + ${i * threads}u) / ${quads}u, quad + (thread + ${i * threads}u) % ${quads}u, nRows);`)}
-    ${unroll(weightLoads, (i) => `w${i} = outputQuad(firstOutput + (thread + ${i * threads}u) / ${quads}u, quad + (thread + ${i * threads}u) % ${quads}u);`)}`
+    ${weights.load}`
   const place = (count: number, total: number, line: (i: number) => string): string =>
     unroll(count, (i) => ((i + 1) * threads <= total ? line(i) : `if (thread + ${i * threads}u < ${total}u) { ${line(i)} }`))
   const at = (i: number): string => `(thread + ${i * threads}u) / ${quads}u * ${stride}u + (thread + ${i * threads}u) % ${quads}u`
   const code = `${product.code}
 var<workgroup> xTile: array<vec4<f32>, ${tile.rows * stride}>;
-var<workgroup> weightTile: array<vec4<f32>, ${Math.max(tile.outputs * stride, splits > 1 ? (groupThreads * sums) / 4 : 0)}>;
+var<workgroup> weightTile: array<vec4<f32>, ${weightVectors(plan)}>;
 
 fn inputQuad(row: u32, quad: u32, nRows: u32) -> vec4<f32> {
   if (row >= nRows || quad >= ${nQuads}u) { return vec4<f32>(); }
@@ -54,11 +70,6 @@ fn inputQuad(row: u32, quad: u32, nRows: u32) -> vec4<f32> {
     return vec4<f32>(activations[at]${[1, 2, 3].map((i) => (i < nIn % 4 ? `, activations[at + ${i}u]` : ', 0.0')).join('')});
   }`}
   return vec4<f32>(activations[at], activations[at + 1u], activations[at + 2u], activations[at + 3u]);
-}
-fn outputQuad(output: u32, quad: u32) -> vec4<f32> {
-  let row = ${product.weightRow('output')};
-  if (output >= ${nOut}u || row >= ${product.nWeightRows}u || quad >= ${nQuads}u) { return vec4<f32>(); }
-  return weightQuad(row, quad);
 }
 
 @compute @workgroup_size(${threads})
@@ -72,7 +83,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   let outputThread = thread % ${plan.outputThreads}u;
   ${unroll(sums, (i) => `var sum${i} = 0.0;`)}
   ${unroll(xLoads, (i) => `var x${i}: vec4<f32>;`)}
-  ${unroll(weightLoads, (i) => `var w${i}: vec4<f32>;`)}
+  ${weights.declare}
   // A workgroup without rows has nothing to sum.
   let endQuad = select(0u, ${nQuads}u, firstRow < nRows);
   var quad = 0u;
@@ -80,19 +91,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   while (quad < endQuad) {
     workgroupBarrier();
     ${place(xLoads, tile.rows * quads, (i) => `xTile[${at(i)}] = x${i};`)}
-    ${place(weightLoads, tile.outputs * quads, (i) => `weightTile[${at(i)}] = w${i};`)}
+    ${weights.place}
     workgroupBarrier();
     quad += ${quads}u;
     ${load}
     for (var q = group * ${quads / splits}u; q < (group + 1u) * ${quads / splits}u; q++) {
-      ${unroll(plan.rows, (r) => `let a${r} = xTile[(rowThread + ${r * plan.rowThreads}u) * ${stride}u + q];`)}
-      ${unroll(plan.outputs, (o) => `{
-        let b = weightTile[(outputThread + ${o * plan.outputThreads}u) * ${stride}u + q];
-        ${unroll(plan.rows, (r) => {
-          const sum = `sum${r * plan.outputs + o}`
-          return `${sum} = fma(a${r}.w, b.w, fma(a${r}.z, b.z, fma(a${r}.y, b.y, fma(a${r}.x, b.x, ${sum}))));`
-        })}
-      }`)}
+      ${products(plan, stride)}
     }
   }
   ${addSplits(plan)}
@@ -108,6 +112,52 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
 }
 `
   return { code }
+}
+
+/** Statements: the products of four inputs. What a thread has fewer of stays in registers. */
+function products({ rows, outputs, rowThreads, outputThreads }: TilePlan, stride: number): string {
+  const row = (r: number): string => `let a${r} = xTile[(rowThread + ${r * rowThreads}u) * ${stride}u + q];`
+  const output = (o: number): string => `let b${o} = weightTile[(outputThread + ${o * outputThreads}u) * ${stride}u + q];`
+  const add = (r: number, o: number): string => {
+    const sum = `sum${r * outputs + o}`
+    return `${sum} = fma(a${r}.w, b${o}.w, fma(a${r}.z, b${o}.z, fma(a${r}.y, b${o}.y, fma(a${r}.x, b${o}.x, ${sum}))));`
+  }
+  return rows <= outputs
+    ? `${unroll(rows, row)} ${unroll(outputs, (o) => `{ ${output(o)} ${unroll(rows, (r) => add(r, o))} }`)}`
+    : `${unroll(outputs, output)} ${unroll(rows, (r) => `{ ${row(r)} ${unroll(outputs, (o) => add(r, o))} }`)}`
+}
+
+/** Statements for the weights of a tile on their way, a unit of 16 bytes at a time, of which a step has a whole number in each row. */
+function createWeights({ reader, nOut, nWeightRows, weightRow }: Product, plan: TilePlan): { readonly declare: string; readonly load: string; readonly place: string } {
+  const unitQuads = reader.unitElements / 4
+  const units = plan.quads / unitQuads
+  if (!Number.isInteger(units)) throw new TypeError(`a tile of ${plan.quads} quads: expected a multiple of ${unitQuads}`)
+  const stride = strideOf(plan)
+  const threads = plan.rowThreads * plan.outputThreads * plan.splits
+  const count = tileSize(plan).outputs * units
+  const loads = Math.ceil(count / threads)
+  const inTile = (i: number, line: string): string => ((i + 1) * threads <= count ? `{ ${line} }` : `if (thread + ${i * threads}u < ${count}u) { ${line} }`)
+  const weight = (i: number, j: number): string => {
+    const quad = reader.quad(`unit${i}`, j)
+    return reader.hasFactors ? `factors${i}.x * ${quad}${reader.hasMinimum ? ` + factors${i}.y` : ''}` : quad
+  }
+  return {
+    declare: unroll(loads, (i) => `var unit${i} = vec4<u32>();${reader.hasFactors ? ` var factors${i} = vec2<f32>();` : ''}`),
+    load: unroll(loads, (i) => inTile(i, `
+      let output = firstOutput + (thread + ${i * threads}u) / ${units}u;
+      let row = ${weightRow('output')};
+      let at = quad / ${unitQuads}u + (thread + ${i * threads}u) % ${units}u;
+      // What is no weight is zero in every format.
+      unit${i} = vec4<u32>();
+      ${reader.hasFactors ? `factors${i} = vec2<f32>();` : ''}
+      if (output < ${nOut}u && row < ${nWeightRows}u && at < ${reader.nUnits}u) {
+        unit${i} = weightUnit(row, at);
+        ${reader.hasFactors ? `factors${i} = weightFactors(row, at);` : ''}
+      }`)),
+    place: unroll(loads, (i) => inTile(i, `
+      let at = (thread + ${i * threads}u) / ${units}u * ${stride}u + (thread + ${i * threads}u) % ${units}u * ${unitQuads}u;
+      ${unroll(unitQuads, (j) => `weightTile[at + ${j}u] = ${weight(i, j)};`)}`))
+  }
 }
 
 /** The first group of threads adds the others' sums to its own, in their order. */

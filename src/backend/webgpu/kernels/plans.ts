@@ -4,7 +4,7 @@ import { isBlockFormat } from '../../../ggml-blocks.ts'
 import type { WeightFormat } from '../../../program/formats.ts'
 import type { DeviceFacts } from '../kernel.ts'
 import { rowForm } from '../weights.ts'
-import { type TilePlan, tileSize } from './linear-tiles.ts'
+import { tileBytes, type TilePlan, tileSize } from './linear-tiles.ts'
 import type { VectorPlan } from './linear-vector.ts'
 
 export interface MatrixShape {
@@ -19,12 +19,19 @@ export interface VectorChoice {
   readonly most: number
 }
 
-/** For 1 row, and for up to 4 and 8 rows; the inputs of 8 rows beside 32 weights in 16 bytes would take too much workgroup memory. */
+/** So few outputs make so few tiles that a GPU has more work with a workgroup for a few outputs and every 8 rows: on an H200 up to so many rows. */
+const FEW_OUTPUTS = 256
+const FEW_OUTPUTS_ROWS = 64
+
+/** For 1 row, and for up to 4 and 8 rows, or more; the inputs of 8 rows beside 32 weights in 16 bytes would take too much workgroup memory. */
 export function vectorChoices(shape: MatrixShape, device: DeviceFacts): VectorChoice[] {
   const { unitElements } = rowForm(shape.format, shape.nIn)
   // Two kernels to compile, and few threads.
   if (device.isSoftware) return [{ most: 1, plan: softwarePlan(1, device) }, { most: Number.POSITIVE_INFINITY, plan: softwarePlan(4, device) }]
-  return [1, 4, 8].map((most) => ({ most, plan: vectorPlan(shape, unitElements === 32 ? Math.min(most, 4) : most, device) }))
+  return [1, 4, 8].map((rows) => ({
+    most: rows === 8 && shape.nOut <= FEW_OUTPUTS ? FEW_OUTPUTS_ROWS : rows,
+    plan: vectorPlan(shape, unitElements === 32 ? Math.min(rows, 4) : rows, device)
+  }))
 }
 
 const WORKGROUP_THREADS = 256
@@ -83,18 +90,32 @@ const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 8, outputs: 8
 const MANY_TILES = 192
 const MANY_SHARED_TILES = 512
 
-export function tilePlans({ nOut }: MatrixShape, { maxWorkgroupStorageBytes }: DeviceFacts): TileChoice[] {
-  const shared = maxWorkgroupStorageBytes >= 2 ** 15 ? SHARED : SHARED_LESS
+export function tilePlans(shape: MatrixShape, device: DeviceFacts): TileChoice[] {
+  const { nOut } = shape
+  const shared = device.maxWorkgroupStorageBytes >= 2 ** 15 ? SHARED : SHARED_LESS
   const { rows, outputs } = tileSize(shared)
   const mostShared = rows * Math.max(1, Math.floor(MANY_SHARED_TILES / Math.ceil(nOut / outputs)))
   const large = tileSize(LARGE)
   const mostMedium = large.rows * (Math.ceil(MANY_TILES / Math.ceil(nOut / large.outputs)) - 1)
-  return [
+  const choices: TileChoice[] = [
     { plan: shared, least: 0, most: mostShared },
     { plan: MEDIUM, least: mostShared + 1, most: mostMedium },
     { plan: LARGE, least: Math.max(mostShared, mostMedium) + 1, most: Number.POSITIVE_INFINITY }
   ]
+  return choices.map((choice) => ({ ...choice, plan: fittingPlan(choice.plan, shape, device) }))
+}
+
+/** With whole units of weights at a time, and with fewer rows where that takes more workgroup memory than there is. */
+export function fittingPlan(plan: TilePlan, { format, nIn }: MatrixShape, device: DeviceFacts): TilePlan {
+  const quads = Math.max(plan.quads, rowForm(format, nIn).unitElements / 4)
+  let { rows } = plan
+  while (rows > 1 && tileBytes({ ...plan, quads, rows }) > device.maxWorkgroupStorageBytes) rows /= 2
+  return { ...plan, quads, rows }
 }
 
 /** The rows of one expert are seldom many. */
-export const EXPERT_TILE: TilePlan = { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
+const EXPERT_TILE: TilePlan = { rowThreads: 8, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
+
+export function expertTile(shape: MatrixShape, device: DeviceFacts): TilePlan {
+  return fittingPlan(EXPERT_TILE, shape, device)
+}
