@@ -5,8 +5,8 @@
 
 import { LANES } from '../abi'
 import {
-  C6, constant, D0, D4, exp, exp2, exp2Lanes, expLanes, HIGH, INFINITE, LEAST, LIMIT, LOW, LOWER, NORMAL, ONE, SCALE, SHIFT, silu, siluLanes, softplus,
-  softplusLanes, TWO, UPPER
+  atanhArgument, C6, constant, D0, D4, exp, exp2, exp2Fraction, exp2Lanes, exp2Power, expBounded, expFraction, expLanes, expPower, gated, LIMIT, ONE, SCALE, SHIFT,
+  silu, siluLanes, softplus, softplusLanes, softplusSum
 } from './exp'
 import { multiplyAdd } from './multiply-add'
 
@@ -59,111 +59,63 @@ function valueOf<F>(x: f32): f32 {
 export function exp2FourLanes(y0: v128, y1: v128, y2: v128, y3: v128, out: usize): void {
   const limit = constant(LIMIT)
   const shift = constant(SHIFT)
-  const f0 = f32x4.pmin(y0, limit)
-  const f1 = f32x4.pmin(y1, limit)
-  const f2 = f32x4.pmin(y2, limit)
-  const f3 = f32x4.pmin(y3, limit)
-  const rounded0 = f32x4.add(f0, shift)
-  const rounded1 = f32x4.add(f1, shift)
-  const rounded2 = f32x4.add(f2, shift)
-  const rounded3 = f32x4.add(f3, shift)
-  hornerFour(
-    f32x4.sub(f0, f32x4.sub(rounded0, shift)), f32x4.sub(f1, f32x4.sub(rounded1, shift)), f32x4.sub(f2, f32x4.sub(rounded2, shift)),
-    f32x4.sub(f3, f32x4.sub(rounded3, shift)), C6, ONE, out
-  )
-  const least = constant(LEAST)
-  v128.store(out, v128.andnot(scaled(out, rounded0), f32x4.lt(y0, least)))
-  v128.store(out, v128.andnot(scaled(out + 16, rounded1), f32x4.lt(y1, least)), 16)
-  v128.store(out, v128.andnot(scaled(out + 32, rounded2), f32x4.lt(y2, least)), 32)
-  v128.store(out, v128.andnot(scaled(out + 48, rounded3), f32x4.lt(y3, least)), 48)
+  const clamped0 = f32x4.pmin(y0, limit)
+  const clamped1 = f32x4.pmin(y1, limit)
+  const clamped2 = f32x4.pmin(y2, limit)
+  const clamped3 = f32x4.pmin(y3, limit)
+  const rounded0 = f32x4.add(clamped0, shift)
+  const rounded1 = f32x4.add(clamped1, shift)
+  const rounded2 = f32x4.add(clamped2, shift)
+  const rounded3 = f32x4.add(clamped3, shift)
+  hornerFour(exp2Fraction(clamped0, rounded0), exp2Fraction(clamped1, rounded1), exp2Fraction(clamped2, rounded2), exp2Fraction(clamped3, rounded3), C6, ONE, out)
+  v128.store(out, exp2Power(v128.load(out), rounded0, y0))
+  v128.store(out, exp2Power(v128.load(out, 16), rounded1, y1), 16)
+  v128.store(out, exp2Power(v128.load(out, 32), rounded2, y2), 32)
+  v128.store(out, exp2Power(v128.load(out, 48), rounded3, y3), 48)
 }
 
 // @ts-ignore: decorator
 @inline
 function expFourLanes(x0: v128, x1: v128, x2: v128, x3: v128, out: usize): void {
-  const b0 = bounded(x0)
-  const b1 = bounded(x1)
-  const b2 = bounded(x2)
-  const b3 = bounded(x3)
+  const bounded0 = expBounded(x0)
+  const bounded1 = expBounded(x1)
+  const bounded2 = expBounded(x2)
+  const bounded3 = expBounded(x3)
   const scale = constant(SCALE)
-  const y0 = f32x4.mul(b0, scale)
-  const y1 = f32x4.mul(b1, scale)
-  const y2 = f32x4.mul(b2, scale)
-  const y3 = f32x4.mul(b3, scale)
-  hornerFour(fraction(b0, y0), fraction(b1, y1), fraction(b2, y2), fraction(b3, y3), C6, ONE, out)
-  v128.store(out, whole(out, y0))
-  v128.store(out, whole(out + 16, y1), 16)
-  v128.store(out, whole(out + 32, y2), 32)
-  v128.store(out, whole(out + 48, y3), 48)
-}
-
-// @ts-ignore: decorator
-@inline
-function bounded(x: v128): v128 {
-  return f32x4.pmax(f32x4.pmin(x, constant(UPPER)), constant(LOWER))
-}
-
-/** log2 of what e^x has beside the power of two nearest to it, given x · log2 e. */
-// @ts-ignore: decorator
-@inline
-function fraction(x: v128, y: v128): v128 {
-  const n = f32x4.sub(f32x4.add(y, constant(SHIFT)), constant(SHIFT))
-  return f32x4.mul(f32x4.sub(f32x4.sub(x, f32x4.mul(n, constant(HIGH))), f32x4.mul(n, constant(LOW))), constant(SCALE))
-}
-
-/** A polynomial's value in memory times 2^n, n in the low bits of `rounded`. */
-// @ts-ignore: decorator
-@inline
-function scaled(value: usize, rounded: v128): v128 {
-  return i32x4.add(v128.load(value), i32x4.shl(rounded, 23))
-}
-
-/** e^x from the polynomial's value in memory and x · log2 e. */
-// @ts-ignore: decorator
-@inline
-function whole(value: usize, y: v128): v128 {
-  const power = scaled(value, f32x4.add(y, constant(SHIFT)))
-  return v128.bitselect(constant(INFINITE), v128.andnot(power, f32x4.lt(power, constant(NORMAL))), f32x4.ge(y, constant(LIMIT)))
+  const y0 = f32x4.mul(bounded0, scale)
+  const y1 = f32x4.mul(bounded1, scale)
+  const y2 = f32x4.mul(bounded2, scale)
+  const y3 = f32x4.mul(bounded3, scale)
+  hornerFour(expFraction(bounded0, y0), expFraction(bounded1, y1), expFraction(bounded2, y2), expFraction(bounded3, y3), C6, ONE, out)
+  v128.store(out, expPower(v128.load(out), y0))
+  v128.store(out, expPower(v128.load(out, 16), y1), 16)
+  v128.store(out, expPower(v128.load(out, 32), y2), 32)
+  v128.store(out, expPower(v128.load(out, 48), y3), 48)
 }
 
 // @ts-ignore: decorator
 @inline
 function softplusFourLanes(x0: v128, x1: v128, x2: v128, x3: v128, out: usize): void {
   expFourLanes(f32x4.neg(f32x4.abs(x0)), f32x4.neg(f32x4.abs(x1)), f32x4.neg(f32x4.abs(x2)), f32x4.neg(f32x4.abs(x3)), out)
-  const s0 = atanhArgument(out)
-  const s1 = atanhArgument(out + 16)
-  const s2 = atanhArgument(out + 32)
-  const s3 = atanhArgument(out + 48)
+  const s0 = atanhArgument(v128.load(out))
+  const s1 = atanhArgument(v128.load(out, 16))
+  const s2 = atanhArgument(v128.load(out, 32))
+  const s3 = atanhArgument(v128.load(out, 48))
   hornerFour(f32x4.mul(s0, s0), f32x4.mul(s1, s1), f32x4.mul(s2, s2), f32x4.mul(s3, s3), D4, D0, out)
-  v128.store(out, positivePlus(x0, s0, out))
-  v128.store(out, positivePlus(x1, s1, out + 16), 16)
-  v128.store(out, positivePlus(x2, s2, out + 32), 32)
-  v128.store(out, positivePlus(x3, s3, out + 48), 48)
-}
-
-/** log(1 + u) = 2 · atanh(u / (u + 2)), of u in memory. */
-// @ts-ignore: decorator
-@inline
-function atanhArgument(u: usize): v128 {
-  const value = v128.load(u)
-  return f32x4.div(value, f32x4.add(value, constant(TWO)))
-}
-
-/** max(x, 0) + 2 · s · q, q in memory. */
-// @ts-ignore: decorator
-@inline
-function positivePlus(x: v128, s: v128, q: usize): v128 {
-  return f32x4.add(f32x4.pmax(x, f32x4.splat(0)), f32x4.mul(f32x4.add(s, s), v128.load(q)))
+  v128.store(out, softplusSum(x0, s0, v128.load(out)))
+  v128.store(out, softplusSum(x1, s1, v128.load(out, 16)), 16)
+  v128.store(out, softplusSum(x2, s2, v128.load(out, 32)), 32)
+  v128.store(out, softplusSum(x3, s3, v128.load(out, 48)), 48)
 }
 
 // @ts-ignore: decorator
 @inline
 function siluFourLanes(x0: v128, x1: v128, x2: v128, x3: v128, out: usize): void {
   expFourLanes(f32x4.neg(x0), f32x4.neg(x1), f32x4.neg(x2), f32x4.neg(x3), out)
-  v128.store(out, f32x4.div(x0, f32x4.add(v128.load(out), constant(ONE))))
-  v128.store(out, f32x4.div(x1, f32x4.add(v128.load(out, 16), constant(ONE))), 16)
-  v128.store(out, f32x4.div(x2, f32x4.add(v128.load(out, 32), constant(ONE))), 32)
-  v128.store(out, f32x4.div(x3, f32x4.add(v128.load(out, 48), constant(ONE))), 48)
+  v128.store(out, gated(x0, v128.load(out)))
+  v128.store(out, gated(x1, v128.load(out, 16)), 16)
+  v128.store(out, gated(x2, v128.load(out, 32)), 32)
+  v128.store(out, gated(x3, v128.load(out, 48)), 48)
 }
 
 /**

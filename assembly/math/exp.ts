@@ -70,20 +70,20 @@ const C3: usize = 80
 const C2: usize = 96
 const C1: usize = 112
 export const ONE: usize = 128
-export const LEAST: usize = 144
-export const UPPER: usize = 160
-export const LOWER: usize = 176
+const LEAST: usize = 144
+const UPPER: usize = 160
+const LOWER: usize = 176
 export const SCALE: usize = 192
-export const HIGH: usize = 208
-export const LOW: usize = 224
-export const INFINITE: usize = 240
-export const TWO: usize = 256
+const HIGH: usize = 208
+const LOW: usize = 224
+const INFINITE: usize = 240
+const TWO: usize = 256
 export const D4: usize = 272
 const D3: usize = 288
 const D2: usize = 304
 const D1: usize = 320
 export const D0: usize = 336
-export const NORMAL: usize = 352
+const NORMAL: usize = 352
 
 // @ts-ignore: decorator
 @inline
@@ -99,9 +99,28 @@ export function constant(offset: usize): v128 {
 export function exp2Lanes(y: v128): v128 {
   const clamped = f32x4.pmin(y, constant(LIMIT))
   const rounded = f32x4.add(clamped, constant(SHIFT))
-  const f = f32x4.sub(clamped, f32x4.sub(rounded, constant(SHIFT)))
-  const power = i32x4.add(polynomialLanes(f), i32x4.shl(rounded, 23))
-  return v128.andnot(power, f32x4.lt(y, constant(LEAST)))
+  return exp2Power(polynomialLanes(exp2Fraction(clamped, rounded)), rounded, y)
+}
+
+/** What y has beside its nearest integer, which is in the low bits of `rounded`. */
+// @ts-ignore: decorator
+@inline
+export function exp2Fraction(clamped: v128, rounded: v128): v128 {
+  return f32x4.sub(clamped, f32x4.sub(rounded, constant(SHIFT)))
+}
+
+/** 2^y from the polynomial's value at its fraction. */
+// @ts-ignore: decorator
+@inline
+export function exp2Power(value: v128, rounded: v128, y: v128): v128 {
+  return v128.andnot(scaled(value, rounded), f32x4.lt(y, constant(LEAST)))
+}
+
+/** value · 2^n, n in the low bits of `rounded`. */
+// @ts-ignore: decorator
+@inline
+function scaled(value: v128, rounded: v128): v128 {
+  return i32x4.add(value, i32x4.shl(rounded, 23))
 }
 
 // @ts-ignore: decorator
@@ -118,12 +137,30 @@ export function exp2(y: f32): f32 {
 // @ts-ignore: decorator
 @inline
 export function expLanes(x: v128): v128 {
-  const bounded = f32x4.pmax(f32x4.pmin(x, constant(UPPER)), constant(LOWER))
+  const bounded = expBounded(x)
   const y = f32x4.mul(bounded, constant(SCALE))
-  const rounded = f32x4.add(y, constant(SHIFT))
-  const n = f32x4.sub(rounded, constant(SHIFT))
-  const r = f32x4.sub(f32x4.sub(bounded, f32x4.mul(n, constant(HIGH))), f32x4.mul(n, constant(LOW)))
-  const power = i32x4.add(polynomialLanes(f32x4.mul(r, constant(SCALE))), i32x4.shl(rounded, 23))
+  return expPower(polynomialLanes(expFraction(bounded, y)), y)
+}
+
+// @ts-ignore: decorator
+@inline
+export function expBounded(x: v128): v128 {
+  return f32x4.pmax(f32x4.pmin(x, constant(UPPER)), constant(LOWER))
+}
+
+/** f of a bounded x and y = x · log2 e. */
+// @ts-ignore: decorator
+@inline
+export function expFraction(bounded: v128, y: v128): v128 {
+  const n = f32x4.sub(f32x4.add(y, constant(SHIFT)), constant(SHIFT))
+  return f32x4.mul(f32x4.sub(f32x4.sub(bounded, f32x4.mul(n, constant(HIGH))), f32x4.mul(n, constant(LOW))), constant(SCALE))
+}
+
+/** e^x from the polynomial's value at f. */
+// @ts-ignore: decorator
+@inline
+export function expPower(value: v128, y: v128): v128 {
+  const power = scaled(value, f32x4.add(y, constant(SHIFT)))
   const positive = v128.andnot(power, f32x4.lt(power, constant(NORMAL)))
   return v128.bitselect(constant(INFINITE), positive, f32x4.ge(y, constant(LIMIT)))
 }
@@ -142,17 +179,30 @@ export function exp(x: f32): f32 {
   return y >= 128 ? f32.POSITIVE_INFINITY : power
 }
 
-/** log(1 + e^x) = max(x, 0) + log1p(e^-|x|): above PyTorch's threshold of 20 the second term vanishes in f32. */
+/** log(1 + e^x) = max(x, 0) + log(1 + e^-|x|): above PyTorch's threshold of 20 the second term vanishes in f32. log(1 + u) = 2 · atanh(u / (u + 2)). */
 // @ts-ignore: decorator
 @inline
 export function softplusLanes(x: v128): v128 {
-  const u = expLanes(f32x4.neg(f32x4.abs(x)))
-  const s = f32x4.div(u, f32x4.add(u, constant(TWO)))
+  const s = atanhArgument(expLanes(f32x4.neg(f32x4.abs(x))))
   const s2 = f32x4.mul(s, s)
   let q = multiplyAdd(s2, constant(D4), constant(D3))
   q = multiplyAdd(s2, q, constant(D2))
   q = multiplyAdd(s2, q, constant(D1))
   q = multiplyAdd(s2, q, constant(D0))
+  return softplusSum(x, s, q)
+}
+
+/** s = u / (u + 2) */
+// @ts-ignore: decorator
+@inline
+export function atanhArgument(u: v128): v128 {
+  return f32x4.div(u, f32x4.add(u, constant(TWO)))
+}
+
+/** max(x, 0) + 2 · s · q, q the polynomial's value at s². */
+// @ts-ignore: decorator
+@inline
+export function softplusSum(x: v128, s: v128, q: v128): v128 {
   return f32x4.add(f32x4.pmax(x, f32x4.splat(0)), f32x4.mul(f32x4.add(s, s), q))
 }
 
@@ -170,7 +220,14 @@ export function softplus(x: f32): f32 {
 // @ts-ignore: decorator
 @inline
 export function siluLanes(x: v128): v128 {
-  return f32x4.div(x, f32x4.add(expLanes(f32x4.neg(x)), constant(ONE)))
+  return gated(x, expLanes(f32x4.neg(x)))
+}
+
+/** x / (1 + e^-x), given the power. */
+// @ts-ignore: decorator
+@inline
+export function gated(x: v128, power: v128): v128 {
+  return f32x4.div(x, f32x4.add(power, constant(ONE)))
 }
 
 // @ts-ignore: decorator

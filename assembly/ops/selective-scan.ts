@@ -4,10 +4,10 @@
  *   dt = softplus(dt + dtBias)        h = exp(dt · A) · h + dt · B · x        y = (C · h + D · x) · silu(z)
  *
  * Reads x, dt, z (nRows, dInner), A (dInner, dState), B and C (nRows, groups, dState); reads and writes the state (dInner, dState); writes out.
- * The (nRows, dInner, dState) tensors exist only in registers:
+ * The (nRows, dInner, dState) tensors exist only in registers and, four states of a block at a time, in L1:
  *
  *   paper: HBM   here: DRAM, L2   rows of x, dt, z, B, C and out, each read or written once
- *   paper: SRAM  here: L1         one tile: dt, dt · x and y of SCAN_BLOCK tokens × LANES channels, and the tile's whole state;
+ *   paper: SRAM  here: L1         one tile: dt, dt · x and y of SCAN_BLOCK tokens × LANES channels, exp(dt · A) of four states, and the tile's whole state;
  *                                 of short segments as many tiles as have SCAN_BLOCK vectors together: their chains of softplus, exp and
  *                                 silu overlap; a token alone takes its state from the slot through registers and back
  *                registers        four states × LANES channels, over the block's tokens
