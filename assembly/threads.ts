@@ -14,6 +14,8 @@ import { at, word } from './control'
  * every barrier, and a token of 8 layers × 384 took 1036 µs in q8_0 with two threads instead of 424 (npm run bench -- threads).
  */
 const SPIN_TURNS: i32 = 20000
+/** Between the runs of a text's tokens: JavaScript takes some 0.1 ms there, and waking a thread takes as long. */
+const RUN_SPIN_TURNS: i32 = 20 * SPIN_TURNS
 /** 30 s at a barrier, in slices of 100 ms: no op takes that long. */
 const MAX_SLICES: i32 = 300
 
@@ -32,7 +34,7 @@ export function startRun(control: usize, first: i32, end: i32): void {
 
 /** A worker: waits for a run that is not `seen`, without a deadline; false when it is to return. */
 export function awaitRun(control: usize, seen: i32): bool {
-  while (!changes(control, at(control, CONTROL_RUN), seen)) {
+  while (!changes(control, at(control, CONTROL_RUN), seen, RUN_SPIN_TURNS)) {
     if (hasFailed(control)) return false
   }
   return !atomic.load<i32>(at(control, CONTROL_EXIT)) && !hasFailed(control)
@@ -49,7 +51,7 @@ export function barrier(control: usize): bool {
     return !hasFailed(control)
   }
   for (let slice = 0; slice < MAX_SLICES; slice++) {
-    if (changes(control, phase, current)) return !hasFailed(control)
+    if (changes(control, phase, current, SPIN_TURNS)) return !hasFailed(control)
     if (hasFailed(control)) return false
   }
   atomic.store<i32>(at(control, CONTROL_FAILED), 1)
@@ -61,8 +63,8 @@ export function hasFailed(control: usize): bool {
 }
 
 /** Whether the word is another one than `value`: spins, then sleeps until it is woken or a slice has passed, and says false, to be asked again. */
-function changes(control: usize, address: usize, value: i32): bool {
-  for (let turn = 0; turn < SPIN_TURNS; turn++) {
+function changes(control: usize, address: usize, value: i32, spinTurns: i32): bool {
+  for (let turn = 0; turn < spinTurns; turn++) {
     if (atomic.load<i32>(address) != value) return true
   }
   atomic.add<i32>(at(control, CONTROL_SLEEPERS), 1)
