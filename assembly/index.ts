@@ -1,5 +1,6 @@
 /** The only exports. */
 
+export { indexOfBest } from './best'
 export { packQ80 } from './formats/pack-q8'
 
 import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'

@@ -137,7 +137,7 @@ export function logitRows(batch: Batch): number[] {
 }
 
 /** Runs a batch on a stepping backend: the layers once, then the head for a few logit rows at a time. `runOps` may pause within. */
-export async function forwardInTurns(backend: SteppingBackend, batch: Batch, logits: Float32Array, runOps: (first: number, end: number) => Promise<void>): Promise<void> {
+export async function forwardInTurns(backend: SteppingBackend, batch: Batch, take: (logits: View, first: number) => void, runOps: (first: number, end: number) => Promise<void>): Promise<void> {
   const { program, capacity } = backend
   const nRows = logitRows(batch).length
   backend.begin(batch)
@@ -146,6 +146,6 @@ export async function forwardInTurns(backend: SteppingBackend, batch: Batch, log
   for (let first = 0; first < nRows; first += capacity.maxLogitRows) {
     if (first > 0) backend.begin(batch, first)
     await runOps(program.headStart, program.ops.length)
-    backend.readView(program.logits, logits.subarray(first * program.logits.width))
+    take(program.logits, first)
   }
 }

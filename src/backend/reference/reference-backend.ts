@@ -53,7 +53,7 @@ export function createReferenceBackend(program: Program, capacity: Capacity, rea
       values.forEach((value, i) => memory.set(view, Math.floor(i / view.width), i % view.width, value))
     },
     forward: (batch, logits) =>
-      forwardInTurns(backend, batch, logits, async (first, end) => {
+      forwardInTurns(backend, batch, (view, first) => void backend.readView(view, logits.subarray(first * view.width)), async (first, end) => {
         for (let i = first; i < end; i++) {
           run(i, i + 1)
           await pace.pause()

@@ -8,7 +8,7 @@ import { messageOf } from '../../errors.ts'
 import { isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS } from '../../program/formats.ts'
 import { opCost, type Program, type View } from '../../program/ops.ts'
-import { type Batch, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
+import { type Batch, type Best, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram, needsFurtherOps } from './encode.ts'
 import { createMemoryMap, type MapOptions, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
@@ -21,6 +21,7 @@ export interface CoreExports extends Record<string, unknown> {
   multipliesBytes(): number
   run(control: number, first: number, end: number): number
   evaluate(f: number, x: number, out: number, count: number): void
+  indexOfBest(values: number, count: number): number
   /** Six numbers are the call's own cost: it takes thousands of blocks. */
   packQ80(source: number, nBlocks: number, panels: number, nOut: number, nIn: number, block: number): void
 }
@@ -98,6 +99,13 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     else for (let row = 0; row < nRows(view); row++) into.set(rows.subarray(row * stride, row * stride + view.width), row * view.width)
     return into
   }
+  const bestOf = (view: View): Best[] => {
+    const { address, stride } = map.view(view)
+    return Array.from({ length: nRows(view) }, (_, row) => {
+      const id = exports.indexOfBest(address + 4 * row * stride, view.width)
+      return { id, logit: new Float32Array(memory.buffer, address + 4 * (row * stride + id), 1)[0] }
+    })
+  }
   const writeView = (view: View, values: Float32Array): void => {
     const { rows, stride } = rowsOf(view)
     if (stride === view.width) rows.set(values.subarray(0, rows.length))
@@ -140,6 +148,25 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     control[abi.CONTROL_ATTENTION_FIRST] = 0
   }
 
+  /** Runs ops of a batch, in slices of SLICE_COST. */
+  const slicesOf = (batch: Batch) => {
+    const nScores = scoresOf(batch)
+    const costOf = (i: number): number => {
+      const op = program.ops[i]
+      if (op.kind === 'attention') return 4 * op.q.width * nScores
+      return costs[i] * control[i < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
+    }
+    return async (firstOp: number, endOp: number): Promise<void> => {
+      for (let first = firstOp; first < endOp; ) {
+        const end = sliceEnd(costOf, { first, end: endOp })
+        if (program.ops[first].kind === 'attention' && costOf(first) > SLICE_COST) await attend(first, costOf(first))
+        else run(first, end)
+        first = end
+        await pace.pause()
+      }
+    }
+  }
+
   const backend: SteppingBackend = {
     program,
     capacity,
@@ -161,22 +188,11 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     run,
     readView,
     writeView,
-    forward(batch, logits) {
-      const nScores = scoresOf(batch)
-      return forwardInTurns(backend, batch, logits, async (firstOp, endOp) => {
-        const costOf = (i: number): number => {
-          const op = program.ops[i]
-          if (op.kind === 'attention') return 4 * op.q.width * nScores
-          return costs[i] * control[i < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
-        }
-        for (let first = firstOp; first < endOp; ) {
-          const end = sliceEnd(costOf, { first, end: endOp })
-          if (program.ops[first].kind === 'attention' && costOf(first) > SLICE_COST) await attend(first, costOf(first))
-          else run(first, end)
-          first = end
-          await pace.pause()
-        }
-      })
+    forward: (batch, logits) => forwardInTurns(backend, batch, (view, first) => void readView(view, logits.subarray(first * view.width)), slicesOf(batch)),
+    async forwardBest(batch) {
+      const found: Best[] = []
+      await forwardInTurns(backend, batch, (view) => found.push(...bestOf(view)), slicesOf(batch))
+      return found
     },
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       into.set(slotState(slot))
