@@ -1,28 +1,49 @@
-/** The likeliest tokens as the GPU finds them, against the sampler's on the same logits. */
+/** The likeliest tokens as the wasm core and the GPU find them, against the sampler's on the same logits. */
 import { describe, expect, test } from 'vitest'
-import type { Batch, Capacity } from '../../../src/backend/backend.ts'
-import { factsOf } from '../../../src/backend/webgpu/device.ts'
-import { createWebGpuBackend, type WebGpuBackend } from '../../../src/backend/webgpu/webgpu-backend.ts'
-import { ProgramBuilder } from '../../../src/program/builder.ts'
-import { createSampler, idOfBest } from '../../../src/sampler.ts'
-import { gpuDevice, GPUS, leastGpuDevice } from '../../support/gpu.ts'
-import { createNumbers } from '../../support/numbers.ts'
-import { segment } from '../../support/op-rig.ts'
+import type { Backend, Batch, Capacity } from '../../src/backend/backend.ts'
+import { createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import { factsOf } from '../../src/backend/webgpu/device.ts'
+import { createWebGpuBackend } from '../../src/backend/webgpu/webgpu-backend.ts'
+import { platform } from '../../src/platform/node.ts'
+import { ProgramBuilder } from '../../src/program/builder.ts'
+import type { Parameter, Program } from '../../src/program/ops.ts'
+import { createSampler, idOfBest } from '../../src/sampler.ts'
+import { BUILDS } from '../support/backends.ts'
+import { gpuDevice, GPUS, leastGpuDevice } from '../support/gpu.ts'
+import { createNumbers } from '../support/numbers.ts'
+import { segment } from '../support/op-rig.ts'
 
 const capacity: Capacity = { maxRows: 40, maxLogitRows: 6, nSlots: 4, contextLength: 0 }
 const numbers = createNumbers(3)
 
+type Open = (program: Program, weight: Parameter, rows: Float32Array) => Promise<Backend>
+
 /** Token t's logits are row t of the embedding. */
-async function lookup(device: GPUDevice, rows: readonly Float32Array[], isSoftware: boolean): Promise<WebGpuBackend> {
+function lookup(open: Open, rows: readonly Float32Array[]): Promise<Backend> {
   const width = rows[0].length
   const builder = new ProgramBuilder()
   const [x, logits] = [builder.buffer('x', width), builder.buffer('logits', width, 'logit')]
   const weight = builder.parameter('weight', [rows.length, width])
   builder.add({ kind: 'embed', weight, out: x })
   builder.add({ kind: 'gatherRows', x, out: logits })
-  const backend = await createWebGpuBackend(builder.build(logits, rows.length), capacity, { device, ownsDevice: false, reason: 'test', facts: { ...factsOf(device), isSoftware } })
-  await backend.write(weight, Float32Array.from(rows.flatMap((row) => [...row])), 0)
-  return backend
+  return open(builder.build(logits, rows.length), weight, Float32Array.from(rows.flatMap((row) => [...row])))
+}
+
+function onGpu(openDevice: () => Promise<GPUDevice>, isSoftware: boolean): Open {
+  return async (program, weight, rows) => {
+    const device = await openDevice()
+    const backend = await createWebGpuBackend(program, capacity, { device, ownsDevice: false, reason: 'test', facts: { ...factsOf(device), isSoftware } })
+    await backend.write(weight, rows, 0)
+    return backend
+  }
+}
+
+function inWasm(build: typeof BUILDS[number]): Open {
+  return async (program, weight, rows) => {
+    const backend = await createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads: 1, reason: 'test' })
+    backend.write(weight, rows, 0)
+    return backend
+  }
 }
 
 /** What comes of a row: an id, or the sampler's words on why there is none. */
@@ -53,13 +74,16 @@ function casesOf(width: number): Float32Array[] {
   ]
 }
 
-const DEVICES = GPUS.flatMap(() => [['least', leastGpuDevice, false], ['as it is', gpuDevice, false], ['as software', gpuDevice, true]] as const)
+const OPENERS: readonly (readonly [name: string, open: Open])[] = [
+  ...BUILDS.map((build) => [`wasm ${build}`, inWasm(build)] as const),
+  ...GPUS.flatMap(() => [['GPU, least', onGpu(leastGpuDevice, false)], ['GPU as it is', onGpu(gpuDevice, false)], ['GPU as software', onGpu(gpuDevice, true)]] as const)
+]
 
-describe.each(DEVICES)('%s', { timeout: 60_000 }, (_, open, isSoftware) => {
-  // 4 or 256 lanes, 2048 logits of a workgroup.
-  test.each([1, 2, 3, 5, 255, 256, 257, 2047, 2048, 2049, 4097, 9000])('%i logits', async (width) => {
+describe.each(OPENERS)('%s', { timeout: 60_000 }, (_, open) => {
+  // On a GPU 4 or 256 lanes, 2048 logits of a workgroup; in wasm 16 at a time.
+  test.each([1, 2, 3, 5, 15, 16, 17, 255, 256, 257, 2047, 2048, 2049, 4097, 9000])('%i logits', async (width) => {
     const rows = casesOf(width)
-    const backend = await lookup(await open(), rows, isSoftware)
+    const backend = await lookup(open, rows)
     const sampler = createSampler({ temperature: 0 }, width)
     const want = rows.map((row) => outcome(() => sampler.sample(row)))
     const tokens = Int32Array.from(rows, (_row, token) => token)
@@ -80,7 +104,7 @@ describe.each(DEVICES)('%s', { timeout: 60_000 }, (_, open, isSoftware) => {
 
   test('rows of several sequences, and none', async () => {
     const rows = casesOf(300).slice(0, 6)
-    const backend = await lookup(await open(), rows, isSoftware)
+    const backend = await lookup(open, rows)
     const segments = [segment(2, 0, 3, 'last'), segment(0, 3, 2, 'none'), segment(1, 5, 4, 'all'), segment(3, 9, 0, 'last')]
     const tokens = Int32Array.of(5, 4, 3, 0, 1, 2, 2, 1, 0)
     const sampler = createSampler({ temperature: 0 }, 300)
