@@ -128,7 +128,8 @@ function products({ rows, outputs, rowThreads, outputThreads }: TilePlan, stride
 }
 
 /** Statements for the weights of a tile on their way, a unit of 16 bytes at a time, of which a step has a whole number in each row. */
-function createWeights({ reader, nOut, nWeightRows, weightRow }: Product, plan: TilePlan): { readonly declare: string; readonly load: string; readonly place: string } {
+function createWeights(product: Product, plan: TilePlan): { readonly declare: string; readonly load: string; readonly place: string } {
+  const { reader, nOut, nWeightRows } = product
   const unitQuads = reader.unitElements / 4
   const units = plan.quads / unitQuads
   if (!Number.isInteger(units)) throw new TypeError(`a tile of ${plan.quads} quads: expected a multiple of ${unitQuads}`)
@@ -145,7 +146,7 @@ function createWeights({ reader, nOut, nWeightRows, weightRow }: Product, plan: 
     declare: unroll(loads, (i) => `var unit${i} = vec4<u32>();${reader.hasFactors ? ` var factors${i} = vec2<f32>();` : ''}`),
     load: unroll(loads, (i) => inTile(i, `
       let output = firstOutput + (thread + ${i * threads}u) / ${units}u;
-      let row = ${weightRow('output')};
+      let row = ${product.weightRow('output')};
       let at = quad / ${unitQuads}u + (thread + ${i * threads}u) % ${units}u;
       // What is no weight is zero in every format.
       unit${i} = vec4<u32>();
