@@ -4,8 +4,8 @@
  *
  *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--tiles] [--fused] [--seconds 50] [--small]
  *
- * --plans tries plans other than those of kernels/plans.ts (with --tiles those of tiles alone), --fused each with a norm before and a convolution after it (of zeros, so that the outputs tell nothing);
- * --small is a smoke run. The last column is how far the outputs are from those of a kernel of the other kind, of their largest.
+ * --plans tries plans other than those of kernels/plans.ts (with --tiles those for many rows alone), --fused each with a norm before and a convolution after it
+ * (of zeros, so that the outputs tell nothing); --small is a smoke run. The last column is how far the outputs are from those of a kernel of the other kind, of their largest.
  */
 
 import { parseArgs } from 'node:util'
@@ -14,8 +14,8 @@ import { probeHalves } from '../../src/backend/webgpu/halves.ts'
 import { type BatchCounts, type Kernel, type KernelContext, prelude } from '../../src/backend/webgpu/kernel.ts'
 import type { TilePlan } from '../../src/backend/webgpu/kernels/linear-tiles.ts'
 import type { VectorPlan } from '../../src/backend/webgpu/kernels/linear-vector.ts'
-import { fittingPlan, vectorPlan } from '../../src/backend/webgpu/kernels/plans.ts'
 import { type Company, linear, linearTiles, linearVector } from '../../src/backend/webgpu/kernels/linear.ts'
+import { fittingPlan, vectorPlan } from '../../src/backend/webgpu/kernels/plans.ts'
 import type { Dispatch } from '../../src/backend/webgpu/recording.ts'
 import { encodeDispatches } from '../../src/backend/webgpu/steps.ts'
 import { rowForm, UNIT_BYTES } from '../../src/backend/webgpu/weights.ts'
@@ -203,7 +203,7 @@ async function reportChosen(one: Case): Promise<void> {
 
 async function reportPlans(): Promise<void> {
   for (const format of options.tiles ? [] : formats) {
-    for (const [nIn, nOut] of options.small ? DECODE_SHAPES : [[2048, 50_280], [2560, 10_240], [5120, 2560], [2048, 8192], [4096, 2048], [4096, 160]]) {
+    for (const [nIn, nOut] of options.small ? DECODE_SHAPES : [[2048, 50_280], ...PLAN_SHAPES]) {
       for (const [teamThreads, outputs, threads, unrolled, ahead] of VECTOR_PLANS) {
         const plan = { rows: 1, teamThreads, outputs, teams: threads / teamThreads, unroll: unrolled, ahead }
         await report(vector({ format, nIn, nOut, nRows: 1 }, plan), { format, nIn, nOut, nRows: 1 }, `team ${teamThreads} × ${outputs}, ${threads}, ${unrolled} units${ahead ? ' ahead' : ''}`)
@@ -212,7 +212,7 @@ async function reportPlans(): Promise<void> {
   }
   // Of tiles no form is fused.
   for (const format of options.fused ? [] : formats.slice(0, 3)) {
-    for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : [2560, 10_240, 2048, 8192, 5120, 2560, 4096, 2048, 5120, 192, 1536, 768, 768, 3072].flatMap((nIn, i, all) => (i % 2 ? [] : [16, 32, 64].map((nRows) => [nIn, all[i + 1], nRows])))) {
+    for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : ROWS.flatMap((nRows) => PLAN_SHAPES.map(([nIn, nOut]) => [nIn, nOut, nRows]))) {
       for (const rows of nRows > MOST_VECTOR_ROWS ? [] : [4, 8, 16]) {
         const one = { format, nIn, nOut, nRows }
         const plan = vectorPlan(one, rows, facts)
@@ -230,7 +230,10 @@ const VECTOR_PLANS: readonly (readonly [number, number, number, number, boolean]
   [32, 4, 256, 2, false], [32, 4, 256, 4, false], [32, 4, 256, 1, true], [32, 2, 256, 2, false], [32, 2, 256, 4, false], [32, 2, 256, 2, true], [32, 2, 256, 4, true],
   [32, 4, 128, 2, false], [32, 8, 256, 1, false], [64, 2, 256, 2, true], [64, 4, 256, 2, false], [256, 1, 256, 2, true], [128, 1, 128, 4, false]
 ]
-/** More rows would take longer by vectors than by tiles on any GPU. */
+/** mamba-2.8b's and mamba-1.4b's in_proj, out_proj and x_proj. */
+const PLAN_SHAPES = [[2560, 10_240], [2048, 8192], [5120, 2560], [4096, 2048], [5120, 192], [4096, 160]]
+const ROWS = [16, 32, 64, 512]
+/** More rows take longer by the kernels of few rows. */
 const MOST_VECTOR_ROWS = 64
 const TILE_PLANS: readonly (readonly number[])[] = [
   [16, 16, 4, 4, 4, 1], [16, 16, 8, 8, 2, 1], [16, 16, 8, 8, 4, 1], [8, 16, 8, 8, 4, 1], [8, 16, 8, 8, 2, 1], [8, 8, 8, 8, 4, 1], [16, 16, 8, 4, 4, 1], [8, 8, 8, 8, 8, 2], [8, 16, 8, 4, 4, 1]
