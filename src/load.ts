@@ -149,11 +149,6 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
   }
 }
 
-/** By its form: it may be of another window. */
-export function isDevice(value: object): value is GPUDevice {
-  return 'createComputePipelineAsync' in value && 'queue' in value && 'limits' in value
-}
-
 /** What the option says, or what the model was made for within the default. */
 function contextLengthOf(config: ModelConfig, { contextLength }: EngineOptions): number {
   return contextLength ?? Math.min(DEFAULT_CONTEXT, config.contextLength ?? DEFAULT_CONTEXT)
@@ -181,30 +176,14 @@ function weightFormats(checkpoint: Checkpoint, dtype: WeightDtype): FormatOf {
 }
 
 async function createBackend(program: Program, formatOf: FormatOf, options: EngineOptions): Promise<Backend> {
-  const capacity = capacityOf(program, options.maxBatch ?? 4, options.contextLength)
-  if (options.backend === 'reference') {
-    const { createReferenceBackend } = await import('./backend/reference/reference-backend.ts')
-    // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
-    return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
-  }
-  const openGpu = async (reason?: string): Promise<Backend> => {
-    const { openWebGpuBackend } = await import('#webgpu')
-    const { gpu, ssd } = options
-    const device = gpu !== undefined && isDevice(gpu) ? gpu : undefined
-    return openWebGpuBackend(program, (chunk) => capacityOf(program, capacity.nSlots, options.contextLength, chunk), { device, formatOf, ssd, reason })
-  }
-  if (options.backend === 'webgpu') return openGpu()
-  let whyNoGpu = ''
-  if (options.backend === 'auto') {
-    const { openWhereItPays } = await import('./auto-backend.ts')
-    const found = await openWhereItPays(program, { ...options, formatOf, open: openGpu })
-    if (typeof found !== 'string') return found
-    whyNoGpu = `auto: ${found}; `
-  }
+  const capacityFor = (chunk?: ChunkLimits): Capacity => capacityOf(program, options.maxBatch ?? 4, options.contextLength, chunk)
+  const { backend = 'wasm' } = options
+  const other = backend === 'wasm' ? '' : await (await import('./other-backends.ts')).openOther(program, { ...options, backend, formatOf, capacityFor })
+  if (typeof other !== 'string') return other
   const { build, nThreads, reason } = await chooseBuild(program, formatOf, options)
   const ssd = chooseSsd(program, build, options.ssd)
   const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
-  return createWasmBackend(program, capacity, { module, build, nThreads, reason: whyNoGpu + reason, formatOf, ssd })
+  return createWasmBackend(program, capacityFor(), { module, build, nThreads, reason: other + reason, formatOf, ssd })
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */

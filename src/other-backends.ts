@@ -1,0 +1,32 @@
+/** The backends beside wasm's, loaded where the option asks for them. */
+
+import { openWhereItPays } from './auto-backend.ts'
+import type { Backend, Capacity } from './backend/backend.ts'
+import { isDevice } from './engine-options.ts'
+import type { ChunkLimits, EngineOptions } from './load.ts'
+import type { WeightFormat } from './program/formats.ts'
+import type { Parameter, Program } from './program/ops.ts'
+
+export interface OtherOptions extends Omit<EngineOptions, 'backend'> {
+  readonly backend: 'webgpu' | 'auto' | 'reference'
+  readonly formatOf: (parameter: Parameter) => WeightFormat
+  readonly capacityFor: (chunk?: ChunkLimits) => Capacity
+}
+
+/** The backend, or why 'auto' takes wasm's: the beginning of its reason. UnsupportedError where the host does not have it. */
+export async function openOther(program: Program, options: OtherOptions): Promise<Backend | string> {
+  const { backend, formatOf, capacityFor, gpu, ssd } = options
+  if (backend === 'reference') {
+    const { createReferenceBackend } = await import('./backend/reference/reference-backend.ts')
+    // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
+    return createReferenceBackend(program, { ...capacityFor(), maxRows: 4, maxLogitRows: 4 }, 'asked for')
+  }
+  const openGpu = async (reason?: string): Promise<Backend> => {
+    const { openWebGpuBackend } = await import('#webgpu')
+    const device = gpu !== undefined && isDevice(gpu) ? gpu : undefined
+    return openWebGpuBackend(program, capacityFor, { device, formatOf, ssd, reason })
+  }
+  if (backend === 'webgpu') return openGpu()
+  const found = await openWhereItPays(program, { ...options, open: openGpu })
+  return typeof found === 'string' ? `auto: ${found}; ` : found
+}
