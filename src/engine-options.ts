@@ -1,6 +1,7 @@
 /** The checks of a load's options. Loaded where there are any. */
 
 import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { isDevice } from './gpu-device.ts'
 import { BACKENDS, BUILDS, type EngineOptions, MAX_CONTEXT, WEIGHT_DTYPES } from './load.ts'
 
 const MAX_THREADS = 64
@@ -35,11 +36,6 @@ export function checkEngineOptions(options: EngineOptions): void {
   if (contextLength !== undefined) checkInteger('contextLength', contextLength, MAX_CONTEXT)
   checkInteger('maxQueue', maxQueue, 2 ** 20, 0)
   if (normGroups !== undefined) checkInteger('normGroups', normGroups, 2 ** 20)
-}
-
-/** By its form: it may be of another window. */
-export function isDevice(value: object): value is GPUDevice {
-  return 'createComputePipelineAsync' in value && 'queue' in value && 'limits' in value
 }
 
 function checkInteger(place: string, value: number, max: number, min = 1): void {

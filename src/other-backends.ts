@@ -1,16 +1,16 @@
 /** The backends beside wasm's, loaded where the option asks for them. */
 
-import { openWhereItPays } from './auto-backend.ts'
-import type { Backend, Capacity } from './backend/backend.ts'
-import { isDevice } from './engine-options.ts'
-import type { ChunkLimits, EngineOptions } from './load.ts'
-import type { WeightFormat } from './program/formats.ts'
-import type { Parameter, Program } from './program/ops.ts'
+import { type AutoOptions, openWhereItPays } from './auto-backend.ts'
+import type { Backend, Capacity, SsdForm } from './backend/backend.ts'
+import { isDevice } from './gpu-device.ts'
+import type { Program } from './program/ops.ts'
 
-export interface OtherOptions extends Omit<EngineOptions, 'backend'> {
+export interface OtherOptions extends Omit<AutoOptions, 'open'> {
   readonly backend: 'webgpu' | 'auto' | 'reference'
-  readonly formatOf: (parameter: Parameter) => WeightFormat
-  readonly capacityFor: (chunk?: ChunkLimits) => Capacity
+  readonly gpu?: object | undefined
+  readonly ssd?: SsdForm | undefined
+  /** For chunks of so much. */
+  readonly capacityFor: (chunk?: { readonly opCost: number; readonly rows: number }) => Capacity
 }
 
 /** The backend, or why 'auto' takes wasm's: the beginning of its reason. UnsupportedError where the host does not have it. */
