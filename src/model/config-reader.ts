@@ -78,8 +78,3 @@ function isList(value: JsonValue | undefined): value is readonly JsonValue[] {
 function isObject(value: JsonValue | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !isList(value)
 }
-
-/** Whether a config is in the form of the original repository, mamba_ssm, not in transformers'. */
-export function isOriginal(reader: ConfigReader): boolean {
-  return !reader.has('model_type') && reader.has('d_model')
-}
