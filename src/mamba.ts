@@ -4,7 +4,7 @@ import { type BackendInfo, stateElements } from './backend/backend.ts'
 import type { Chat, ChatOptions } from './chat.ts'
 import type { ChatMessage } from './chat-template.ts'
 import { createEngine, type Engine, type EngineStats } from './engine.ts'
-import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { checkInteger, messageOf, UnsupportedError } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
 import { type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
@@ -57,7 +57,7 @@ export class Mamba {
    */
   static async load(source?: ModelSource, options: LoadOptions = {}): Promise<Mamba> {
     if (Object.keys(options).length > 0) (await import('./engine-options.ts')).checkEngineOptions(options)
-    checkPrefixCache(options.prefixCache)
+    if (options.prefixCache !== undefined) checkInteger('prefixCache.maxBytes', options.prefixCache.maxBytes, 1)
     options.signal?.throwIfAborted()
     const notKept = new Map<string, string>()
     const files = await resolveSource(source, {
@@ -215,11 +215,4 @@ export class Mamba {
 async function prefixCacheFor({ snapshots }: Engine, options: PrefixCacheOptions): Promise<PrefixCache<Snapshot>> {
   const { createPrefixCache } = await import('./state/prefix-cache.ts')
   return createPrefixCache<Snapshot>({ ...options, letGo: (snapshot) => snapshots.release(snapshot) })
-}
-
-function checkPrefixCache(options: PrefixCacheOptions | undefined): void {
-  if (options === undefined) return
-  const { maxBytes } = options
-  if (Number.isSafeInteger(maxBytes) && maxBytes > 0) return
-  throw new RangeError(messageOf({ place: 'prefixCache.maxBytes', expected: 'an integer from 1', got: describe(maxBytes) }))
 }

@@ -1,6 +1,7 @@
 /** `mamba-wasm bench`: how fast a model runs here, and with --profile where the time goes. */
 
 import type { Backend, BackendInfo, Batch, SteppingBackend, TimingBackend } from '../backend/backend.ts'
+import { checkEngineOptions } from '../engine-options.ts'
 import { createEngine, type Engine } from '../engine.ts'
 import { messageOf } from '../errors.ts'
 import { type LoadProgress, loadFrom } from '../load.ts'
@@ -62,8 +63,10 @@ async function load(context: Context, values: BenchValues, model: string | undef
     if (!quiet) context.terminal.progress({ label: phase === 'download' ? `downloading ${file}` : 'loading', done: loadedBytes, total: totalBytes, unit: 'bytes' })
   }
   const { signal } = context
+  const options = engineOptions(values)
+  checkEngineOptions(options)
   const files = await resolveSource(model, { ...sourceOptions(context, values, model), onProgress: (progress) => onProgress({ phase: 'download', ...progress }) })
-  const loaded = await loadFrom(files, { ...engineOptions(values), signal, onProgress })
+  const loaded = await loadFrom(files, { ...options, signal, onProgress })
   context.terminal.clearProgress()
   return loaded.backend
 }
