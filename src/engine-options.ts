@@ -1,7 +1,6 @@
 /** The checks of a load's options. Loaded where there are any. */
 
 import { checkInteger, describe, messageOf, UnsupportedError } from './errors.ts'
-import { isDevice } from './gpu-device.ts'
 import { hostHasRelaxedSimd, hostHasSimd } from './host.ts'
 import { BACKENDS, BUILDS, type EngineOptions, MAX_CONTEXT, threadObstacle, WEIGHT_DTYPES } from './load.ts'
 
@@ -38,6 +37,11 @@ export function checkEngineOptions(options: EngineOptions): void {
   if (contextLength !== undefined) checkInteger('contextLength', contextLength, 1, MAX_CONTEXT)
   checkInteger('maxQueue', maxQueue, 0, 2 ** 20)
   if (normGroups !== undefined) checkInteger('normGroups', normGroups, 1, 2 ** 20)
+}
+
+/** By its form: it may be of another window. */
+function isDevice(value: object): value is GPUDevice {
+  return 'createComputePipelineAsync' in value && 'queue' in value && 'limits' in value
 }
 
 /** Of the wasm backend, to which 'auto' comes with these options. */

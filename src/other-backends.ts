@@ -2,11 +2,11 @@
 
 import { type AutoOptions, openWhereItPays } from './auto-backend.ts'
 import type { Backend, Capacity, SsdForm } from './backend/backend.ts'
-import { isDevice } from './gpu-device.ts'
 import type { Program } from './program/ops.ts'
 
 export interface OtherOptions extends Omit<AutoOptions, 'open'> {
   readonly backend: 'webgpu' | 'auto' | 'reference'
+  /** A GPUDevice: checkEngineOptions has seen to that. */
   readonly gpu?: object | undefined
   readonly ssd?: SsdForm | undefined
   /** For chunks of so much. */
@@ -23,8 +23,7 @@ export async function openOther(program: Program, options: OtherOptions): Promis
   }
   const openGpu = async (reason?: string): Promise<Backend> => {
     const { openWebGpuBackend } = await import('#webgpu')
-    const device = gpu !== undefined && isDevice(gpu) ? gpu : undefined
-    return openWebGpuBackend(program, capacityFor, { device, formatOf, ssd, reason })
+    return openWebGpuBackend(program, capacityFor, { device: gpu as GPUDevice | undefined, formatOf, ssd, reason })
   }
   if (backend === 'webgpu') return openGpu()
   const found = await openWhereItPays(program, { ...options, open: openGpu })

@@ -1,7 +1,6 @@
 /** `mamba-wasm bench`: how fast a model runs here, and with --profile where the time goes. */
 
 import type { Backend, BackendInfo, Batch, SteppingBackend, TimingBackend } from '../backend/backend.ts'
-import { checkEngineOptions } from '../engine-options.ts'
 import { createEngine, type Engine } from '../engine.ts'
 import { messageOf } from '../errors.ts'
 import { type LoadProgress, loadFrom } from '../load.ts'
@@ -64,6 +63,7 @@ async function load(context: Context, values: BenchValues, model: string | undef
   }
   const { signal } = context
   const options = engineOptions(values)
+  const { checkEngineOptions } = await import('../engine-options.ts')
   checkEngineOptions(options)
   const files = await resolveSource(model, { ...sourceOptions(context, values, model), onProgress: (progress) => onProgress({ phase: 'download', ...progress }) })
   const loaded = await loadFrom(files, { ...options, signal, onProgress })
