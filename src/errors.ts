@@ -55,6 +55,12 @@ export function messageOf({ place, expected, got }: ErrorParts): string {
   return `${place}: expected ${expected}, got ${got}`
 }
 
+/** RangeError for what is no integer from `min` to `max`. */
+export function checkInteger(place: string, value: unknown, min: number, max = Infinity): void {
+  if (Number.isInteger(value) && Number(value) >= min && Number(value) <= max) return
+  throw new RangeError(messageOf({ place, expected: `an integer from ${min}${max < Infinity ? ` to ${max}` : ''}`, got: describe(value) }))
+}
+
 /** A value as it appears in a message: short, and never a whole file. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value)

@@ -1,7 +1,7 @@
 /** Tokens one at a time: logits, sampler, text, stop conditions. */
 
 import type { Best } from './backend/backend.ts'
-import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { checkInteger, UnsupportedError } from './errors.ts'
 import type { Sampler, SamplerOptions } from './sampler.ts'
 import { createSampler, idOfBest, validateSamplerOptions } from './sampler.ts'
 import type { ReadProgress } from './scheduler.ts'
@@ -96,9 +96,7 @@ export interface GenerationPlan {
 export function planGeneration(options: GenerateOptions, text: TextModel, vocabSize: number): GenerationPlan {
   const { temperature, repetitionPenalty } = validateSamplerOptions(options)
   const { maxTokens = DEFAULT_MAX_TOKENS, stop = [] } = options
-  if (!Number.isInteger(maxTokens) || maxTokens < 0) {
-    throw new RangeError(messageOf({ place: 'maxTokens', expected: 'an integer from 0', got: describe(maxTokens) }))
-  }
+  checkInteger('maxTokens', maxTokens, 0)
   const stops = typeof stop === 'string' ? [stop] : stop
   checkStops(stops)
   if (stops.length > 0 && text.tokenizer === null) {

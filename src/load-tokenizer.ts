@@ -1,11 +1,13 @@
 /** A checkpoint's tokenizer with its chat templates: in tokenizer.json and the files beside it, or in the GGUF file. */
 
+import { Chat, type ChatOptions } from './chat.ts'
+import type { ChatMessage } from './chat-template.ts'
 import { type FileSet, readText } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { expectObject, parseJson } from './checkpoint/json.ts'
 import { readTokenIds } from './model/config.ts'
 import { createConfigReader } from './model/config-reader.ts'
-import type { ChatTemplates } from './tokenizer/chat-template-choice.ts'
+import type { SessionContext } from './session.ts'
 import { byteEncoder } from './tokenizer/byte-encoder.ts'
 import { readChatTemplates } from './tokenizer/chat-templates.ts'
 import { asFields } from './tokenizer/fields.ts'
@@ -55,7 +57,8 @@ async function readFileText(
 
 export interface LoadedTokenizer {
   readonly tokenizer: Tokenizer
-  readonly chatTemplates: ChatTemplates
+  /** By its chat templates: a chat needs a tokenizer, and comes with it. */
+  readonly startChat: (context: SessionContext, messages: readonly ChatMessage[], options: ChatOptions) => Chat
 }
 
 /** What encodes is loaded here alone: a model without a tokenizer, or with one of bytes, does without it. */
@@ -65,7 +68,8 @@ export async function loadTokenizer(files: FileSet, metadata: MetadataReader | n
   const { tokenizerJson, tokenizerConfig, place, templatePlace } = found
   const parts = readTokenizerParts(tokenizerJson, tokenizerConfig, place)
   const encode = byteEncoder(parts) ?? (await import('./tokenizer/tokenizer.ts')).anyEncoder(parts)
-  return { tokenizer: tokenizerOf(parts, encode), chatTemplates: readChatTemplates(tokenizerConfig, templatePlace) }
+  const templates = readChatTemplates(tokenizerConfig, templatePlace)
+  return { tokenizer: tokenizerOf(parts, encode), startChat: (context, messages, options) => new Chat(context, templates, { messages, options }) }
 }
 
 /** Tokens that end a text by generation_config.json, where there is one: chat models name the end of a turn there. A GGUF file has its own keys. */

@@ -1,16 +1,15 @@
 /** From a source to a backend with its weights: open, check, plan, stream. */
 
-import { type Backend, type BackendInfo, type Capacity, ssdOf, type SsdForm } from './backend/backend.ts'
+import type { Backend, BackendInfo, Capacity, SsdForm } from './backend/backend.ts'
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
-import { describe, UnsupportedError } from './errors.ts'
 import { buildModel, type ConfigOverrides, loadArchitecture, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { createFingerprinter } from './state/fingerprint.ts'
 import { opCost, type Parameter, type Program, type RowSpace } from './program/ops.ts'
-import { hostHasRelaxedSimd, hostHasSharedMemory, hostHasSimd } from './host.ts'
+import { hostHasSharedMemory, hostHasSimd } from './host.ts'
 import { platform } from '#platform'
 
 /** How far a load has come. */
@@ -149,11 +148,6 @@ export async function loadFrom(files: FileSet, options: EngineOptions): Promise<
   }
 }
 
-/** By its form: it may be of another window. */
-export function isDevice(value: object): value is GPUDevice {
-  return 'createComputePipelineAsync' in value && 'queue' in value && 'limits' in value
-}
-
 /** What the option says, or what the model was made for within the default. */
 function contextLengthOf(config: ModelConfig, { contextLength }: EngineOptions): number {
   return contextLength ?? Math.min(DEFAULT_CONTEXT, config.contextLength ?? DEFAULT_CONTEXT)
@@ -181,30 +175,15 @@ function weightFormats(checkpoint: Checkpoint, dtype: WeightDtype): FormatOf {
 }
 
 async function createBackend(program: Program, formatOf: FormatOf, options: EngineOptions): Promise<Backend> {
-  const capacity = capacityOf(program, options.maxBatch ?? 4, options.contextLength)
-  if (options.backend === 'reference') {
-    const { createReferenceBackend } = await import('./backend/reference/reference-backend.ts')
-    // The interpreter is a hundred times slower: few rows at a time leave the event loop its turns.
-    return createReferenceBackend(program, { ...capacity, maxRows: 4, maxLogitRows: 4 }, 'asked for')
-  }
-  const openGpu = async (reason?: string): Promise<Backend> => {
-    const { openWebGpuBackend } = await import('#webgpu')
-    const { gpu, ssd } = options
-    const device = gpu !== undefined && isDevice(gpu) ? gpu : undefined
-    return openWebGpuBackend(program, (chunk) => capacityOf(program, capacity.nSlots, options.contextLength, chunk), { device, formatOf, ssd, reason })
-  }
-  if (options.backend === 'webgpu') return openGpu()
-  let whyNoGpu = ''
-  if (options.backend === 'auto') {
-    const { openWhereItPays } = await import('./auto-backend.ts')
-    const found = await openWhereItPays(program, { ...options, formatOf, open: openGpu })
-    if (typeof found !== 'string') return found
-    whyNoGpu = `auto: ${found}; `
-  }
+  const capacityFor = (chunk?: ChunkLimits): Capacity => capacityOf(program, options.maxBatch ?? 4, options.contextLength, chunk)
+  const { backend = 'wasm' } = options
+  const other = backend === 'wasm' ? '' : await (await import('./other-backends.ts')).openOther(program, { ...options, backend, formatOf, capacityFor })
+  if (typeof other !== 'string') return other
   const { build, nThreads, reason } = await chooseBuild(program, formatOf, options)
-  const ssd = chooseSsd(program, build, options.ssd)
+  const { ssd } = options
+  if (ssd === 'chunked') (await import('./chunked-ssd.ts')).checkChunked(program, build)
   const [{ createWasmBackend }, module] = await Promise.all([import('./backend/wasm/wasm-backend.ts'), platform.wasmModule(build)])
-  return createWasmBackend(program, capacity, { module, build, nThreads, reason: whyNoGpu + reason, formatOf, ssd })
+  return createWasmBackend(program, capacityFor(), { module, build, nThreads, reason: other + reason, formatOf, ssd })
 }
 
 /** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */
@@ -216,15 +195,9 @@ interface Choice {
   readonly reason: string
 }
 
-/** What the options ask for, or UnsupportedError where the host has it not; 'auto' takes the best that is there. */
+/** What the options ask for, which checkEngineOptions found in this host; 'auto' takes the best that is there. */
 async function chooseBuild(program: Program, formatOf: FormatOf, { build = 'auto', threads = 'auto', relaxed = false }: EngineOptions): Promise<Choice> {
   const isSimd = build === 'auto' ? hostHasSimd() : build !== 'scalar'
-  if (!isSimd && (relaxed || (threads !== 'auto' && threads > 1))) {
-    throw new UnsupportedError({ place: relaxed ? 'relaxed' : 'threads', expected: 'a build with SIMD', got: 'the scalar build' })
-  }
-  if ((relaxed || build === 'simd-dot') && !hostHasRelaxedSimd()) {
-    throw new UnsupportedError({ place: relaxed ? 'relaxed' : 'build simd-dot', expected: 'a host with relaxed SIMD', got: 'one without' })
-  }
   const { nThreads, reason } = chooseThreads(program, isSimd, threads)
   const hasDot = build === 'simd-dot' || (build === 'auto' && isSimd && !relaxed && platform.hasBuild('simd-dot') && (await multipliesBytes(program, formatOf)))
   const buildReason = build === 'auto' ? `this host has ${isSimd ? '' : 'no '}WebAssembly SIMD${hasDot ? ', and fast products of bytes' : ''}` : `build ${build} asked for`
@@ -238,21 +211,16 @@ async function multipliesBytes({ parameters }: Program, formatOf: FormatOf): Pro
   return parameters.some((parameter) => FORMATS[formatOf(parameter)].blockElements > 1) && (await import('./byte-dot.ts')).hasFastByteDot()
 }
 
-function chooseSsd(program: Program, build: WasmBuild, ssd: SsdForm = 'recurrent'): SsdForm {
-  if (ssd === 'recurrent') return ssd
-  if (ssdOf(program, ssd) === null) throw new UnsupportedError({ place: 'ssd', expected: "'recurrent' for a model without Mamba-2 layers", got: describe(ssd) })
-  if (build === 'scalar') throw new UnsupportedError({ place: 'ssd', expected: 'a build with SIMD', got: 'the scalar build' })
-  return ssd
+/** Why there can be no second thread here; undefined where there can. */
+export function threadObstacle(): string | undefined {
+  return platform.threadObstacle() ?? (hostHasSharedMemory() ? undefined : 'this host has no shared memory')
 }
 
 function chooseThreads(program: Program, isSimd: boolean, threads: number | 'auto'): Omit<Choice, 'build'> {
   const nThreadsOf = (nThreads: number, reason: string): Omit<Choice, 'build'> => ({ nThreads, reason: `${nThreads} ${nThreads > 1 ? 'threads' : 'thread'}: ${reason}` })
   if (threads === 1) return nThreadsOf(1, 'asked for')
-  const obstacle = platform.threadObstacle() ?? (hostHasSharedMemory() ? undefined : 'this host has no shared memory')
-  if (obstacle !== undefined) {
-    if (threads === 'auto') return nThreadsOf(1, obstacle)
-    throw new UnsupportedError({ place: 'threads', expected: `1, since ${obstacle}`, got: `${threads}` })
-  }
+  const obstacle = threadObstacle()
+  if (obstacle !== undefined) return nThreadsOf(1, obstacle)
   if (threads !== 'auto') return nThreadsOf(threads, 'asked for')
   if (!isSimd) return nThreadsOf(1, 'the scalar build has no more')
   const cost = program.ops.reduce((sum, op) => sum + opCost(op), 0)

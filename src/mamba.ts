@@ -1,13 +1,14 @@
 /** The library's face: a loaded model and what it does. */
 
 import { type BackendInfo, stateElements } from './backend/backend.ts'
-import { Chat, type ChatOptions } from './chat.ts'
+import type { Chat, ChatOptions } from './chat.ts'
 import type { ChatMessage } from './chat-template.ts'
 import { createEngine, type Engine, type EngineStats } from './engine.ts'
-import { describe, messageOf, UnsupportedError } from './errors.ts'
+import { checkInteger, messageOf, UnsupportedError } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, planGeneration } from './generate.ts'
 import { type EngineOptions, loadFrom } from './load.ts'
 import type { ModelConfig } from './model/architectures.ts'
+import type { LoadedTokenizer } from './load-tokenizer.ts'
 import type { Score, ScoreOptions } from './score.ts'
 import { type ForwardOptions, Session, type SessionContext, type SessionOptions } from './session.ts'
 import type { PrefixCache, PrefixCacheMetrics } from './state/prefix-cache.ts'
@@ -15,7 +16,6 @@ import { hexOf } from './state/hash.ts'
 import type { Snapshot } from './state/snapshot.ts'
 import { type ModelSource, resolveSource, type SourceOptions } from './source.ts'
 import { createTextModel, type Prompt, type TextModel } from './text.ts'
-import type { ChatTemplates } from './tokenizer/chat-template-choice.ts'
 
 /** How much the prefix cache may keep. */
 export interface PrefixCacheOptions {
@@ -39,14 +39,14 @@ export class Mamba {
   /** Files that the cache of downloads had no room for, and what it said: they were read from their server, and will be the next time. */
   readonly notKept: ReadonlyMap<string, string>
   /** null without a tokenizer. */
-  readonly #chatTemplates: ChatTemplates | null
+  readonly #startChat: LoadedTokenizer['startChat'] | null
 
-  private constructor(config: ModelConfig, context: SessionContext, { chatTemplates, notKept }: { readonly chatTemplates: ChatTemplates | null; readonly notKept: ReadonlyMap<string, string> }) {
+  private constructor(config: ModelConfig, context: SessionContext, { startChat, notKept }: { readonly startChat: LoadedTokenizer['startChat'] | null; readonly notKept: ReadonlyMap<string, string> }) {
     this.config = config
     this.notKept = notKept
     this.#engine = context.engine
     this.#text = context.text
-    this.#chatTemplates = chatTemplates
+    this.#startChat = startChat
     this.#context = context
   }
 
@@ -57,7 +57,7 @@ export class Mamba {
    */
   static async load(source?: ModelSource, options: LoadOptions = {}): Promise<Mamba> {
     if (Object.keys(options).length > 0) (await import('./engine-options.ts')).checkEngineOptions(options)
-    checkPrefixCache(options.prefixCache)
+    if (options.prefixCache !== undefined) checkInteger('prefixCache.maxBytes', options.prefixCache.maxBytes, 1)
     options.signal?.throwIfAborted()
     const notKept = new Map<string, string>()
     const files = await resolveSource(source, {
@@ -77,7 +77,7 @@ export class Mamba {
       const { vocabSize } = config
       const eosTokenIds = [...new Set([...config.eosTokenIds, ...generationEos])]
       const text = createTextModel(loaded?.tokenizer ?? null, vocabSize, files.name)
-      return new Mamba({ ...config, eosTokenIds }, { engine, text, vocabSize, eosTokenIds, fingerprint, prefixCache }, { chatTemplates: loaded?.chatTemplates ?? null, notKept })
+      return new Mamba({ ...config, eosTokenIds }, { engine, text, vocabSize, eosTokenIds, fingerprint, prefixCache }, { startChat: loaded?.startChat ?? null, notKept })
     } catch (error) {
       await backend.dispose()
       throw error
@@ -184,9 +184,9 @@ export class Mamba {
    */
   chat(messages: readonly ChatMessage[] = [], options: ChatOptions = {}): Chat {
     const eos = this.#text.tokenizer?.specialTokens.eos
-    if (this.#chatTemplates === null) throw new UnsupportedError({ place: 'chat', expected: 'a model with a tokenizer', got: 'a model without one' })
+    if (this.#startChat === null) throw new UnsupportedError({ place: 'chat', expected: 'a model with a tokenizer', got: 'a model without one' })
     const eosTokenIds = eos === undefined ? this.#context.eosTokenIds : [...this.#context.eosTokenIds, eos]
-    return new Chat({ ...this.#context, eosTokenIds }, this.#chatTemplates, { messages, options })
+    return this.#startChat({ ...this.#context, eosTokenIds }, messages, options)
   }
 
   /** Gives the memory back, after the calls under way; a generation that nobody is asking for its next piece is not. Calls after it are a TypeError. */
@@ -215,11 +215,4 @@ export class Mamba {
 async function prefixCacheFor({ snapshots }: Engine, options: PrefixCacheOptions): Promise<PrefixCache<Snapshot>> {
   const { createPrefixCache } = await import('./state/prefix-cache.ts')
   return createPrefixCache<Snapshot>({ ...options, letGo: (snapshot) => snapshots.release(snapshot) })
-}
-
-function checkPrefixCache(options: PrefixCacheOptions | undefined): void {
-  if (options === undefined) return
-  const { maxBytes } = options
-  if (Number.isSafeInteger(maxBytes) && maxBytes > 0) return
-  throw new RangeError(messageOf({ place: 'prefixCache.maxBytes', expected: 'an integer from 1', got: describe(maxBytes) }))
 }

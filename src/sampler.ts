@@ -7,7 +7,7 @@
  */
 import { createCandidates, createKthLargest, createNucleus, gather, highestOf, stepsAt, sumOfWeights, weigh } from './candidates.ts'
 import { log } from './elementary.ts'
-import { describe, messageOf } from './errors.ts'
+import { checkInteger, describe, messageOf } from './errors.ts'
 import { createRandom, randomSeed, validateSeed, type RandomState } from './random.ts'
 
 /** How the next token is chosen. What is missing, or undefined, has its default. */
@@ -204,9 +204,7 @@ function createHistory(vocabSize: number) {
   let count = 0
 
   function observeOne(id: number): void {
-    if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
-      throw new RangeError(messageOf({ place: 'token id', expected: `an integer from 0 to ${vocabSize - 1}`, got: describe(id) }))
-    }
+    checkInteger('token id', id, 0, vocabSize - 1)
     if (isSeen[id] === 0) seen[count++] = id
     isSeen[id] = 1
   }

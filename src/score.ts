@@ -2,7 +2,7 @@
 
 import { exp, log } from './elementary.ts'
 import type { Engine } from './engine.ts'
-import { describe, messageOf } from './errors.ts'
+import { checkInteger } from './errors.ts'
 import type { ReadProgress } from './scheduler.ts'
 
 /** Of `score`. */
@@ -33,9 +33,7 @@ export interface Score {
  */
 export async function scoreTokens(engine: Engine, ids: Int32Array, nBytes: number | null, options: ScoreOptions = {}): Promise<Score> {
   const { window = Math.max(1, ids.length), signal, onProgress } = options
-  if (!Number.isInteger(window) || window < 1) {
-    throw new RangeError(messageOf({ place: 'window', expected: 'an integer from 1', got: describe(window) }))
-  }
+  checkInteger('window', window, 1)
   const startMs = performance.now()
   const vocabSize = engine.backend.program.logits?.width ?? 0
   const logProbabilities = new Float64Array(Math.max(0, ids.length - 1))

@@ -1,6 +1,6 @@
 /** What speculative decoding (speculation.ts) is asked for and what it tells: checked before it is loaded. */
 
-import { describe, messageOf } from './errors.ts'
+import { checkInteger } from './errors.ts'
 
 /** Tokens in a draft by default. */
 export const MAX_DRAFT = 3
@@ -24,9 +24,6 @@ export interface SpeculationUsage {
 
 /** RangeError that names the option. */
 export function checkSpeculation({ maxDraft = MAX_DRAFT, minMatch = 1 }: SpeculationOptions): void {
-  for (const [place, value, max] of [['maxDraft', maxDraft, 15], ['minMatch', minMatch, 64]] as const) {
-    if (!Number.isInteger(value) || value < 1 || value > max) {
-      throw new RangeError(messageOf({ place: `speculation.${place}`, expected: `an integer from 1 to ${max}`, got: describe(value) }))
-    }
-  }
+  checkInteger('speculation.maxDraft', maxDraft, 1, 15)
+  checkInteger('speculation.minMatch', minMatch, 1, 64)
 }

@@ -4,7 +4,7 @@
  */
 
 import type { Engine, RunOptions, Sequence } from './engine.ts'
-import { describe, messageOf } from './errors.ts'
+import { checkInteger, messageOf } from './errors.ts'
 import type { ReadProgress } from './scheduler.ts'
 import { type CheckpointOptions, CheckpointRing } from './state/checkpoint-ring.ts'
 import type { SpeculativeText } from './speculation.ts'
@@ -162,7 +162,7 @@ export class TextState {
 
   /** Takes the last `nTokens` back. RangeError where no state is kept from which the text before them can be gone on with. */
   async rewind(nTokens: number): Promise<void> {
-    if (!Number.isInteger(nTokens) || nTokens < 0) throw new RangeError(messageOf({ place: 'rewind', expected: 'an integer from 0', got: describe(nTokens) }))
+    checkInteger('rewind', nTokens, 0)
     if (nTokens === 0) return
     const end = this.position - nTokens
     // Of the last token that stays the logits are needed: it must be pending again.

@@ -37,7 +37,12 @@ export function bytesLeft(cursor: Cursor): number {
   return Math.min(cursor.source.byteLength, MAX_HEADER_BYTES) - offsetOf(cursor)
 }
 
-export function has(cursor: Cursor, byteLength: number): boolean {
+/** For messages. */
+export function placeOf({ source }: Cursor, what: string): string {
+  return `${source.name}, ${what}`
+}
+
+function has(cursor: Cursor, byteLength: number): boolean {
   return cursor.at + byteLength <= cursor.bytes.byteLength
 }
 
@@ -56,13 +61,13 @@ export async function fill(cursor: Cursor, byteLength: number, what: string): Pr
 }
 
 /** Throws where fewer than `byteLength` bytes are left, whether they are there yet or not. */
-export function checkLeft(cursor: Cursor, byteLength: number | bigint, what: string): void {
+function checkLeft(cursor: Cursor, byteLength: number | bigint, what: string): void {
   const left = bytesLeft(cursor)
   if (byteLength <= left) return
   const { source } = cursor
   const isLimit = source.byteLength > MAX_HEADER_BYTES
   const got = isLimit ? `${left} bytes to the limit of ${MAX_HEADER_BYTES} for a header` : `${left} bytes to the end of the file`
-  throw new CheckpointError({ place: `${source.name}, ${what}`, expected: `${byteLength} bytes at offset ${offsetOf(cursor)}`, got })
+  throw new CheckpointError({ place: placeOf(cursor, what), expected: `${byteLength} bytes at offset ${offsetOf(cursor)}`, got })
 }
 
 /** The next 4 bytes, which must be there. */
@@ -107,7 +112,6 @@ function takeText(cursor: Cursor, byteLength: number, what: string): string {
   try {
     return decoder.decode(bytes.subarray(at, at + byteLength))
   } catch (cause) {
-    const place = `${cursor.source.name}, ${what}`
-    throw new CheckpointError({ place, expected: `text in UTF-8 at offset ${cursor.pieceStart + at}`, got: 'other bytes' }, { cause })
+    throw new CheckpointError({ place: placeOf(cursor, what), expected: `text in UTF-8 at offset ${cursor.pieceStart + at}`, got: 'other bytes' }, { cause })
   }
 }

@@ -39,67 +39,62 @@ export function createMetadataReader({ name, metadata }: MetadataSource, prefix 
   const fail = (key: string, expected: string): never => {
     throw new CheckpointError({ place: placeOf(key), expected, got: describeValue(valueOf(key)) })
   }
-  const reader: MetadataReader = {
+  /** `convert` gives undefined for what is not expected. */
+  const read = <T>(key: string, expected: string, convert: (value: GgufValue) => T | undefined, fallback?: T): T => {
+    const value = valueOf(key)
+    if (value === undefined && fallback !== undefined) return fallback
+    return (value && convert(value)) ?? fail(key, expected)
+  }
+  const natural = (key: string, fallback?: number): number => read(key, 'an integer from 0 to 2^53 - 1', naturalOf, fallback)
+  const integers = (key: string): readonly number[] => read(key, 'an array of integers', integersOf)
+  return {
     name,
     keyOf,
     placeOf,
     has: (key) => metadata.has(keyOf(key)),
-    natural(key, fallback) {
-      const value = valueOf(key)
-      if (value === undefined && fallback !== undefined) return fallback
-      const number = integerOf(value)
-      return number !== undefined && number >= 0 ? number : fail(key, 'an integer from 0 to 2^53 - 1')
-    },
-    positive(key, fallback) {
-      const value = valueOf(key)
-      if (value === undefined && fallback !== undefined) return fallback
-      const isFloat = value?.type === 'float32' || value?.type === 'float64'
-      if (!isFloat || !Number.isFinite(value.value) || value.value <= 0) return fail(key, 'a finite float above 0')
-      return value.type === 'float32' ? shortestFloat32(value.value) : value.value
-    },
-    flag(key, fallback) {
-      const value = valueOf(key)
-      if (value === undefined) return fallback
-      return value.type === 'bool' ? value.value : fail(key, 'a bool')
-    },
-    text(key) {
-      const value = valueOf(key)
-      return value?.type === 'string' ? value.value : fail(key, 'a string')
-    },
-    texts(key) {
-      const value = valueOf(key)
-      return value?.type === 'array' && value.itemType === 'string' ? value.value : fail(key, 'an array of strings')
-    },
-    integers(key) {
-      const value = valueOf(key)
-      if (value?.type !== 'array' || value.itemType === 'string' || value.itemType === 'bool') return fail(key, 'an array of integers')
-      const numbers = Array.from(value.value, Number)
-      return numbers.every((number) => Number.isSafeInteger(number)) ? numbers : fail(key, 'an array of integers')
-    },
+    natural,
+    integers,
+    positive: (key, fallback) => read(key, 'a finite float above 0', positiveOf, fallback),
+    flag: (key, fallback) => read(key, 'a bool', (value) => (value.type === 'bool' ? value.value : undefined), fallback),
+    text: (key) => read(key, 'a string', (value) => (value.type === 'string' ? value.value : undefined)),
+    texts: (key) => read(key, 'an array of strings', (value) => (value.type === 'array' && value.itemType === 'string' ? value.value : undefined)),
     floats(key) {
-      const value = valueOf(key)
-      if (value?.type !== 'array' || (value.itemType !== 'float32' && value.itemType !== 'float64')) return fail(key, 'an array of floats')
-      const numbers = Array.from(value.value, Number)
+      const numbers = read(key, 'an array of floats', floatsOf)
       return numbers.every(Number.isFinite) ? numbers : fail(key, 'an array of finite floats')
     },
     perLayer(key, nLayers) {
-      if (valueOf(key)?.type !== 'array') {
-        const number = reader.natural(key)
-        return Array.from({ length: nLayers }, () => number)
-      }
-      const numbers = reader.integers(key)
+      if (valueOf(key)?.type !== 'array') return Array.from({ length: nLayers }, () => natural(key))
+      const numbers = integers(key)
       const isGood = numbers.length === nLayers && numbers.every((number) => number >= 0)
       return isGood ? numbers : fail(key, `a natural number for each of ${nLayers} layers`)
     }
   }
-  return reader
 }
 
-function integerOf(value: GgufValue | undefined): number | undefined {
-  if (value === undefined || (typeof value.value !== 'number' && typeof value.value !== 'bigint')) return undefined
-  if (value.type === 'float32' || value.type === 'float64') return undefined
-  const number = Number(value.value)
-  return Number.isSafeInteger(number) ? number : undefined
+function isFloat(type: string): type is 'float32' | 'float64' {
+  return type === 'float32' || type === 'float64'
+}
+
+function naturalOf({ type, value }: GgufValue): number | undefined {
+  if (isFloat(type) || (typeof value !== 'number' && typeof value !== 'bigint')) return undefined
+  const number = Number(value)
+  return Number.isSafeInteger(number) && number >= 0 ? number : undefined
+}
+
+function positiveOf({ type, value }: GgufValue): number | undefined {
+  if (!isFloat(type) || typeof value !== 'number' || !Number.isFinite(value) || value <= 0) return undefined
+  return type === 'float32' ? shortestFloat32(value) : value
+}
+
+function integersOf(value: GgufValue): readonly number[] | undefined {
+  if (value.type !== 'array' || value.itemType === 'string' || value.itemType === 'bool') return undefined
+  const numbers = Array.from(value.value, Number)
+  return numbers.every(Number.isSafeInteger) ? numbers : undefined
+}
+
+function floatsOf(value: GgufValue): readonly number[] | undefined {
+  if (value.type !== 'array' || !isFloat(value.itemType)) return undefined
+  return Array.from<number | bigint | string | boolean, number>(value.value, Number)
 }
 
 /** 9 digits tell every float32 apart; most that a human wrote need fewer. */

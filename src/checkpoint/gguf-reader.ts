@@ -7,7 +7,7 @@
  */
 import { CheckpointError, UnsupportedError, describe } from '../errors.ts'
 import type { ByteSource } from './byte-source.ts'
-import { bytesLeft, checkLeft, createCursor, type Cursor, fill, has, offsetOf, readString, takeString, takeUint32, takeUint64 } from './gguf-cursor.ts'
+import { bytesLeft, createCursor, type Cursor, fill, offsetOf, placeOf, readString, takeString, takeUint32, takeUint64 } from './gguf-cursor.ts'
 import {
   ALIGNMENT_KEY,
   DEFAULT_ALIGNMENT,
@@ -16,6 +16,7 @@ import {
   type GgufHeader,
   type GgufScalar,
   type GgufValue,
+  type NumberArray,
   NUMBER_TYPES,
   TENSOR_TYPES,
   type TensorType,
@@ -84,14 +85,14 @@ function takeCount(cursor: Cursor, minBytes: number, what: string): number {
   const count = takeUint64(cursor)
   const max = Math.max(0, Math.floor(bytesLeft(cursor) / minBytes))
   if (count <= max) return Number(count)
-  throw new CheckpointError({ place: `${cursor.source.name}, ${what}`, expected: `at most ${max}, as the rest of the file can hold`, got: `${count}` })
+  throw new CheckpointError({ place: placeOf(cursor, what), expected: `at most ${max}, as the rest of the file can hold`, got: `${count}` })
 }
 
 async function readName(cursor: Cursor, what: string): Promise<string> {
   await fill(cursor, 8, what)
   const length = cursor.view.getBigUint64(cursor.at, true)
   if (length === 0n || length > MAX_NAME_BYTES) {
-    throw new CheckpointError({ place: `${cursor.source.name}, ${what}`, expected: `a name of 1 to ${MAX_NAME_BYTES} bytes`, got: `one of ${length}` })
+    throw new CheckpointError({ place: placeOf(cursor, what), expected: `a name of 1 to ${MAX_NAME_BYTES} bytes`, got: `one of ${length}` })
   }
   return readString(cursor, what)
 }
@@ -99,7 +100,7 @@ async function readName(cursor: Cursor, what: string): Promise<string> {
 function takeType(cursor: Cursor, key: string): ValueType {
   const id = takeUint32(cursor)
   if (id < VALUE_TYPES.length) return VALUE_TYPES[id]
-  throw new CheckpointError({ place: `${cursor.source.name}, ${key}`, expected: `a type from 0 to ${VALUE_TYPES.length - 1}`, got: `${id}` })
+  throw new CheckpointError({ place: placeOf(cursor, key), expected: `a type from 0 to ${VALUE_TYPES.length - 1}`, got: `${id}` })
 }
 
 async function readValue(cursor: Cursor, key: string): Promise<GgufValue> {
@@ -107,40 +108,38 @@ async function readValue(cursor: Cursor, key: string): Promise<GgufValue> {
   const type = takeType(cursor, key)
   if (type === 'array') return readArray(cursor, key)
   if (type === 'string') return { type, value: await readString(cursor, key) }
-  const byteLength = type === 'bool' ? 1 : NUMBER_TYPES[type].bytes
-  await fill(cursor, byteLength, key)
-  const value = takeScalar(cursor, type, byteLength)
-  cursor.at += byteLength
-  return value
-}
-
-function takeScalar({ bytes, at }: Cursor, type: Exclude<ValueType, 'array' | 'string'>, byteLength: number): GgufScalar {
-  if (type === 'bool') return { type, value: bytes[at] !== 0 }
+  const [value] = await readItems(cursor, type, 1, key)
   // The table gives a bigint where the type has one.
-  return { type, value: NUMBER_TYPES[type].array(Uint8Array.from(bytes.subarray(at, at + byteLength)).buffer)[0] } as GgufScalar
+  return { type, value } as GgufScalar
 }
 
 async function readArray(cursor: Cursor, key: string): Promise<GgufArray> {
   await fill(cursor, 12, key)
   const itemType = takeType(cursor, key)
   if (itemType === 'array') {
-    throw new UnsupportedError({ place: `${cursor.source.name}, ${key}`, expected: 'an array of numbers, of texts or of booleans', got: 'an array of arrays' })
+    throw new UnsupportedError({ place: placeOf(cursor, key), expected: 'an array of numbers, of texts or of booleans', got: 'an array of arrays' })
   }
-  const isNumber = itemType !== 'string' && itemType !== 'bool'
-  const itemBytes = isNumber ? NUMBER_TYPES[itemType].bytes : itemType === 'string' ? MIN_STRING_BYTES : 1
-  const length = takeCount(cursor, itemBytes, `${key}, length`)
+  const length = takeCount(cursor, itemType === 'string' ? MIN_STRING_BYTES : bytesOf(itemType), `${key}, length`)
   if (itemType === 'string') {
     const value: string[] = []
     for (let i = 0; i < length; i++) value.push(takeString(cursor, key) ?? (await readString(cursor, key)))
     return { type: 'array', itemType, value }
   }
-  const byteLength = length * itemBytes
-  checkLeft(cursor, byteLength, key)
-  if (!has(cursor, byteLength)) await fill(cursor, byteLength, key)
+  return { type: 'array', itemType, value: await readItems(cursor, itemType, length, key) } as GgufArray
+}
+
+type ItemType = Exclude<ValueType, 'array' | 'string'>
+
+function bytesOf(type: ItemType): number {
+  return type === 'bool' ? 1 : NUMBER_TYPES[type].BYTES_PER_ELEMENT
+}
+
+async function readItems(cursor: Cursor, type: ItemType, length: number, key: string): Promise<NumberArray | boolean[]> {
+  const byteLength = length * bytesOf(type)
+  await fill(cursor, byteLength, key)
   const bytes = Uint8Array.from(cursor.bytes.subarray(cursor.at, cursor.at + byteLength))
   cursor.at += byteLength
-  if (isNumber) return { type: 'array', itemType, value: NUMBER_TYPES[itemType].array(bytes.buffer) }
-  return { type: 'array', itemType, value: Array.from(bytes, (byte) => byte !== 0) }
+  return type === 'bool' ? Array.from(bytes, (byte) => byte !== 0) : new NUMBER_TYPES[type](bytes.buffer)
 }
 
 function alignmentOf(name: string, value: GgufValue | undefined): number {
@@ -160,7 +159,7 @@ interface TensorInfo {
 }
 
 async function readInfo(cursor: Cursor, name: string): Promise<TensorInfo> {
-  const place = `${cursor.source.name}, ${name}`
+  const place = placeOf(cursor, name)
   await fill(cursor, 4, name)
   const nDimensions = takeUint32(cursor)
   if (nDimensions > MAX_DIMENSIONS) throw new CheckpointError({ place, expected: `at most ${MAX_DIMENSIONS} dimensions`, got: `${nDimensions}` })

@@ -43,18 +43,10 @@ export interface GgufHeader {
 export const VALUE_TYPES = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'bool', 'string', 'array', 'uint64', 'int64', 'float64'] as const
 export type ValueType = (typeof VALUE_TYPES)[number]
 
-/** Bytes of a value, and how an array of them is read: little-endian, as every host is. */
-export const NUMBER_TYPES: { readonly [T in NumberType]: { readonly bytes: number; readonly array: (buffer: ArrayBuffer) => NumberArray } } = {
-  uint8: { bytes: 1, array: (buffer) => new Uint8Array(buffer) },
-  int8: { bytes: 1, array: (buffer) => new Int8Array(buffer) },
-  uint16: { bytes: 2, array: (buffer) => new Uint16Array(buffer) },
-  int16: { bytes: 2, array: (buffer) => new Int16Array(buffer) },
-  uint32: { bytes: 4, array: (buffer) => new Uint32Array(buffer) },
-  int32: { bytes: 4, array: (buffer) => new Int32Array(buffer) },
-  float32: { bytes: 4, array: (buffer) => new Float32Array(buffer) },
-  float64: { bytes: 8, array: (buffer) => new Float64Array(buffer) },
-  uint64: { bytes: 8, array: (buffer) => new BigUint64Array(buffer) },
-  int64: { bytes: 8, array: (buffer) => new BigInt64Array(buffer) }
+/** How an array of them is read: little-endian, as every host is. A value alone is read as an array of one. */
+export const NUMBER_TYPES: { readonly [T in NumberType]: { new (buffer: ArrayBuffer): NumberArray; readonly BYTES_PER_ELEMENT: number } } = {
+  uint8: Uint8Array, int8: Int8Array, uint16: Uint16Array, int16: Int16Array, uint32: Uint32Array, int32: Int32Array,
+  float32: Float32Array, float64: Float64Array, uint64: BigUint64Array, int64: BigInt64Array
 }
 
 /** A type of tensors: rows are whole blocks of `blockElements`, each of `blockBytes`. */

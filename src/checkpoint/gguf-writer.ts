@@ -143,7 +143,8 @@ function putScalar(buffer: Buffer, value: Exclude<GgufValue, { readonly type: 'a
   if (value.type === 'string') buffer.text(value.value)
   else if (value.type === 'bool') buffer.raw(Uint8Array.of(value.value ? 1 : 0))
   else {
-    const array = NUMBER_TYPES[value.type].array(new ArrayBuffer(NUMBER_TYPES[value.type].bytes))
+    const ArrayType = NUMBER_TYPES[value.type]
+    const array = new ArrayType(new ArrayBuffer(ArrayType.BYTES_PER_ELEMENT))
     array[0] = value.value
     buffer.raw(new Uint8Array(array.buffer))
   }

@@ -75,12 +75,8 @@ function readValue(reader: Reader, depth: number): JsonValue {
 }
 
 function readObject(reader: Reader, depth: number): JsonObject {
-  if (depth > MAX_DEPTH) fail(reader, `at most ${MAX_DEPTH} levels of nesting`)
   const object: Record<string, JsonValue> = Object.create(null)
-  reader.offset++
-  skipSpace(reader)
-  if (take(reader, '}')) return object
-  for (;;) {
+  readItems(reader, depth, '}', () => {
     skipSpace(reader)
     const keyOffset = reader.offset
     if (reader.text[keyOffset] !== '"') fail(reader, 'a key in quotes')
@@ -91,23 +87,27 @@ function readObject(reader: Reader, depth: number): JsonObject {
     skipSpace(reader)
     if (!take(reader, ':')) fail(reader, '":"')
     object[key] = readValue(reader, depth)
-    skipSpace(reader)
-    if (take(reader, '}')) return object
-    if (!take(reader, ',')) fail(reader, '"," or "}"')
-  }
+  })
+  return object
 }
 
 function readArray(reader: Reader, depth: number): readonly JsonValue[] {
-  if (depth > MAX_DEPTH) fail(reader, `at most ${MAX_DEPTH} levels of nesting`)
   const values: JsonValue[] = []
+  readItems(reader, depth, ']', () => values.push(readValue(reader, depth)))
+  return values
+}
+
+/** What stands between the bracket at the offset and its closing one. */
+function readItems(reader: Reader, depth: number, close: string, readItem: () => void): void {
+  if (depth > MAX_DEPTH) fail(reader, `at most ${MAX_DEPTH} levels of nesting`)
   reader.offset++
   skipSpace(reader)
-  if (take(reader, ']')) return values
+  if (take(reader, close)) return
   for (;;) {
-    values.push(readValue(reader, depth))
+    readItem()
     skipSpace(reader)
-    if (take(reader, ']')) return values
-    if (!take(reader, ',')) fail(reader, '"," or "]"')
+    if (take(reader, close)) return
+    if (!take(reader, ',')) fail(reader, `"," or "${close}"`)
   }
 }
 

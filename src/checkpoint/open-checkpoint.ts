@@ -31,19 +31,8 @@ export interface ContainerFiles {
   readonly open: (fileName: string) => Promise<ByteSource | undefined>
 }
 
-interface Contents {
-  /** null where config.json has it. */
-  readonly config: JsonObject | null
-  readonly metadata: MetadataReader | null
+interface Contents extends Pick<Checkpoint, 'config' | 'configPlace' | 'metadata'> {
   readonly tensors: readonly TensorEntry[]
-}
-
-interface Container {
-  /** The file whose presence says that the checkpoint is in this container. */
-  readonly fileName: string
-  /** Whether the config is in it, not in config.json. */
-  readonly hasConfig: boolean
-  readonly read: (file: ByteSource, files: ContainerFiles) => Promise<Contents>
 }
 
 /** Reads the header of one file. Each container's reader is loaded when there is a file of it. */
@@ -53,14 +42,16 @@ const readSafetensors: TensorReader = async (file, signal) => (await (await impo
 
 const readTorch: TensorReader = async (file, signal) => (await import('./torch.ts')).readTorchTensors(file, signal)
 
-/** The containers, in the order in which they are looked for. A new one is a line here. */
-const CONTAINERS: readonly Container[] = [
-  { fileName: 'model.safetensors', hasConfig: false, read: (file, files) => readSingle(file, files, readSafetensors) },
-  { fileName: 'model.safetensors.index.json', hasConfig: false, read: (index, files) => readSharded(index, files, readSafetensors) },
-  { fileName: 'pytorch_model.bin', hasConfig: false, read: (file, files) => readSingle(file, files, readTorch) },
-  { fileName: 'pytorch_model.bin.index.json', hasConfig: false, read: (index, files) => readSharded(index, files, readTorch) },
-  { fileName: 'model.gguf', hasConfig: true, read: readGguf }
+/** The containers that have their config beside them, by the file that says so, in the order in which they are looked for. A new one is a line here. */
+const CONTAINERS: readonly (readonly [fileName: string, read: (file: ByteSource, files: ContainerFiles) => Promise<readonly TensorEntry[]>])[] = [
+  ['model.safetensors', (file, { signal }) => readSafetensors(file, signal)],
+  ['model.safetensors.index.json', (index, files) => readSharded(index, files, readSafetensors)],
+  ['pytorch_model.bin', (file, { signal }) => readTorch(file, signal)],
+  ['pytorch_model.bin.index.json', (index, files) => readSharded(index, files, readTorch)]
 ]
+
+/** Has a config in it. */
+const GGUF = 'model.gguf'
 
 const MAX_CONFIG_BYTES = 10_000_000
 
@@ -80,13 +71,11 @@ export async function openCheckpoint(files: FileSet, { signal }: { readonly sign
     await Promise.all(opened.splice(0).map((source) => source.close()))
   }
   try {
-    const config = await readConfig({ name, signal, open })
-    const { file, contents } = await readContainer({ name, signal, open }, config !== undefined)
+    const contents = await readContents({ name, signal, open })
     const tensors = new Map(contents.tensors.map((entry) => [entry.name, entry]))
     let totalBytes = 0
     for (const { byteLength } of tensors.values()) totalBytes += byteLength
-    const own = contents.config === null ? { config: config ?? {}, configPlace: `${name}: config.json` } : { config: contents.config, configPlace: file.name }
-    return { name, ...own, metadata: contents.metadata, tensors, files, totalBytes, close }
+    return { ...contents, name, tensors, files, totalBytes, close }
   } catch (error) {
     await close()
     throw error
@@ -100,26 +89,25 @@ async function readConfig(files: ContainerFiles): Promise<JsonObject | undefined
   return expectObject(parseJson(await readText(file, MAX_CONFIG_BYTES, files.signal), file.name), file.name)
 }
 
-async function readContainer(files: ContainerFiles, hasConfig: boolean): Promise<{ file: ByteSource; contents: Contents }> {
-  for (const { fileName, hasConfig: isComplete, read } of CONTAINERS) {
-    if (!hasConfig && !isComplete) continue
+async function readContents(files: ContainerFiles): Promise<Contents> {
+  const config = await readConfig(files)
+  const containers = config === undefined ? [] : CONTAINERS
+  for (const [fileName, read] of containers) {
     const file = await files.open(fileName)
-    if (file !== undefined) return { file, contents: await read(file, files) }
+    if (file !== undefined) return { config: config ?? {}, configPlace: `${files.name}: config.json`, metadata: null, tensors: await read(file, files) }
   }
-  const missing = hasConfig ? CONTAINERS.map(({ fileName }) => fileName) : ['config.json', ...CONTAINERS.filter((row) => row.hasConfig).map(({ fileName }) => fileName)]
-  throw new CheckpointError({ place: files.name, expected: `a file ${missing.join(' or ')}`, got: 'none' })
+  const file = await files.open(GGUF)
+  if (file !== undefined) return { configPlace: file.name, ...(await readGguf(file, files)) }
+  const missing = config === undefined ? ['config.json'] : CONTAINERS.map(([fileName]) => fileName)
+  throw new CheckpointError({ place: files.name, expected: `a file ${[...missing, GGUF].join(' or ')}`, got: 'none' })
 }
 
-async function readSingle(file: ByteSource, { signal }: ContainerFiles, readTensors: TensorReader): Promise<Contents> {
-  return { config: null, metadata: null, tensors: await readTensors(file, signal) }
-}
-
-async function readSharded(index: ByteSource, files: ContainerFiles, readTensors: TensorReader): Promise<Contents> {
-  return { config: null, metadata: null, tensors: await (await import('./shards.ts')).readShards(index, files, readTensors) }
+async function readSharded(index: ByteSource, files: ContainerFiles, readTensors: TensorReader): Promise<readonly TensorEntry[]> {
+  return (await import('./shards.ts')).readShards(index, files, readTensors)
 }
 
 /** One file, or the first of several: the others stand beside it, under names that end in their numbers. */
-async function readGguf(file: ByteSource, files: ContainerFiles): Promise<Contents> {
+async function readGguf(file: ByteSource, files: ContainerFiles): Promise<Omit<Contents, 'configPlace'>> {
   const fileName = file.name.slice(file.name.search(/[^/\\]*$/))
   const { openGguf } = await import('./gguf-model.ts')
   return openGguf(file, { fileName, open: (name) => files.open(name), signal: files.signal })

@@ -62,8 +62,11 @@ async function load(context: Context, values: BenchValues, model: string | undef
     if (!quiet) context.terminal.progress({ label: phase === 'download' ? `downloading ${file}` : 'loading', done: loadedBytes, total: totalBytes, unit: 'bytes' })
   }
   const { signal } = context
+  const options = engineOptions(values)
+  const { checkEngineOptions } = await import('../engine-options.ts')
+  checkEngineOptions(options)
   const files = await resolveSource(model, { ...sourceOptions(context, values, model), onProgress: (progress) => onProgress({ phase: 'download', ...progress }) })
-  const loaded = await loadFrom(files, { ...engineOptions(values), signal, onProgress })
+  const loaded = await loadFrom(files, { ...options, signal, onProgress })
   context.terminal.clearProgress()
   return loaded.backend
 }

@@ -7,7 +7,7 @@ import type { Scope } from './scope.ts'
 
 export interface Architecture<C extends CommonConfig> {
   readonly frame: Frame
-  /** In each of the forms that its configs have. */
+  /** In transformers' form; original.ts has the architectures that read the other one. */
   readConfig(reader: ConfigReader): C
   /** `layers`: what all layers' names start with. */
   addLayer(layers: Scope, config: C, residual: View, index: number): void

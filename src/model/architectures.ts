@@ -6,7 +6,7 @@ import { columns, ProgramBuilder } from '../program/builder.ts'
 import type { Program } from '../program/ops.ts'
 import type { Architecture } from './architecture.ts'
 import type { BambaConfig } from './bamba.ts'
-import { type ConfigReader, createConfigReader, isOriginal } from './config-reader.ts'
+import { type ConfigReader, createConfigReader } from './config-reader.ts'
 import type { FalconH1Config } from './falcon-h1.ts'
 import type { GraniteConfig } from './granite.ts'
 import type { JambaConfig } from './jamba.ts'
@@ -43,29 +43,28 @@ export const ARCHITECTURES: Readonly<Record<ModelType, () => Promise<ModelArchit
   zamba2: async () => (await import('./zamba2.ts')).zamba2
 }
 
-type Types = ReadonlyMap<string, ModelType>
+/** The original repository's configs, by their ssm_cfg.layer. */
+export const ORIGINALS: Readonly<Record<string, () => Promise<ModelArchitecture>>> = {
+  Mamba1: async () => (await import('./original.ts')).originalMamba1,
+  Mamba2: async () => (await import('./original.ts')).originalMamba2
+}
 
-const MODEL_TYPES: Types = new Map(Object.keys(ARCHITECTURES).map((type) => [type, type as ModelType]))
-/** ssm_cfg.layer of the original repository's configs. */
-const ORIGINAL_TYPES: Types = new Map([['Mamba1', 'mamba'], ['Mamba2', 'mamba2']])
-
-/** What a config.json asks for. Throws a CheckpointError or an UnsupportedError that names the key. */
-export function modelTypeOf(config: JsonObject, place = 'config.json'): ModelType {
+/** What loads the architecture that a config.json asks for. Throws a CheckpointError or an UnsupportedError that names the key. */
+export function architectureLoader(config: JsonObject, place = 'config.json'): () => Promise<ModelArchitecture> {
   const reader = createConfigReader(config, place)
-  if (isOriginal(reader)) return chosenType(reader.nested('ssm_cfg'), ORIGINAL_TYPES, { key: 'layer', fallback: 'Mamba1' })
-  return chosenType(reader, MODEL_TYPES, { key: 'model_type' })
+  const isOriginal = !reader.has('model_type') && reader.has('d_model')
+  return isOriginal ? chosen(reader.nested('ssm_cfg'), ORIGINALS, { key: 'layer', fallback: 'Mamba1' }) : chosen(reader, ARCHITECTURES, { key: 'model_type' })
 }
 
-function chosenType(reader: ConfigReader, types: Types, { key, fallback = '' }: { readonly key: string; readonly fallback?: string }): ModelType {
+function chosen<T>(reader: ConfigReader, table: Readonly<Record<string, T>>, { key, fallback = '' }: { readonly key: string; readonly fallback?: string }): T {
   const name = reader.text(key, fallback)
-  const type = types.get(name)
-  if (type !== undefined) return type
-  throw new UnsupportedError({ place: `${reader.place}: ${key}`, expected: `one of ${[...types.keys()].join(', ')}`, got: reader.has(key) ? describe(name) : 'nothing' })
+  if (Object.hasOwn(table, name)) return table[name]
+  throw new UnsupportedError({ place: `${reader.place}: ${key}`, expected: `one of ${Object.keys(table).join(', ')}`, got: reader.has(key) ? describe(name) : 'nothing' })
 }
 
-/** Throws as `modelTypeOf`. */
+/** Throws as `architectureLoader`. */
 export async function loadArchitecture(config: JsonObject, place?: string): Promise<ModelArchitecture> {
-  return ARCHITECTURES[modelTypeOf(config, place)]()
+  return architectureLoader(config, place)()
 }
 
 /** Checks a config.json. Throws a CheckpointError or an UnsupportedError that names the key. */

@@ -30,68 +30,51 @@ export interface ConfigReader {
 }
 
 export function createConfigReader(config: JsonObject, place: string): ConfigReader {
-  const fail = (key: string, expected: string, value: JsonValue | undefined): never => {
-    throw new CheckpointError({ place: `${place}: ${key}`, expected, got: value === undefined ? 'nothing' : describe(value) })
+  const placeOf = (key: string): string => `${place}: ${key}`
+  const has = (key: string): boolean => (config[key] ?? null) !== null
+  /** The value where `isExpected`, `fallback` where the key is absent or null. */
+  const read = <T extends JsonValue>(key: string, expected: string, isExpected: (value: JsonValue | undefined) => value is T, fallback?: T): T => {
+    const value = config[key]
+    if (!has(key) && fallback !== undefined) return fallback
+    if (isExpected(value)) return value
+    throw new CheckpointError({ place: placeOf(key), expected, got: value === undefined ? 'nothing' : describe(value) })
   }
-  const isAbsent = (value: JsonValue | undefined): value is null | undefined => value === undefined || value === null
+  const refuse = (key: string, expected: string): never => {
+    throw new UnsupportedError({ place: placeOf(key), expected, got: describe(config[key]) })
+  }
   return {
     place,
-    has: (key) => !isAbsent(config[key]),
+    has,
     raw: (key) => config[key],
     size(key, { fallback, limit = 'dimension', least = 1 } = {}) {
-      const value = config[key]
-      if (isAbsent(value) && fallback !== undefined) return fallback
-      if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > LIMITS[limit]) {
-        return fail(key, `an integer from ${least} to ${LIMITS[limit]}`, value)
-      }
-      return value
+      const most = LIMITS[limit]
+      return read(key, `an integer from ${least} to ${most}`, (value): value is number => isFinite(value) && Number.isInteger(value) && value >= least && value <= most, fallback)
     },
-    number(key, fallback) {
-      const value = config[key]
-      if (isAbsent(value)) return fallback
-      return typeof value === 'number' && Number.isFinite(value) ? value : fail(key, 'a finite number', value)
-    },
-    numbers(key, fallback) {
-      const value = config[key]
-      if (isAbsent(value)) return fallback
-      const numbers = (Array.isArray(value) ? value : []).filter((item): item is number => typeof item === 'number' && Number.isFinite(item))
-      return Array.isArray(value) && numbers.length === value.length && numbers.length === fallback.length ? numbers : fail(key, `${fallback.length} finite numbers`, value)
-    },
-    positive(key, fallback) {
-      const value = config[key]
-      if (isAbsent(value)) return fallback
-      return typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : fail(key, 'a finite number above 0', value)
-    },
-    flag(key, fallback) {
-      const value = config[key]
-      if (isAbsent(value)) return fallback
-      return typeof value === 'boolean' ? value : fail(key, 'true or false', value)
-    },
-    text(key, fallback) {
-      const value = config[key]
-      if (isAbsent(value)) return fallback
-      return typeof value === 'string' ? value : fail(key, 'a string', value)
-    },
-    nested(key) {
-      const value = config[key]
-      if (isAbsent(value)) return createConfigReader({}, `${place}: ${key}`)
-      if (typeof value !== 'object' || Array.isArray(value)) return fail(key, 'an object', value)
-      return createConfigReader(value as JsonObject, `${place}: ${key}`)
-    },
+    number: (key, fallback) => read(key, 'a finite number', isFinite, fallback),
+    numbers: (key, fallback) =>
+      read(key, `${fallback.length} finite numbers`, (value): value is readonly number[] => isList(value) && value.length === fallback.length && value.every(isFinite), fallback),
+    positive: (key, fallback) => read(key, 'a finite number above 0', (value): value is number => isFinite(value) && value > 0, fallback),
+    flag: (key, fallback) => read(key, 'true or false', (value) => typeof value === 'boolean', fallback),
+    text: (key, fallback) => read(key, 'a string', (value) => typeof value === 'string', fallback),
+    nested: (key) => createConfigReader(read(key, 'an object', isObject, {}), placeOf(key)),
     none(key) {
       const value = config[key]
-      if (isAbsent(value) || (Array.isArray(value) && value.length === 0)) return
-      throw new UnsupportedError({ place: `${place}: ${key}`, expected: 'nothing or an empty list', got: describe(value) })
+      if (has(key) && !(isList(value) && value.length === 0)) refuse(key, 'nothing or an empty list')
     },
     only(key, expected) {
-      const value = config[key]
-      if (isAbsent(value) || value === expected) return
-      throw new UnsupportedError({ place: `${place}: ${key}`, expected: describe(expected), got: describe(value) })
+      if (has(key) && config[key] !== expected) refuse(key, describe(expected))
     }
   }
 }
 
-/** Whether a config is in the form of the original repository, mamba_ssm, not in transformers'. */
-export function isOriginal(reader: ConfigReader): boolean {
-  return !reader.has('model_type') && reader.has('d_model')
+function isFinite(value: JsonValue | undefined): value is number {
+  return Number.isFinite(value)
+}
+
+function isList(value: JsonValue | undefined): value is readonly JsonValue[] {
+  return Array.isArray(value)
+}
+
+function isObject(value: JsonValue | undefined): value is JsonObject {
+  return typeof value === 'object' && value !== null && !isList(value)
 }

@@ -85,29 +85,6 @@ export function readCommonConfig(reader: ConfigReader, defaults: CommonDefaults)
   }
 }
 
-/** Reads the keys that all configs of the original repository share: `MambaConfig` of mamba_ssm. */
-export function readOriginalCommonConfig(reader: ConfigReader): Omit<CommonConfig, 'modelType'> {
-  reader.only('rms_norm', true)
-  reader.only('d_intermediate', 0)
-  reader.none('attn_layer_idx')
-  const padding = reader.size('pad_vocab_size_multiple', { fallback: 8 })
-  const nLayers = reader.size('n_layer', { limit: 'layers' })
-  return {
-    vocabSize: Math.ceil(reader.size('vocab_size', { limit: 'vocabSize' }) / padding) * padding,
-    dModel: reader.size('d_model'),
-    nLayers,
-    layers: Array.from({ length: nLayers }, () => 'mamba'),
-    normEps: reader.positive('norm_epsilon', 1e-5),
-    embeddingMultiplier: 1,
-    logitMultiplier: 1,
-    tieEmbeddings: reader.flag('tie_embeddings', true),
-    bosTokenId: null,
-    // The published checkpoints were trained with GPT-NeoX's end of text, id 0.
-    eosTokenIds: [0],
-    contextLength: null
-  }
-}
-
 /** One id, several, or none. Ids beyond the vocabulary never come, so they are let pass as real configs have them. */
 export function readTokenIds(reader: ConfigReader, key: string): readonly number[] {
   if (!reader.has(key)) return []

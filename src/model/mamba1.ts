@@ -11,8 +11,8 @@
 import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
 import { type Architecture, BACKBONE } from './architecture.ts'
-import { type CommonConfig, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
-import { type ConfigReader, isOriginal } from './config-reader.ts'
+import { type CommonConfig, pureDefaults, readCommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, type Target } from './scope.ts'
 
 /** Mamba-1, and Falcon-Mamba with its norms on dt, B and C. */
@@ -57,23 +57,6 @@ function readBlockConfig(reader: ConfigReader): Omit<Mamba1Config, 'modelType' |
   }
 }
 
-/** The original repository's config: `MambaConfig` of mamba_ssm. */
-function readOriginalMamba1Config(reader: ConfigReader): Mamba1Config {
-  const common = readOriginalCommonConfig(reader)
-  const ssm = reader.nested('ssm_cfg')
-  return {
-    ...common,
-    modelType: 'mamba',
-    dInner: common.dModel * ssm.size('expand', { fallback: 2 }),
-    dState: ssm.size('d_state', { fallback: 16 }),
-    dConv: ssm.size('d_conv', { fallback: 4 }),
-    dtRank: readDtRank(ssm, 'dt_rank', common.dModel),
-    useBias: ssm.flag('bias', false),
-    useConvBias: ssm.flag('conv_bias', true),
-    mixerNormEps: null
-  }
-}
-
 /** "auto" is dModel / 16, rounded up. */
 export function readDtRank(reader: ConfigReader, key: string, dModel: number): number {
   return reader.raw(key) === 'auto' || !reader.has(key) ? Math.ceil(dModel / 16) : reader.size(key)
@@ -86,11 +69,7 @@ function addMamba1Block(layers: Scope, config: Mamba1Config, residual: View, ind
   addBranch(scope, residual, 1, (target) => addMamba1Mixer(scope.below('mixer'), config, { x, target }))
 }
 
-export const mamba: Architecture<Mamba1Config> = {
-  frame: BACKBONE,
-  readConfig: (reader) => (isOriginal(reader) ? readOriginalMamba1Config(reader) : readMamba1Config(reader)),
-  addLayer: addMamba1Block
-}
+export const mamba: Architecture<Mamba1Config> = { frame: BACKBONE, readConfig: readMamba1Config, addLayer: addMamba1Block }
 
 export const falconMamba: Architecture<Mamba1Config> = { frame: BACKBONE, readConfig: readFalconMambaConfig, addLayer: addMamba1Block }
 

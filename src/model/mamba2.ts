@@ -12,8 +12,8 @@ import { CheckpointError, describe, messageOf } from '../errors.ts'
 import { columns } from '../program/builder.ts'
 import type { View } from '../program/ops.ts'
 import { type Architecture, BACKBONE } from './architecture.ts'
-import { agree, type CommonConfig, pureDefaults, readCommonConfig, readOriginalCommonConfig } from './config.ts'
-import { type ConfigReader, isOriginal } from './config-reader.ts'
+import { agree, type CommonConfig, pureDefaults, readCommonConfig } from './config.ts'
+import type { ConfigReader } from './config-reader.ts'
 import { addBranch, addNormed, type Scope, scaled, scaleInPlace, type Target } from './scope.ts'
 
 /** Mamba-2. */
@@ -77,33 +77,6 @@ export function readNormGroups(reader: ConfigReader, dInner: number, fallback: n
   throw new CheckpointError({ place: `${reader.place}: norm_groups`, expected: `a divisor of the inner width ${dInner}`, got: describe(normGroups) })
 }
 
-/** The original repository's config with `ssm_cfg.layer` "Mamba2": `Mamba2` of mamba_ssm, whose gated norm is of each group by itself. */
-function readOriginalMamba2Config(reader: ConfigReader): Mamba2Config {
-  const common = readOriginalCommonConfig(reader)
-  const ssm = reader.nested('ssm_cfg')
-  const headDim = ssm.size('headdim', { fallback: 64 })
-  const dInner = common.dModel * ssm.size('expand', { fallback: 2 })
-  const nGroups = ssm.size('ngroups', { fallback: 1 })
-  const nHeads = Math.floor(dInner / headDim)
-  agree(ssm, 'headdim', headDim, { key: 'expand', expected: dInner / nHeads })
-  checkGroups(ssm, 'ngroups', nGroups, nHeads)
-  ssm.only('rmsnorm', true)
-  ssm.only('norm_before_gate', false)
-  ssm.only('D_has_hdim', false)
-  ssm.only('d_ssm', dInner)
-  return {
-    ...common,
-    modelType: 'mamba2', dInner, nHeads, headDim, nGroups,
-    dState: ssm.size('d_state', { fallback: 128 }),
-    dConv: ssm.size('d_conv', { fallback: 4 }),
-    dtLimit: readLimits(ssm, 'dt_limit'),
-    useBias: ssm.flag('bias', false),
-    useConvBias: ssm.flag('conv_bias', true),
-    normGroups: nGroups,
-    gatedNormEps: 1e-5
-  }
-}
-
 /** The gated norm of `normGroups` parts of the inner width. RangeError where they do not divide it. */
 function withNormGroups<C extends Mamba2MixerConfig>(config: C, normGroups: number): C {
   if (config.dInner % normGroups === 0) return { ...config, normGroups }
@@ -157,7 +130,7 @@ function addMamba2Block(layers: Scope, config: Mamba2Config, residual: View, ind
 
 export const mamba2: Architecture<Mamba2Config> = {
   frame: BACKBONE,
-  readConfig: (reader) => (isOriginal(reader) ? readOriginalMamba2Config(reader) : readMamba2Config(reader)),
+  readConfig: readMamba2Config,
   addLayer: addMamba2Block,
   withNormGroups
 }

@@ -1,6 +1,6 @@
 /** The states that a session can go back to: the last few of those at every so many tokens. */
 
-import { describe, messageOf } from '../errors.ts'
+import { checkInteger } from '../errors.ts'
 import type { Snapshot, SnapshotPool } from './snapshot.ts'
 
 /** Which states a session keeps, to go back to. */
@@ -21,11 +21,7 @@ const MAX_COUNT = 2 ** 31 - 1
 
 /** RangeError that names the option. */
 export function checkCheckpointOptions(options: CheckpointOptions): void {
-  for (const name of ['every', 'keep'] as const) {
-    const { [name]: value } = options
-    if (Number.isInteger(value) && value >= 1 && value <= MAX_COUNT) continue
-    throw new RangeError(messageOf({ place: `checkpoints.${name}`, expected: `an integer from 1 to ${MAX_COUNT}`, got: describe(value) }))
-  }
+  for (const name of ['every', 'keep'] as const) checkInteger(`checkpoints.${name}`, options[name], 1, MAX_COUNT)
 }
 
 export class CheckpointRing {

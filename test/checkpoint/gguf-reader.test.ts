@@ -107,10 +107,10 @@ describe('valid files', () => {
   })
 
   test('arrays of every type', async () => {
-    for (const [type, { bytes, array: make }] of Object.entries(NUMBER_TYPES)) {
-      const items = Uint8Array.from({ length: 3 * bytes }, (_, i) => i + 1)
+    for (const [type, ArrayType] of Object.entries(NUMBER_TYPES)) {
+      const items = Uint8Array.from({ length: 3 * ArrayType.BYTES_PER_ELEMENT }, (_, i) => i + 1)
       const { metadata } = await readRaw({ pairs: [['k', 9, array(type as never, 3, items)]] })
-      expect(metadata.get('k')).toEqual({ type: 'array', itemType: type, value: make(items.buffer) })
+      expect(metadata.get('k')).toEqual({ type: 'array', itemType: type, value: new ArrayType(items.buffer) })
     }
     const { metadata } = await readRaw({ pairs: [['b', 9, array('bool', 3, Uint8Array.of(1, 0, 2))], ['s', 9, array('string', 2, join([text('\ufeffé'), text('')]))], ['none', 9, array('string', 0, u32(0).subarray(4))]] })
     expect([...metadata.values()].map(({ value }) => value)).toEqual([[true, false, true], ['\ufeffé', ''], []])

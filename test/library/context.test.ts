@@ -1,6 +1,7 @@
 /** Models with attention have a limit: the option contextLength. What goes beyond is refused before anything is read; within, all is as with any model. */
 import { describe, expect, test } from 'vitest'
 import type { MemoryBytes } from '../../src/backend/backend.ts'
+import { furtherSizes } from '../../src/backend/wasm/further-sizes.ts'
 import { createMemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import type { JsonObject } from '../../src/checkpoint/json.ts'
 import { Mamba } from '../../src/index.ts'
@@ -128,7 +129,7 @@ describe('wasm', () => {
     expect(error).toBeInstanceOf(RangeError)
     const most = Number(/with contextLength (\d+) it would fit/.exec(String(error))?.[1])
     const program = programOf('zamba2')
-    const mapOf = (contextLength: number) => createMemoryMap(program, capacityOf(program, 64, contextLength), { heapBase: 0, nThreads: 1, formatOf: () => 'f32' })
+    const mapOf = (contextLength: number) => createMemoryMap(program, capacityOf(program, 64, contextLength), { heapBase: 0, nThreads: 1, formatOf: () => 'f32', further: furtherSizes })
     expect(mapOf(most).bytes.total).toBeLessThanOrEqual(2 ** 32)
     expect(() => mapOf(most + 64)).toThrow(RangeError)
   })

@@ -20,11 +20,11 @@ interface Limit {
 
 /** Of parts by their names. */
 const LIMITS: Readonly<Record<string, Limit>> = {
-  core: { bytes: 55_000, gzipBytes: 20_700 },
+  core: { bytes: 50_700, gzipBytes: 19_400 },
   // As reached; the goal is 70 KB and 24 in gzip.
-  'core and what a small model takes': { bytes: 107_300, gzipBytes: 39_200 },
+  'core and what a small model takes': { bytes: 100_000, gzipBytes: 37_300 },
   // Less than a quarter of the core: nothing of the models comes along.
-  'selectiveScan alone': { bytes: 15_000 },
+  'selectiveScan alone': { bytes: 12_000 },
   'an edge worker': { gzipBytes: 150_000 }
 }
 const WASM_LIMIT: Limit = { bytes: 100_000 }

@@ -2,22 +2,23 @@
 import type { JsonObject } from '../../src/checkpoint/json.ts'
 import * as table from '../../src/model/architectures.ts'
 
-const loaded = new Map(await Promise.all(Object.entries(table.ARCHITECTURES).map(async ([type, load]) => [type, await load()] as const)))
+const loaders = [...Object.values(table.ARCHITECTURES), ...Object.values(table.ORIGINALS)]
+const loaded = new Map(await Promise.all(loaders.map(async (load) => [load, await load()] as const)))
 
-function architectureOf(modelType: string): table.ModelArchitecture {
-  const architecture = loaded.get(modelType)
-  if (architecture === undefined) throw new TypeError(`no architecture ${modelType}`)
+function loadedBy(loader: () => Promise<table.ModelArchitecture>): table.ModelArchitecture {
+  const architecture = loaded.get(loader)
+  if (architecture === undefined) throw new TypeError('no architecture of the tables')
   return architecture
 }
 
 export function readModelConfig(config: JsonObject, place?: string): table.ModelConfig {
-  return table.readModelConfig(architectureOf(table.modelTypeOf(config, place)), config, place)
+  return table.readModelConfig(loadedBy(table.architectureLoader(config, place)), config, place)
 }
 
 export function overrideConfig(config: table.ModelConfig, overrides: table.ConfigOverrides): table.ModelConfig {
-  return table.overrideConfig(architectureOf(config.modelType), config, overrides)
+  return table.overrideConfig(loadedBy(table.ARCHITECTURES[config.modelType]), config, overrides)
 }
 
 export function buildModel(config: table.ModelConfig, hasTensor: (name: string) => boolean): table.Model {
-  return table.buildModel(architectureOf(config.modelType), config, hasTensor)
+  return table.buildModel(loadedBy(table.ARCHITECTURES[config.modelType]), config, hasTensor)
 }

@@ -6,9 +6,11 @@
 import { instantiateSync } from '@assemblyscript/loader'
 import { expect } from 'vitest'
 import { type Batch, type Capacity, type QueuedBackend, type Segment, stateElements, type SteppingBackend } from '../../src/backend/backend.ts'
+import { furtherSizes } from '../../src/backend/wasm/further-sizes.ts'
 import type { KeyValueLayout } from '../../src/backend/wasm/key-value.ts'
 import { createMemoryMap, type MemoryMap } from '../../src/backend/wasm/memory-map.ts'
 import { type CoreExports, createWasmBackend } from '../../src/backend/wasm/wasm-backend.ts'
+import { createLock } from '../../src/lock.ts'
 import { platform } from '../../src/platform/node.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import type { DeviceFacts } from '../../src/backend/webgpu/kernel.ts'
@@ -231,10 +233,11 @@ async function createCore(kind: RigKind, program: Program, spec: OpSpec): Promis
   const module = await platform.wasmModule(build)
   const formatOf = (parameter: Parameter): WeightFormat => (isWeight(parameter) ? format : 'f32')
   const core = { module, build, nThreads: 1, reason: 'test', formatOf, ssd }
-  const { backend: pending, memory } = withMemory(() => createWasmBackend(program, capacity, core))
-  const backend = await pending
-  const { exports } = instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
-  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), hasDot: exports.multipliesBytes() !== 0, nThreads: 1, formatOf, ssd })
+  const { backend, memory, exports } = await memoryLock.run(async () => ({
+    ...(await withMemory(() => createWasmBackend(program, capacity, core))),
+    ...instantiateSync<CoreExports>(module, { env: { memory: new WebAssembly.Memory({ initial: 1 }) } })
+  }))
+  const map = createMemoryMap(program, capacity, { heapBase: exports.heapBase(), hasDot: exports.multipliesBytes() !== 0, nThreads: 1, formatOf, ssd, further: furtherSizes })
   return {
     backend,
     spoil() {
@@ -283,8 +286,11 @@ function cachedRanges(layout: KeyValueLayout, slot: number, { position, nRows }:
   return ranges
 }
 
+/** Rigs are made at once, and each must see its own memory. */
+const memoryLock = createLock()
+
 /** The largest memory that `create` makes, which the backend keeps to itself. */
-function withMemory(create: () => Promise<SteppingBackend>): { backend: Promise<SteppingBackend>, memory: WebAssembly.Memory } {
+async function withMemory(create: () => Promise<SteppingBackend>): Promise<{ backend: SteppingBackend, memory: WebAssembly.Memory }> {
   const Original = WebAssembly.Memory
   const memories: WebAssembly.Memory[] = []
   WebAssembly.Memory = class extends Original {
@@ -294,7 +300,7 @@ function withMemory(create: () => Promise<SteppingBackend>): { backend: Promise<
     }
   }
   try {
-    const backend = create()
+    const backend = await create()
     // The first is the probe for heapBase, the last the backend's own.
     return { backend, memory: memories[memories.length - 1] }
   } finally {

@@ -6,9 +6,12 @@ import type { ActivationFunction, ExpertLinearOp, KeyValuePart } from '../../pro
 import { rotaryRow } from '../../program/rotary.ts'
 import type { Batch } from '../backend.ts'
 import { type Encoders, formatCode, type FurtherKind, panelsOf, type Record32 } from './encode.ts'
-import { type KeyValueLayout, roundUp } from './key-value.ts'
-import { expertScratchStart, expertSizes, type MemoryMap, rotaryOf } from './memory-map.ts'
-import { packedBytes, panelBytes } from './packing.ts'
+import { expertScratchStart, expertSizes } from './further-sizes.ts'
+import type { KeyValueLayout } from './key-value.ts'
+import { type MemoryMap, rotaryOf } from './memory-map.ts'
+import { packedBytes, panelBytes, roundUp } from './packing.ts'
+
+export { furtherSizes } from './further-sizes.ts'
 
 const FUNCTION_CODES: Readonly<Record<ActivationFunction, number>> = { silu: abi.FUNCTION_SILU, gelu: abi.FUNCTION_GELU, relu2: abi.FUNCTION_RELU2 }
 

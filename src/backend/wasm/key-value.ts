@@ -2,6 +2,7 @@
 
 import { KEY_BLOCK, LANES } from '../../../assembly/abi.ts'
 import type { KeyValuePart, Program } from '../../program/ops.ts'
+import { roundUp } from './packing.ts'
 
 export interface KeyValueLayout {
   readonly headDim: number
@@ -14,6 +15,8 @@ export interface KeyValueLayout {
   readonly valueHeadBytes: number
   /** Of both. */
   readonly bytes: number
+  /** A key and a value of all heads. */
+  readonly tokenBytes: number
 }
 
 /** The layouts of a program's caches, one after the other from byte `first` of a slot on. */
@@ -41,15 +44,7 @@ function layoutOf(headDim: number, width: number, { contextLength, first }: { co
   const keyHeadBytes = 4 * roundUp(contextLength, KEY_BLOCK) * headDim
   const valueHeadBytes = 4 * contextLength * roundUp(headDim, LANES)
   return {
-    headDim, nHeads, keyHeadBytes, valueHeadBytes, keys: first, values: first + nHeads * keyHeadBytes, bytes: nHeads * (keyHeadBytes + valueHeadBytes)
+    headDim, nHeads, keyHeadBytes, valueHeadBytes, keys: first, values: first + nHeads * keyHeadBytes, bytes: nHeads * (keyHeadBytes + valueHeadBytes),
+    tokenBytes: 4 * nHeads * (headDim + roundUp(headDim, LANES))
   }
-}
-
-/** A key and a value of all heads. */
-export function tokenBytes({ headDim, nHeads }: KeyValueLayout): number {
-  return 4 * nHeads * (headDim + roundUp(headDim, LANES))
-}
-
-export function roundUp(value: number, multiple: number): number {
-  return Math.ceil(value / multiple) * multiple
 }

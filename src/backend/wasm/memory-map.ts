@@ -13,21 +13,21 @@
  */
 
 import {
-  CONTROL_WORDS, EXPERT_ENTRY_WORDS, EXPERT_PANELS, EXPERT_ROWS, KEY_BLOCK, LANES, OP_WORDS, PANEL_ROWS, QUERY_TILE, ROW_BLOCK, SCAN_BLOCK,
-  SEGMENT_WORDS, SSD_BLOCK, SSD_CHUNK
+  CONTROL_WORDS, EXPERT_ENTRY_WORDS, KEY_BLOCK, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
 } from '../../../assembly/abi.ts'
 import { messageOf } from '../../errors.ts'
-import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, Parameter, Program, RotaryOp, SsdScanOp, View } from '../../program/ops.ts'
+import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, OpOf, Parameter, Program, RotaryOp, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes, SsdForm } from '../backend.ts'
-import { type KeyValueLayout, keyValueLayouts, tokenBytes } from './key-value.ts'
-import { type FormatOf, isDense, packedBytes, type PackedLayout, packedLayouts } from './packing.ts'
+import type { FurtherKind } from './encode.ts'
+import type { KeyValueLayout } from './key-value.ts'
+import { type FormatOf, isDense, packedBytes, type PackedLayout, packedLayouts, roundUp } from './packing.ts'
 import { blockInputsOf } from './panel-blocks.ts'
 
 export const PAGE_BYTES = 65536
 /** What wasm can address. */
 const MAX_BYTES = 65536 * PAGE_BYTES
 /** Every region starts on a cache line. */
-const ALIGN_BYTES = 64
+export const ALIGN_BYTES = 64
 
 export interface MemoryMap {
   readonly control: number
@@ -56,6 +56,16 @@ export interface MemoryMap {
   view(view: View): { readonly address: number; readonly stride: number }
 }
 
+/** How a parameter is packed. */
+export type LayoutOf = (parameter: Parameter) => PackedLayout
+
+/** What the ops of other models than Mamba-1's need of memory (further-sizes.ts). */
+export interface FurtherSizes {
+  scratchBytes(op: OpOf<FurtherKind>, layoutOf: LayoutOf, ssd: SsdForm | undefined): number
+  /** The keys and values of each attention layer in a slot, one after the other from byte `first` on. */
+  keyValueLayouts(program: Program, contextLength: number, first: number): Map<KeyValuePart, KeyValueLayout>
+}
+
 /** (maxRows, rotaryDim): of each row of a batch what rotaryRow gives. */
 export interface RotaryTable {
   readonly theta: number
@@ -71,6 +81,8 @@ export interface MapOptions {
   readonly hasDot?: boolean | undefined
   /** 'recurrent' by default. */
   readonly ssd?: SsdForm | undefined
+  /** Where `needsFurtherOps` says so. */
+  readonly further?: FurtherSizes | undefined
 }
 
 /** Throws a RangeError when wasm's 4 GiB do not hold it, with the bytes needed and the format of weights that would fit. */
@@ -96,8 +108,8 @@ function adviceOfContext(program: Program, capacity: Capacity, options: MapOptio
 
 function planMemory(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
   const layouts = packedLayouts(program, options)
-  const layoutOf = (parameter: Parameter): PackedLayout => known(layouts.get(parameter), parameter.name)
-  const { ssd = 'recurrent' } = options
+  const layoutOf: LayoutOf = (parameter) => known(layouts.get(parameter), parameter.name)
+  const { ssd = 'recurrent', further } = options
   let next = options.heapBase
   const allocate = (bytes: number): number => {
     const address = roundUp(next, ALIGN_BYTES)
@@ -117,14 +129,16 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
     if (op.kind === 'expertLinear') experts.set(op, allocate(4 * EXPERT_ENTRY_WORDS * op.nExperts))
   }
   const ops = allocate(4 * OP_WORDS * program.ops.length)
-  const scratchBytes = roundUp(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf, ssd)), ALIGN_BYTES), ALIGN_BYTES)
+  const scratchBytes = roundUp(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf, options)), ALIGN_BYTES), ALIGN_BYTES)
   const scratch = allocate(scratchBytes * options.nThreads)
 
   const weightsStart = next
   const parameters = program.parameters.map((parameter) => allocate(packedBytes(layoutOf(parameter))))
   const stateStart = next
-  const keyValues = keyValueLayouts(program, capacity.contextLength, roundUp(4 * program.stateSize, ALIGN_BYTES))
-  const slotBytes = roundUp([...keyValues.values()].reduce((sum, { bytes }) => sum + bytes, roundUp(4 * program.stateSize, ALIGN_BYTES)), ALIGN_BYTES)
+  const stateBytes = roundUp(4 * program.stateSize, ALIGN_BYTES)
+  const keyValues = further?.keyValueLayouts(program, capacity.contextLength, stateBytes) ?? new Map<KeyValuePart, KeyValueLayout>()
+  const sumOfKeyValues = (part: 'bytes' | 'tokenBytes'): number => [...keyValues.values()].reduce((sum, layout) => sum + layout[part], 0)
+  const slotBytes = roundUp(stateBytes + sumOfKeyValues('bytes'), ALIGN_BYTES)
   const state = allocate(slotBytes * capacity.nSlots)
   const activationsStart = next
   const rowsOf = (buffer: ActivationBuffer): number => (buffer.rows === 'token' ? capacity.maxRows : capacity.maxLogitRows)
@@ -139,7 +153,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
     bytes: {
       weights: stateStart - weightsStart,
       state: activationsStart - stateStart,
-      statePerToken: capacity.nSlots * [...keyValues.values()].reduce((sum, layout) => sum + tokenBytes(layout), 0),
+      statePerToken: capacity.nSlots * sumOfKeyValues('tokenBytes'),
       activations: next - activationsStart,
       total: Math.ceil(next / PAGE_BYTES) * PAGE_BYTES
     },
@@ -160,62 +174,27 @@ export function rotaryOf(rotaries: readonly RotaryTable[], { theta, rotaryDim }:
   return rotaries.find((table) => table.theta === theta && table.rotaryDim === rotaryDim)
 }
 
-function roundUp(value: number, multiple: number): number {
-  return Math.ceil(value / multiple) * multiple
-}
-
 /** Rows are padded so that a panel's eight outputs may be stored whole. */
 function strideOf({ width }: ActivationBuffer): number {
   return roundUp(width, PANEL_ROWS)
 }
 
-function scratchBytesOf(op: Op, layoutOf: (parameter: Parameter) => PackedLayout, ssd: SsdForm): number {
+function scratchBytesOf(op: Op, layoutOf: LayoutOf, { ssd, further }: MapOptions): number {
   switch (op.kind) {
-    case 'conv1d': return 4 * (op.weight.shape[2] - 1) * Math.ceil(op.x.width / LANES) * LANES
-    // Of short segments up to SCAN_BLOCK tiles at once.
-    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (7 + op.dState)
-    case 'ssdScan': return Math.max(4 * (2 * SSD_BLOCK + LANES), ssd === 'chunked' ? ssdChunkBytes(op) : 0)
+    case 'embed':
+    case 'gatherRows': return 0
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': return linearScratchBytes(layoutOf(op.weight), op.x.width)
-    case 'expertLinear': {
-      const { nIn, nOut } = expertSizes(op)
-      return expertScratchStart(op, layoutOf) + 4 * (OP_WORDS + EXPERT_ROWS * (1 + nIn + Math.min(roundUp(nOut, PANEL_ROWS), EXPERT_PANELS * PANEL_ROWS)))
-    }
-    case 'attention': {
-      const nQueries = Math.max(QUERY_TILE, Math.ceil(op.q.width / op.cache.width))
-      return 4 * nQueries * (KEY_BLOCK + 3 + roundUp(op.headDim, LANES))
-    }
-    case 'embed':
-    case 'gatherRows':
-    case 'rotary':
-    case 'cacheKeyValue':
-    case 'activation':
-    case 'scaledAdd':
-    case 'route':
-    case 'mixExperts': return 0
+    case 'conv1d': return 4 * (op.weight.shape[2] - 1) * roundUp(op.x.width, LANES)
+    // Of short segments up to SCAN_BLOCK tiles at once.
+    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (7 + op.dState)
+    default: return further?.scratchBytes(op, layoutOf, ssd) ?? 0
   }
 }
 
-/** As assembly/ops/ssd-chunks.ts lays it out: five numbers a token, decay and two tiles, scores and mix, x, B and C of a head. */
-function ssdChunkBytes({ x, dt, dState }: SsdScanOp): number {
-  const headDim = x.width / dt.width
-  return 4 * (SSD_CHUNK * (5 + 2 * SSD_CHUNK + headDim + 2 * roundUp(dState, PANEL_ROWS)) + 9 * PANEL_ROWS)
-}
-
-function linearScratchBytes(layout: PackedLayout, nIn: number): number {
+export function linearScratchBytes(layout: PackedLayout, nIn: number): number {
   if (layout.kind !== 'panels' || layout.form === 'f32') return 0
   // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs, and then a panel in 16 bits.
   if (isDense(layout.form)) return 4 * PANEL_ROWS * nIn
   return nIn * (ROW_BLOCK * (2 + 8 / blockInputsOf(layout.form)) + 2 * PANEL_ROWS) + ALIGN_BYTES
-}
-
-/** Of one choice. */
-export function expertSizes({ x, isPerChoice, topK, out }: ExpertLinearOp): { readonly nIn: number; readonly nOut: number } {
-  return { nIn: isPerChoice ? x.width / topK : x.width, nOut: out.width / topK }
-}
-
-/** Where a thread's scratch of an expertLinear goes on behind that of the products. */
-export function expertScratchStart(op: ExpertLinearOp, layoutOf: (parameter: Parameter) => PackedLayout): number {
-  const { nIn } = expertSizes(op)
-  return roundUp(Math.max(...op.weights.map((weight) => linearScratchBytes(layoutOf(weight), nIn))), ALIGN_BYTES)
 }

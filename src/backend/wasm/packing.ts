@@ -94,7 +94,7 @@ function plain(parameter: Parameter | null): PackedLayout {
   return { kind: 'plain', size: parameter === null ? 0 : elementsOf(parameter.shape) }
 }
 
-function roundUp(value: number, multiple: number): number {
+export function roundUp(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple
 }
 

@@ -47,8 +47,9 @@ const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop(
 /** Throws a RangeError for a program beyond 4 GiB, and for one beyond what the host gives, with the bytes that it needs. */
 export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
   const isShared = core.build.startsWith('simd-threads')
+  const further = needsFurtherOps(program) ? await import('./further-ops.ts') : undefined
   const map = createMemoryMap(program, capacity, {
-    ...factsOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32'), ssd: core.ssd
+    ...factsOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32'), ssd: core.ssd, further: further?.furtherSizes
   })
   const { weights, state, activations } = map.bytes
   const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
@@ -56,7 +57,6 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   writeControl(map, memory.buffer, core.nThreads)
   const formats = new Set(program.parameters.map((parameter) => formatOfLayout(map.layout(parameter))))
   const blocks = [...formats].some((format) => isBlockFormat(format) && format !== 'q8_0') ? await import('./pack-blocks.ts') : undefined
-  const further = needsFurtherOps(program) ? await import('./further-ops.ts') : undefined
   const barriers = core.nThreads > 1 ? (await import('../../program/barriers.ts')).planBarriers(program.ops) : undefined
   encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders, barriers })
 
