@@ -22,7 +22,7 @@ interface Limit {
 const LIMITS: Readonly<Record<string, Limit>> = {
   core: { bytes: 50_700, gzipBytes: 19_400 },
   // As reached; the goal is 70 KB and 24 in gzip.
-  'core and what a small model takes': { bytes: 100_000, gzipBytes: 37_300 },
+  'core and what a small model takes': { bytes: 100_300, gzipBytes: 37_400 },
   // Less than a quarter of the core: nothing of the models comes along.
   'selectiveScan alone': { bytes: 12_000 },
   'an edge worker': { gzipBytes: 150_000 }
