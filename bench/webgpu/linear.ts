@@ -37,6 +37,7 @@ const endMs = performance.now() + 1000 * Number(options.seconds)
 /** mamba-1.4b's and mamba-130m's: in_proj, out_proj, x_proj, dt_proj, the head. */
 const DECODE_SHAPES = options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [128, 4096], [2048, 50_280], [768, 3072], [1536, 768], [1536, 80]]
 const PROMPT_SHAPES = options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [768, 3072]]
+const PLAN_SHAPES = options.fused ? [[2560, 10_240], [2048, 8192], [768, 3072]] : [[5120, 2560], [4096, 2048], [1536, 768], [2560, 50_280]]
 const BATCHES = options.small ? [1, 4] : [1, 4, 8]
 const PROMPTS = options.small ? [20] : [16, 32, 128, 512, 2048]
 const WEIGHT_BYTES = options.small ? 2 ** 24 : 2 ** 30
@@ -203,10 +204,9 @@ async function reportChosen(one: Case): Promise<void> {
 
 async function reportPlans(): Promise<void> {
   for (const format of options.tiles ? [] : formats) {
-    for (const [nIn, nOut] of options.small ? DECODE_SHAPES : [[2048, 50_280], ...PLAN_SHAPES]) {
-      for (const [teamThreads, outputs, threads, unrolled, ahead] of VECTOR_PLANS) {
-        const plan = { rows: 1, teamThreads, outputs, teams: threads / teamThreads, unroll: unrolled, ahead }
-        await report(vector({ format, nIn, nOut, nRows: 1 }, plan), { format, nIn, nOut, nRows: 1 }, `team ${teamThreads} × ${outputs}, ${threads}, ${unrolled} units${ahead ? ' ahead' : ''}`)
+    for (const [nIn, nOut] of options.small ? DECODE_SHAPES : PLAN_SHAPES) {
+      for (const plan of vectorPlans(format, nIn)) {
+        await report(vector({ format, nIn, nOut, nRows: 1 }, plan), { format, nIn, nOut, nRows: 1 }, `${plan.teams} teams × ${plan.outputs}, ${plan.unroll} units${plan.ahead ? ' ahead' : ''}`)
       }
     }
   }
@@ -226,15 +226,23 @@ async function reportPlans(): Promise<void> {
   }
 }
 
-const VECTOR_PLANS: readonly (readonly [number, number, number, number, boolean])[] = [
-  [32, 4, 256, 2, false], [32, 4, 256, 4, false], [32, 4, 256, 1, true], [32, 2, 256, 2, false], [32, 2, 256, 4, false], [32, 2, 256, 2, true], [32, 2, 256, 4, true],
-  [32, 4, 128, 2, false], [32, 8, 256, 1, false], [64, 2, 256, 2, true], [64, 4, 256, 2, false], [256, 1, 256, 2, true], [128, 1, 128, 4, false]
-]
-/** mamba-2.8b's and mamba-1.4b's in_proj, out_proj and x_proj. */
-const PLAN_SHAPES = [[2560, 10_240], [2048, 8192], [5120, 2560], [4096, 2048], [5120, 192], [4096, 160]]
 const ROWS = [16, 32, 64, 512]
 /** More rows take longer by the kernels of few rows. */
 const MOST_VECTOR_ROWS = 64
+/** Teams of a subgroup, whose threads have as many units each where the row allows it. */
+function vectorPlans(format: WeightFormat, nIn: number): VectorPlan[] {
+  const steps = Math.ceil(rowForm(format, nIn).nUnits / TEAM_THREADS)
+  const unrolls = Array.from({ length: Math.min(steps, MOST_UNROLLED) }, (_, i) => i + 1).filter((unrolled) => steps % unrolled === 0)
+  return [128, 256].flatMap((threads) => [1, 2, 4].flatMap((outputs) => unrolls.filter((unrolled) => outputs * unrolled <= MOST_LOADS).flatMap((unrolled) =>
+    [false, true].filter((ahead) => !ahead || (unrolled < steps && outputs * unrolled <= MOST_LOADS / 2)).map((ahead) => (
+      { rows: 1, teamThreads: TEAM_THREADS, outputs, teams: threads / TEAM_THREADS, unroll: unrolled, ahead }
+    )))))
+}
+
+const TEAM_THREADS = 32
+const MOST_UNROLLED = 10
+/** Of a thread at a time. */
+const MOST_LOADS = 20
 const TILE_PLANS: readonly (readonly number[])[] = [
   [16, 16, 4, 4, 4, 1], [16, 16, 8, 8, 2, 1], [16, 16, 8, 8, 4, 1], [8, 16, 8, 8, 4, 1], [8, 16, 8, 8, 2, 1], [8, 8, 8, 8, 4, 1], [16, 16, 8, 4, 4, 1], [8, 8, 8, 8, 8, 2], [8, 16, 8, 4, 4, 1]
 ]

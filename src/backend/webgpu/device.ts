@@ -10,6 +10,9 @@ export const MAP_READ = 0x1
 /** Of devices whose halves were probed (halves.ts). */
 export const UNPACKS_HALVES = new WeakMap<GPUDevice, boolean>()
 
+/** Devices of hosts whose WGSL has products of bytes. */
+const DOTS_BYTES = new WeakSet<GPUDevice>()
+
 /** Limits of which the adapter's own are asked for; without asking a device has the least that WebGPU allows. */
 const LIMITS = [
   'maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize',
@@ -24,11 +27,14 @@ export async function openDevice(gpu: GPU): Promise<GPUDevice> {
   const expected = 'a host with a WebGPU adapter'
   if (adapter === null) throw new UnsupportedError({ place: 'backend webgpu', expected, got: 'none: no GPU, or no driver of it' })
   try {
-    return await adapter.requestDevice({
+    const device = await adapter.requestDevice({
       requiredFeatures: FEATURES.filter((feature) => adapter.features.has(feature)),
       // Hosts differ in which limits they know.
       requiredLimits: Object.fromEntries(LIMITS.filter((name) => name in adapter.limits).map((name) => [name, adapter.limits[name]]))
     })
+    // Older hosts do not tell.
+    if ((gpu.wgslLanguageFeatures as WGSLLanguageFeatures | undefined)?.has('packed_4x8_integer_dot_product')) DOTS_BYTES.add(device)
+    return device
   } catch (cause) {
     throw new UnsupportedError({ place: 'backend webgpu', expected, got: `one that gives no device: ${cause instanceof Error ? cause.message : String(cause)}` }, { cause })
   }
@@ -42,6 +48,7 @@ export function factsOf(device: GPUDevice): DeviceFacts {
     subgroup: hasSubgroups ? { min: adapterInfo.subgroupMinSize, max: adapterInfo.subgroupMaxSize } : null,
     isSoftware: isSoftware(device),
     unpacksHalves: UNPACKS_HALVES.get(device) ?? false,
+    dotsBytes: DOTS_BYTES.has(device),
     maxWorkgroupInvocations: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
     maxWorkgroupStorageBytes: limits.maxComputeWorkgroupStorageSize,
     maxWorkgroups: limits.maxComputeWorkgroupsPerDimension,

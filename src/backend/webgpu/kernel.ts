@@ -25,6 +25,8 @@ export interface DeviceFacts {
   readonly isSoftware: boolean
   /** WGSL's unpack2x16float gives the exact value of every half, the subnormal ones' too. */
   readonly unpacksHalves: boolean
+  /** WGSL has products of four signed bytes: dot4I8Packed and pack4xI8. */
+  readonly dotsBytes: boolean
   readonly maxWorkgroupInvocations: number
   readonly maxWorkgroupStorageBytes: number
   /** In each dimension. */

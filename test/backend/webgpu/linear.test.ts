@@ -95,6 +95,17 @@ test.each(['f16', 'q8_0', 'q4_k'] as const)('%s with halves as the device unpack
   await compareGpu({ ...linearSpec({ format, nOut: 33, nIn: 512 }), facts: { unpacksHalves } }, [[segment(0, 0, 1)], [segment(0, 0, 9)]], { ...LIMITS, place: format })
 })
 
+// Of one row, where there are subgroups, too.
+test.each(['q8_0', 'q5_0', 'q6_k'] as const)('%s by products of bytes and without them', async (format) => {
+  const { dotsBytes, subgroup } = factsOf(await gpuDevice())
+  console.log(`products of bytes: ${dotsBytes}, subgroups: ${JSON.stringify(subgroup)}`)
+  for (const facts of [{ dotsBytes }, { dotsBytes: false }]) {
+    for (const [nIn, nOut] of [[256, 33], [8448, 10], [512, 1027]]) {
+      await compareGpu({ ...linearSpec({ format, nOut, nIn }), facts }, [[segment(0, 0, 1)], [segment(0, 0, 2)]], { ...LIMITS, place: `${format}, ${nIn} inputs` })
+    }
+  }
+})
+
 test('rows whose logits are asked for', async () => {
   await compare({ format: 'f16', nOut: 40, nIn: 24, rows: 'logit' }, [segment(0, 0, 60, 'last'), segment(0, 0, 12, 'all'), segment(0, 0, 5, 'none')])
 })

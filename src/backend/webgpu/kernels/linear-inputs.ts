@@ -5,6 +5,7 @@
 
 import type { DeviceFacts } from '../kernel.ts'
 import { float } from './elements.ts'
+import { makeDigits, putDigits } from './input-digits.ts'
 import { type Source, type SourceNorm, unroll } from './product.ts'
 import { type WorkgroupSum, workgroupSum } from './workgroup-sum.ts'
 
@@ -21,6 +22,8 @@ export interface Staging {
   /** Units at a time. */
   readonly chunk: number
   readonly stride: number
+  /** As integers (input-digits.ts). */
+  readonly hasDigits: boolean
 }
 
 export interface Inputs {
@@ -35,12 +38,13 @@ export interface Inputs {
 const MOST_AT_ONCE = 8
 
 /** Statements: `fetch` asks for a row's inputs, `put` brings them to workgroup memory. Neighbouring threads have neighbouring fours. */
-export function stageRow(row: number, { rows, threads, quads, chunk, stride }: Staging, { source, nIn, isWhole, norm }: Inputs): { readonly fetch: string; readonly put: string } {
+export function stageRow(row: number, { rows, threads, quads, chunk, stride, hasDigits }: Staging, { source, nIn, isWhole, norm }: Inputs): { readonly fetch: string; readonly put: string } {
   const count = quads * chunk
   const inputAt = (i: number): string => source.value(`(firstRow + ${row}u)`, nIn % 4 === 0 ? `(column + ${i}u)` : `min(column + ${i}u, ${nIn - 1}u)`)
   const isInput = (i: number): string => (nIn % 4 === 0 ? inputAt(i) : `select(0.0, ${inputAt(i)}, column + ${i}u < ${nIn}u)`)
   const passes = Math.ceil(count / threads)
-  const isUnrolled = rows * passes <= MOST_AT_ONCE
+  // Digits are of neighbours, which all have to be there.
+  const isUnrolled = hasDigits || rows * passes <= MOST_AT_ONCE
   const isQuad = (pass: number): string[] => ((pass + 1) * threads > count ? [`quad < ${count}u`] : [])
   /** A workgroup has a first row in any case. */
   const isThere = [...(rows > 1 ? [`firstRow + ${row}u < nRows`] : []), ...(isWhole && nIn % (4 * quads) === 0 ? [] : [`column < ${nIn}u`])]
@@ -50,8 +54,10 @@ export function stageRow(row: number, { rows, threads, quads, chunk, stride }: S
   const fetch = (value: string, weight: string, conditions: readonly string[]): string =>
     where(`${value} = vec4<f32>(${[0, 1, 2, 3].map(isInput).join(', ')}); ${norm?.weight ? `${weight} = ${norm.weight('column')};` : ''}`, conditions)
   const declare = (value: string, weight: string): string => `var ${value} = vec4<f32>(); ${norm?.weight ? `var ${weight} = vec4<f32>();` : ''}`
-  const put = (value: string, weight: string): string => `${norm?.scales ? `square${row} += dot(${value}, ${value});` : ''}
-      inputs[(${row * quads}u + quad % ${quads}u) * ${stride}u + quad / ${quads}u] = ${[value, ...(norm?.weight ? [weight] : []), ...(norm?.groupScales ? [norm.groupScales(row)] : [])].join(' * ')};`
+  const square = (value: string): string => (norm?.scales ? `square${row} += dot(${value}, ${value});` : '')
+  const input = (value: string, weight: string): string => [value, ...(norm?.weight ? [weight] : []), ...(norm?.groupScales ? [norm.groupScales(row)] : [])].join(' * ')
+  const put = (value: string, weight: string): string => `${square(value)}
+      inputs[(${row * quads}u + quad % ${quads}u) * ${stride}u + quad / ${quads}u] = ${input(value, weight)};`
   if (!isUnrolled) {
     return {
       fetch: '',
@@ -73,7 +79,12 @@ export function stageRow(row: number, { rows, threads, quads, chunk, stride }: S
     }`),
     put: unroll(passes, (pass) => `{
       ${place(quad(pass))}
-      ${where(put(...names(pass)), isQuad(pass))}
+      ${hasDigits
+        ? `${square(names(pass)[0])}
+      let input = ${input(...names(pass))};
+      ${makeDigits('input')}
+      ${where(putDigits(chunk), isQuad(pass))}`
+        : where(put(...names(pass)), isQuad(pass))}
     }`)
   }
 }

@@ -20,8 +20,8 @@ export interface VectorChoice {
 }
 
 /** So few outputs make so few tiles that a GPU has more work with a workgroup for a few outputs and every 8 rows: on an H200 up to so many rows. */
-const FEW_OUTPUTS = 256
-const FEW_OUTPUTS_ROWS = 64
+const FEW_TILES_OUTPUTS = 256
+const FEW_TILES_ROWS = 64
 
 /** For 1 row, and for up to 4 and 8 rows, or more; the inputs of 8 rows beside 32 weights in 16 bytes would take too much workgroup memory. */
 export function vectorChoices(shape: MatrixShape, device: DeviceFacts): VectorChoice[] {
@@ -29,7 +29,7 @@ export function vectorChoices(shape: MatrixShape, device: DeviceFacts): VectorCh
   // Two kernels to compile, and few threads.
   if (device.isSoftware) return [{ most: 1, plan: softwarePlan(1, device) }, { most: Number.POSITIVE_INFINITY, plan: softwarePlan(4, device) }]
   return [1, 4, 8].map((rows) => ({
-    most: rows === 8 && shape.nOut <= FEW_OUTPUTS ? FEW_OUTPUTS_ROWS : rows,
+    most: rows === 8 && shape.nOut <= FEW_TILES_OUTPUTS ? FEW_TILES_ROWS : rows,
     plan: vectorPlan(shape, unitElements === 32 ? Math.min(rows, 4) : rows, device)
   }))
 }
@@ -56,16 +56,35 @@ const TEAM_THREADS = 32
 
 /** So many outputs that threads with four of each of a few units still fill a large GPU, with fewer threads that all run at once. */
 const MOST_OUTPUTS = 8192
+/** So few that threads have one each, and ask for much of its row at once. */
+const FEW_OUTPUTS = 2048
+/** A head's: they keep a GPU busy for long, with more loads at a time. */
+const HEAD_OUTPUTS = 2 ** 15
 
 /**
- * On an H200 by its own clock, microseconds as chosen and with the other number of outputs (`bench/webgpu/linear.ts --plans`): f16 2560 → 10240 15.7 and 16.7,
- * 4096 → 2048 8.2 and 9.2; q8_0 2560 → 10240 13.4 and 14.6, 5120 → 2560 10.2 and 11.1; f32 2560 → 10240 26.6 and 27.1. With a norm and a convolution: q8_0 14.5 and 17.4.
+ * Loads that are there for all threads of a team need no conditions: the largest number of units that divides those of a thread.
+ * On an H200 by its own clock, microseconds as chosen and by the next best form (`bench/webgpu/linear.ts --plans`): q8_0 4096 → 2048 5.8 and 6.0, 5120 → 2560 8.7 and 8.8,
+ * 2560 → 50280 36.5 and 37.0; f16 4096 → 2048 7.3 and 7.4, 5120 → 2560 10.3 and 10.3. With a norm and a convolution: q8_0 2560 → 10240 12.0 and 12.3, f16 2048 → 8192 12.1 and 12.1.
  */
-function rowPlan({ format, nOut }: MatrixShape): VectorPlan {
-  const plan = { rows: 1, teamThreads: TEAM_THREADS, teams: WORKGROUP_THREADS / TEAM_THREADS }
-  const isQuantized = isBlockFormat(format)
-  if (nOut >= MOST_OUTPUTS && format !== 'f32') return { ...plan, outputs: 4, unroll: isQuantized ? 1 : 2, ahead: isQuantized }
-  return { ...plan, outputs: 2, unroll: isQuantized ? 2 : 4, ahead: false }
+function rowPlan({ format, nIn, nOut }: MatrixShape): VectorPlan {
+  const { nUnits, unitElements } = rowForm(format, nIn)
+  const plan = { rows: 1, teamThreads: TEAM_THREADS, teams: WORKGROUP_THREADS / TEAM_THREADS, ahead: false }
+  const whole = (most: number): number => largestDivisor(nUnits / TEAM_THREADS, most)
+  const isBytes = unitElements === 16
+  if (nOut >= MOST_OUTPUTS && format !== 'f32') {
+    if (isBytes) return { ...plan, outputs: 4, unroll: whole(nOut >= HEAD_OUTPUTS ? 5 : 2) }
+    return { ...plan, outputs: 4, unroll: isBlockFormat(format) ? 1 : 2, ahead: isBlockFormat(format) }
+  }
+  if (nOut <= FEW_OUTPUTS && (isBytes || unitElements === 8)) return { ...plan, outputs: 1, unroll: whole(8) }
+  return { ...plan, outputs: 2, unroll: isBytes ? whole(5) : isBlockFormat(format) ? 2 : 4 }
+}
+
+/** Of `count` that is at most `most`; 2 where the count is no integer. */
+function largestDivisor(count: number, most: number): number {
+  if (!Number.isInteger(count)) return 2
+  let divisor = most
+  while (count % divisor !== 0) divisor--
+  return divisor
 }
 
 /** As few threads as there can be: a subgroup for each output of a row, or for four of a lone row. */

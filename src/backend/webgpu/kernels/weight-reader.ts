@@ -26,6 +26,8 @@ export interface WeightReader {
   readonly code: string
   /** An expression: inputs 4 j to 4 j + 3 of a unit, which the variable `unit` holds, as vec4<f32>. */
   quad(unit: string, j: number): string
+  /** The same as a word of signed bytes, before the factors; null where they are not stored as such or have minima. */
+  readonly bytes: ((unit: string, j: number) => string) | null
 }
 
 /** `device`: what is known of it decides how halves are read. */
@@ -36,6 +38,7 @@ export function weightReader(format: WeightFormat, nIn: number, binding: number,
     unitElements, nUnits, rowUnits, hasFactors,
     hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
     quad: (unit, j) => quadOf(format, unit, j),
+    bytes: hasFactors && BLOCK_TYPES[format].bits !== 4 && !BLOCK_TYPES[format].hasMinimum ? (unit, j) => `${unit}.${'xyzw'[j]}` : null,
     code: `
 ${!hasHalves(format) ? '' : device.unpacksHalves ? HALVES_UNPACKED : HALVES_BY_BITS}
 @group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
@@ -139,12 +142,12 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   const bodies: Readonly<Record<'half' | 'pair' | 'k' | 'q6', string>> = {
     half: `
   let group = ${group};
-  let pair = halves(component(weights[${unitsOf(0)} + group / 8u], (group / 2u) % 4u));
+  let pair = halves(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u]);
   let scale = select(pair.x, pair.y, group % 2u == 1u);
   return vec2<f32>(scale, ${unitElements === 32 ? `${-NIBBLE_ZERO}.0 * scale` : '0.0'});`,
     pair: `
   let group = ${group};
-  return halves(component(weights[${unitsOf(0)} + group / 4u], group % 4u));`,
+  return halves(weights[${unitsOf(0)} + group / 4u][group % 4u]);`,
     k: `
   let group = ${group};
   let block = weights[${unitsOf(0)} + group / 8u];
