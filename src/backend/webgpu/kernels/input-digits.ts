@@ -11,6 +11,9 @@ import type { WeightReader } from './weight-reader.ts'
 /** Less than 127 · 65536 + 127 · 256 + 127, by more than what is rounded. */
 const LARGEST = 2 ** 23 - 2 ** 16
 
+/** Of 1e-30. */
+const LEAST_BITS = 0xda24260
+
 /** Fours of inputs of a unit; each has a thread, and they are neighbours in a subgroup. */
 const QUADS = 4
 
@@ -27,11 +30,11 @@ var<workgroup> digitScales: array<f32, ${chunk}>;`
 
 /** Statements, for all threads at once: they make digits of `value`. */
 export function makeDigits(value: string): string {
-  return `let sizes = abs(${value});
-      var size = max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
-      ${[1, 2].map((step) => `size = max(size, subgroupShuffleXor(size, ${step}u));`).join('\n')}
-      // Of zeros, too, there is an inverse.
-      size = max(size, 1e-30);
+  return `let sizes = bitcast<vec4<u32>>(${value}) & vec4<u32>(0x7fffffffu);
+      var bits = max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
+      ${[1, 2].map((step) => `bits = max(bits, subgroupShuffleXor(bits, ${step}u));`).join('\n')}
+      // As integers NaN is above infinity, and neither is lost. Of zeros, too, there is an inverse.
+      let size = bitcast<f32>(max(bits, ${LEAST_BITS}u));
       let low = vec4<i32>(round(${value} * (${LARGEST}.0 / size)));
       let middle = (low + 128) >> vec4<u32>(8u);
       let high = (middle + 128) >> vec4<u32>(8u);`
