@@ -29,9 +29,11 @@ import { firstHalves, highPairs, loadState, lowPairs, secondHalves, storeState, 
 
 const VECTOR_BYTES: usize = 16
 const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
-/** Of exp(dt · A) in the scratch, and of silu(z) when all of that is used. */
+/** exp(dt · A) of four states of a block, one tile after the other. */
 const DECAYS: usize = 3 * BLOCK_BYTES
+/** silu(z) takes its place when the recurrence is done. */
 const GATES: usize = DECAYS
+const STATES: usize = DECAYS + 4 * BLOCK_BYTES
 
 /** Scratch of a thread: [ dt | dt · x | y, SCAN_BLOCK vectors of LANES channels each | exp(dt · A), four times as many | states (tiles, dState, LANES) ]. */
 export function selectiveScan(control: usize, op: usize, thread: i32): void {
@@ -77,7 +79,7 @@ function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32,
   if (ASC_FEATURE_SIMD && word(segment, SEGMENT_N_ROWS) == 1 && isWhole(op)) return scanToken(op, word(segment, SEGMENT_FIRST_ROW), slot, first, end, scratch)
   const dState = word(op, SCAN_D_STATE)
   const stateBytes = <usize>dState * VECTOR_BYTES
-  const states = scratch + 7 * BLOCK_BYTES
+  const states = scratch + STATES
   const endRow = word(segment, SEGMENT_FIRST_ROW) + word(segment, SEGMENT_N_ROWS)
   for (let tile = first; tile < end; tile++) {
     loadState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, lanesOf(op, tile))

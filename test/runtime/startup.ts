@@ -20,6 +20,11 @@ const PHASES = Object.keys(LIMITS_MS) as readonly Phase[]
 /** The loop at rest, on the machine that the limits are for. */
 const REST_LOOP_MS = 30
 const AT_REST = 1.15
+/**
+ * At rest one and the same build loads in 136 to 156 ms, by the hour: half of it is first touches of memory, which this kind of machine's host gives at 14 µs
+ * a page. Only what is beyond that swing is this package's.
+ */
+const SWING = 1.1
 const N_PROCESSES = { least: 11, most: 60 } as const
 
 type Run = Readonly<Record<Phase | 'loop', number>>
@@ -80,14 +85,14 @@ export async function measureStartup(folder: string): Promise<{ readonly line: s
   const timesOf = (phase: keyof Run): readonly number[] => runs.map((run) => run[phase]).toSorted((a, b) => a - b)
   const median = (phase: keyof Run): number => timesOf(phase)[Math.floor(runs.length / 2)]
   const slowdownOf = (busy: number): number => (busy <= AT_REST ? 1 : busy)
-  const tooSlow = (): readonly Phase[] => PHASES.filter((phase) => timesOf(phase)[0] > slowdownOf(median('loop') / REST_LOOP_MS) * LIMITS_MS[phase])
+  const tooSlow = (): readonly Phase[] => PHASES.filter((phase) => timesOf(phase)[0] > SWING * slowdownOf(median('loop') / REST_LOOP_MS) * LIMITS_MS[phase])
   while (runs.length < N_PROCESSES.least || (runs.length < N_PROCESSES.most && tooSlow().length > 0)) {
     runs.push(JSON.parse((await promisify(execFile)(process.execPath, ['startup.js'], { cwd: folder, timeout: 60_000 })).stdout) as Run)
   }
   const slowdown = slowdownOf(median('loop') / REST_LOOP_MS)
   const line = PHASES.map((phase) => `${phase} ${timesOf(phase)[0].toFixed(1)} ms (median ${median(phase).toFixed(1)})`).join(', ')
   const excess = tooSlow().map(
-    (phase) => `${phase}: ${timesOf(phase)[0].toFixed(1)} ms, expected at most ${LIMITS_MS[phase]}${slowdown === 1 ? '' : `, times ${slowdown.toFixed(2)} on a machine as busy as this`}`
+    (phase) => `${phase}: ${timesOf(phase)[0].toFixed(1)} ms, expected at most ${LIMITS_MS[phase]} and a tenth${slowdown === 1 ? '' : `, times ${slowdown.toFixed(2)} on a machine as busy as this`}`
   )
   excess.push(...(await excessLoaded(folder)))
   return { line: `${line}; the loop ${median('loop').toFixed(1)} ms, ${REST_LOOP_MS} at rest`, excess }

@@ -186,15 +186,15 @@ function scratchBytesOf(op: Op, layoutOf: LayoutOf, { ssd, further }: MapOptions
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': return linearScratchBytes(layoutOf(op.weight), op.x.width)
     case 'conv1d': return 4 * (op.weight.shape[2] - 1) * roundUp(op.x.width, LANES)
-    // Of short segments up to SCAN_BLOCK tiles at once.
-    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (7 + op.dState)
+    // dt, dt · x, y; exp(dt · A) of four states; the states. Of short segments up to SCAN_BLOCK tiles at once.
+    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + 4 + op.dState)
     default: return further?.scratchBytes(op, layoutOf, ssd) ?? 0
   }
 }
 
 export function linearScratchBytes(layout: PackedLayout, nIn: number): number {
   if (layout.kind !== 'panels' || layout.form === 'f32') return 0
-  // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs, and then a panel in 16 bits.
+  // A panel in f32, or a block of rows in 16 bits with a scale and a sum for each block of inputs, and then a panel in 16 bits, or totals, which take less.
   if (isDense(layout.form)) return 4 * PANEL_ROWS * nIn
   return nIn * (ROW_BLOCK * (2 + 8 / blockInputsOf(layout.form)) + 2 * PANEL_ROWS) + ALIGN_BYTES
 }
