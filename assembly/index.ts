@@ -3,10 +3,9 @@
 export { indexOfBest } from './best'
 export { packQ80 } from './formats/pack-q8'
 
-import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS, LANES } from './abi'
+import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS } from './abi'
 import { at, word } from './control'
-import { Exp, Exp2, mapVectors, Silu, Softplus } from './math/exp-four'
-import { gelu, geluLanes } from './math/gelu'
+import { Exp, Exp2, Gelu, mapVectors, Silu, Softplus } from './math/exp-four'
 import { runOps } from './program'
 import { awaitRun, hasFailed, startRun } from './threads'
 
@@ -45,16 +44,6 @@ export function evaluate(f: i32, x: usize, out: usize, count: i32): void {
     case FUNCTION_SOFTPLUS: mapVectors<Softplus>(x, at(x, count), out); break
     case FUNCTION_SILU: mapVectors<Silu>(x, at(x, count), out); break
     case FUNCTION_EXP2: mapVectors<Exp2>(x, at(x, count), out); break
-    case FUNCTION_GELU: mapGelu(x, out, count); break
-  }
-}
-
-function mapGelu(x: usize, out: usize, count: i32): void {
-  for (let i = 0; i < count; i += LANES) {
-    if (ASC_FEATURE_SIMD) {
-      v128.store(at(out, i), geluLanes(v128.load(at(x, i))))
-    } else {
-      for (let lane = i; lane < i + LANES; lane++) store<f32>(at(out, lane), gelu(load<f32>(at(x, lane))))
-    }
+    case FUNCTION_GELU: mapVectors<Gelu>(x, at(x, count), out); break
   }
 }

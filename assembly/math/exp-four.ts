@@ -1,5 +1,5 @@
 /**
- * exp2, exp, softplus and silu of whole vectors in memory, four of them in step: the bits of exp.ts. One vector after the other would fill the processor's
+ * exp2, exp, softplus, silu and gelu as types, of numbers and of vectors in memory, these but for gelu four in step: the bits of exp.ts. One vector after the other would fill the processor's
  * queues with one chain of dependent operations before it meets the next; in step, four chains advance together, and a constant is loaded once for four.
  */
 
@@ -8,6 +8,7 @@ import {
   atanhArgument, C6, constant, D0, D4, exp, exp2, exp2Fraction, exp2Lanes, exp2Power, expBounded, expFraction, expLanes, expPower, gated, LIMIT, ONE, SCALE, SHIFT,
   silu, siluLanes, softplus, softplusLanes, softplusSum
 } from './exp'
+import { gelu, geluLanes } from './gelu'
 import { multiplyAdd } from './multiply-add'
 
 const VECTOR_BYTES: usize = <usize>LANES << 2
@@ -17,6 +18,7 @@ export class Exp2 {}
 export class Exp {}
 export class Softplus {}
 export class Silu {}
+export class Gelu {}
 
 /** F of the vectors [x, end), stored from `out` on, which may be `x`. */
 export function mapVectors<F>(x: usize, end: usize, out: usize): void {
@@ -24,33 +26,40 @@ export function mapVectors<F>(x: usize, end: usize, out: usize): void {
     for (; x < end; x += 4, out += 4) store<f32>(out, valueOf<F>(load<f32>(x)))
     return
   }
-  for (; x + FOUR_BYTES <= end; x += FOUR_BYTES) {
-    const x0 = v128.load(x)
-    const x1 = v128.load(x, 16)
-    const x2 = v128.load(x, 32)
-    const x3 = v128.load(x, 48)
-    if (idof<F>() == idof<Exp2>()) exp2FourLanes(x0, x1, x2, x3, out)
-    else if (idof<F>() == idof<Exp>()) expFourLanes(x0, x1, x2, x3, out)
-    else if (idof<F>() == idof<Softplus>()) softplusFourLanes(x0, x1, x2, x3, out)
-    else siluFourLanes(x0, x1, x2, x3, out)
-    out += FOUR_BYTES
+  if (idof<F>() != idof<Gelu>()) {
+    for (; x + FOUR_BYTES <= end; x += FOUR_BYTES, out += FOUR_BYTES) fourLanes<F>(v128.load(x), v128.load(x, 16), v128.load(x, 32), v128.load(x, 48), out)
   }
-  for (; x < end; x += VECTOR_BYTES) {
-    const value = v128.load(x)
-    if (idof<F>() == idof<Exp2>()) v128.store(out, exp2Lanes(value))
-    else if (idof<F>() == idof<Exp>()) v128.store(out, expLanes(value))
-    else if (idof<F>() == idof<Softplus>()) v128.store(out, softplusLanes(value))
-    else v128.store(out, siluLanes(value))
-    out += VECTOR_BYTES
-  }
+  for (; x < end; x += VECTOR_BYTES, out += VECTOR_BYTES) v128.store(out, lanesOf<F>(v128.load(x)))
 }
 
+/** F of one number. */
 // @ts-ignore: decorator
 @inline
-function valueOf<F>(x: f32): f32 {
+export function valueOf<F>(x: f32): f32 {
   if (idof<F>() == idof<Exp2>()) return exp2(x)
   if (idof<F>() == idof<Exp>()) return exp(x)
-  return idof<F>() == idof<Softplus>() ? softplus(x) : silu(x)
+  if (idof<F>() == idof<Softplus>()) return softplus(x)
+  return idof<F>() == idof<Gelu>() ? gelu(x) : silu(x)
+}
+
+/** F of a vector. */
+// @ts-ignore: decorator
+@inline
+export function lanesOf<F>(x: v128): v128 {
+  if (idof<F>() == idof<Exp2>()) return exp2Lanes(x)
+  if (idof<F>() == idof<Exp>()) return expLanes(x)
+  if (idof<F>() == idof<Softplus>()) return softplusLanes(x)
+  return idof<F>() == idof<Gelu>() ? geluLanes(x) : siluLanes(x)
+}
+
+/** F of four vectors, stored at `out`. */
+// @ts-ignore: decorator
+@inline
+function fourLanes<F>(x0: v128, x1: v128, x2: v128, x3: v128, out: usize): void {
+  if (idof<F>() == idof<Exp2>()) exp2FourLanes(x0, x1, x2, x3, out)
+  else if (idof<F>() == idof<Exp>()) expFourLanes(x0, x1, x2, x3, out)
+  else if (idof<F>() == idof<Softplus>()) softplusFourLanes(x0, x1, x2, x3, out)
+  else siluFourLanes(x0, x1, x2, x3, out)
 }
 
 /** 2^y of four vectors, stored at `out`. */

@@ -10,12 +10,9 @@ import {
   SCALED_X, SCALED_X_STRIDE, SHARE
 } from '../abi'
 import { at, firstOf, pointer, rowsOf, word } from '../control'
-import { silu, siluLanes } from '../math/exp'
-import { gelu, geluLanes } from '../math/gelu'
+import { Gelu, lanesOf, Silu, valueOf } from '../math/exp-four'
 import { multiplyAdd } from '../math/multiply-add'
 
-class Silu {}
-class Gelu {}
 class Relu2 {}
 
 export function activation(control: usize, op: usize, thread: i32): void {
@@ -40,12 +37,12 @@ function activate<F>(control: usize, op: usize, thread: i32): void {
     let i = first
     if (ASC_FEATURE_SIMD) {
       for (; i + LANES <= end; i += LANES) {
-        const value = lanesOf<F>(v128.load(at(x, i)))
+        const value = activatedLanes<F>(v128.load(at(x, i)))
         v128.store(at(out, i), factors ? f32x4.mul(value, v128.load(at(by, i))) : value)
       }
     }
     for (; i < end; i++) {
-      const value = valueOf<F>(load<f32>(at(x, i)))
+      const value = activated<F>(load<f32>(at(x, i)))
       store<f32>(at(out, i), factors ? value * load<f32>(at(by, i)) : value)
     }
   }
@@ -53,18 +50,16 @@ function activate<F>(control: usize, op: usize, thread: i32): void {
 
 // @ts-ignore: decorator
 @inline
-function lanesOf<F>(x: v128): v128 {
-  if (idof<F>() == idof<Silu>()) return siluLanes(x)
-  if (idof<F>() == idof<Gelu>()) return geluLanes(x)
+function activatedLanes<F>(x: v128): v128 {
+  if (idof<F>() != idof<Relu2>()) return lanesOf<F>(x)
   const positive = f32x4.max(x, f32x4.splat(0))
   return f32x4.mul(positive, positive)
 }
 
 // @ts-ignore: decorator
 @inline
-function valueOf<F>(x: f32): f32 {
-  if (idof<F>() == idof<Silu>()) return silu(x)
-  if (idof<F>() == idof<Gelu>()) return gelu(x)
+function activated<F>(x: f32): f32 {
+  if (idof<F>() != idof<Relu2>()) return valueOf<F>(x)
   const positive = max<f32>(x, 0)
   return positive * positive
 }

@@ -182,6 +182,14 @@ describe.each(BUILDS)('%s', (build) => {
     }
   })
 
+  test.each(CASES)('$name: four vectors in step have the bits of each by itself', async ({ f, range }) => {
+    const evaluate = await createEvaluate(build)
+    const x = Float32Array.from([...spread(range, 500), ...SPECIAL])
+    const single = new Float32Array(x.length)
+    for (let i = 0; i < x.length; i += 4) single.set(evaluate(f, x.subarray(i, i + 4)), i)
+    expect(evaluate(f, x)).toEqual(single)
+  })
+
   // Arithmetic makes NaNs of either sign whose fraction is its first bit alone; the functions promise no more.
   test.each(CASES)('$name of a NaN is NaN', async ({ f }) => {
     const evaluate = await createEvaluate(build)
