@@ -16,26 +16,17 @@
  */
 
 import {
-  LANES, SCAN_A, SCAN_B, SCAN_BLOCK, SCAN_B_CHANNELS, SCAN_B_STRIDE, SCAN_C, SCAN_C_CHANNELS, SCAN_C_STRIDE, SCAN_D, SCAN_DT, SCAN_DT_BIAS,
-  SCAN_DT_SOFTPLUS, SCAN_DT_STRIDE, SCAN_D_INNER, SCAN_D_STATE, SCAN_GROUP_CHANNELS, SCAN_OUT, SCAN_OUT_STRIDE, SCAN_STATE, SCAN_X, SCAN_X_STRIDE, SCAN_Z, SCAN_Z_STRIDE,
-  SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
+  LANES, SCAN_A, SCAN_B, SCAN_BLOCK, SCAN_B_CHANNELS, SCAN_B_STRIDE, SCAN_C, SCAN_C_CHANNELS, SCAN_C_STRIDE, SCAN_D_INNER, SCAN_D_STATE,
+  SCAN_GROUP_CHANNELS, SCAN_STATE, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
 import { exp2 } from '../math/exp'
-import { exp2FourLanes, mapVectors, Silu, Softplus } from '../math/exp-four'
+import { exp2FourLanes } from '../math/exp-four'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
+import { BLOCK_BYTES, channelOf, DECAYS, discretize, finish, STATES, tileLanes, tilesOf, VECTOR_BYTES } from './scan-blocks'
 import { firstHalves, highPairs, loadState, lowPairs, secondHalves, storeState, storeTransposed } from './scan-state'
 
-const VECTOR_BYTES: usize = 16
-const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
-/** exp(dt · A) of four states of a block, one tile after the other. */
-const DECAYS: usize = 3 * BLOCK_BYTES
-/** silu(z) takes its place when the recurrence is done. */
-const GATES: usize = DECAYS
-const STATES: usize = DECAYS + 4 * BLOCK_BYTES
-
-/** Scratch of a thread: [ dt | dt · x | y, SCAN_BLOCK vectors of LANES channels each | exp(dt · A), four times as many | states (tiles, dState, LANES) ]. */
 export function selectiveScan(control: usize, op: usize, thread: i32): void {
   const groupChannels = word(op, SCAN_GROUP_CHANNELS)
   const nTiles = word(op, SCAN_D_INNER) / groupChannels * tilesOf(groupChannels)
@@ -54,26 +45,6 @@ export function selectiveScan(control: usize, op: usize, thread: i32): void {
   }
 }
 
-/** A tile never crosses from one group of B or C into the next: the last one of a group may be narrower. */
-// @ts-ignore: decorator
-@inline
-function tilesOf(groupChannels: i32): i32 {
-  return (groupChannels + LANES - 1) / LANES
-}
-
-/** First channel of a tile. */
-function channelOf(op: usize, tile: i32): i32 {
-  const groupChannels = word(op, SCAN_GROUP_CHANNELS)
-  const groupTiles = tilesOf(groupChannels)
-  return tile / groupTiles * groupChannels + tile % groupTiles * LANES
-}
-
-/** Channels of a tile. */
-function lanesOf(op: usize, tile: i32): i32 {
-  const groupChannels = word(op, SCAN_GROUP_CHANNELS)
-  return min(LANES, groupChannels - tile % tilesOf(groupChannels) * LANES)
-}
-
 /** All tokens of a segment for tiles [first, end), block by block. */
 function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32, scratch: usize): void {
   if (ASC_FEATURE_SIMD && word(segment, SEGMENT_N_ROWS) == 1 && isWhole(op)) return scanToken(op, word(segment, SEGMENT_FIRST_ROW), slot, first, end, scratch)
@@ -82,7 +53,7 @@ function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32,
   const states = scratch + STATES
   const endRow = word(segment, SEGMENT_FIRST_ROW) + word(segment, SEGMENT_N_ROWS)
   for (let tile = first; tile < end; tile++) {
-    loadState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, lanesOf(op, tile))
+    loadState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, tileLanes(op, tile))
   }
   for (let row = word(segment, SEGMENT_FIRST_ROW); row < endRow; row += SCAN_BLOCK) {
     const count = min(SCAN_BLOCK, endRow - row)
@@ -94,7 +65,7 @@ function scanTiles(op: usize, segment: usize, slot: usize, first: i32, end: i32,
     finish(op, row, first, end, count, scratch)
   }
   for (let tile = first; tile < end; tile++) {
-    storeState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, lanesOf(op, tile))
+    storeState(slot + ((<usize>channelOf(op, tile) * dState) << 2), states + <usize>(tile - first) * stateBytes, dState, tileLanes(op, tile))
   }
 }
 
@@ -164,49 +135,6 @@ function recur(op: usize, row: i32, tile: i32, count: i32, scratch: usize, state
   for (; n < dState; n++) oneState(scratch, count, A, at(B, n), at(C, n), BStride, CStride, state, n)
 }
 
-/** dt and dt · x of `count` tokens of tiles [first, end); y = 0. */
-function discretize(op: usize, row: i32, first: i32, end: i32, count: i32, scratch: usize): void {
-  const tileBytes = <usize>count * VECTOR_BYTES
-  const stop = scratch + <usize>(end - first) * tileBytes
-  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) biasedSteps(op, row, channelOf(op, tile), count, vectors)
-  if (word(op, SCAN_DT_SOFTPLUS)) mapVectors<Softplus>(scratch, stop, scratch)
-  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) scaleInputs(op, row, channelOf(op, tile), count, vectors)
-}
-
-/** dt + dtBias of a tile. */
-function biasedSteps(op: usize, row: i32, channel: i32, count: i32, vectors: usize): void {
-  const bias = pointer(op, SCAN_DT_BIAS) ? at(pointer(op, SCAN_DT_BIAS), channel) : 0
-  const stride = word(op, SCAN_DT_STRIDE)
-  let dt = at(pointer(op, SCAN_DT), row * stride + channel)
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD) {
-      v128.store(vectors, bias ? f32x4.add(v128.load(dt), v128.load(bias)) : v128.load(dt))
-    } else {
-      for (let lane = 0; lane < LANES; lane++) store<f32>(at(vectors, lane), bias ? load<f32>(at(dt, lane)) + load<f32>(at(bias, lane)) : load<f32>(at(dt, lane)))
-    }
-    dt = at(dt, stride)
-  }
-}
-
-/** dt · x of a tile; y = 0. */
-function scaleInputs(op: usize, row: i32, channel: i32, count: i32, vectors: usize): void {
-  const stride = word(op, SCAN_X_STRIDE)
-  let x = at(pointer(op, SCAN_X), row * stride + channel)
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD) {
-      const flush = v128.load(FLUSH_LANES)
-      v128.store(vectors + BLOCK_BYTES, f32x4.sub(f32x4.add(f32x4.mul(v128.load(vectors), v128.load(x)), flush), flush))
-      v128.store(vectors + 2 * BLOCK_BYTES, f32x4.splat(0))
-    } else {
-      for (let lane = 0; lane < LANES; lane++) {
-        store<f32>(at(vectors + BLOCK_BYTES, lane), load<f32>(at(vectors, lane)) * load<f32>(at(x, lane)) + FLUSH - FLUSH)
-        store<f32>(at(vectors + 2 * BLOCK_BYTES, lane), 0)
-      }
-    }
-    x = at(x, stride)
-  }
-}
-
 /** One step of one state of LANES channels. */
 // @ts-ignore: decorator
 @inline
@@ -271,57 +199,5 @@ function oneState(scratch: usize, count: i32, A: usize, B: usize, C: usize, BStr
       store<f32>(y, load<f32>(y) + h * load<f32>(at(C, t * CStride)))
     }
     store<f32>(at(state, n * LANES + lane), h)
-  }
-}
-
-/** out = (y + D · x) · silu(z) for `count` tokens of tiles [first, end). */
-function finish(op: usize, row: i32, first: i32, end: i32, count: i32, scratch: usize): void {
-  const tileBytes = <usize>count * VECTOR_BYTES
-  if (pointer(op, SCAN_Z)) {
-    const gates = scratch + GATES
-    for (let tile = first, vectors = gates; tile < end; tile++, vectors += tileBytes) copyGates(op, row, tile, count, vectors)
-    mapVectors<Silu>(gates, gates + <usize>(end - first) * tileBytes, gates)
-  }
-  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) finishTile(op, row, tile, count, vectors)
-}
-
-/** z of a tile, no more than its lanes of it. */
-function copyGates(op: usize, row: i32, tile: i32, count: i32, vectors: usize): void {
-  const nLanes = lanesOf(op, tile)
-  const stride = word(op, SCAN_Z_STRIDE)
-  let z = at(pointer(op, SCAN_Z), row * stride + channelOf(op, tile))
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD && nLanes == LANES) {
-      v128.store(vectors, v128.load(z))
-    } else {
-      for (let lane = 0; lane < LANES; lane++) store<f32>(at(vectors, lane), lane < nLanes ? load<f32>(at(z, lane)) : 0)
-    }
-    z = at(z, stride)
-  }
-}
-
-function finishTile(op: usize, row: i32, tile: i32, count: i32, vectors: usize): void {
-  const channel = channelOf(op, tile)
-  const nLanes = lanesOf(op, tile)
-  const D = pointer(op, SCAN_D) ? at(pointer(op, SCAN_D), channel) : 0
-  const hasGate = pointer(op, SCAN_Z) != 0
-  let x = at(pointer(op, SCAN_X), row * word(op, SCAN_X_STRIDE) + channel)
-  let out = at(pointer(op, SCAN_OUT), row * word(op, SCAN_OUT_STRIDE) + channel)
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD && nLanes == LANES) {
-      let value = v128.load(vectors + 2 * BLOCK_BYTES)
-      if (D) value = f32x4.add(value, f32x4.mul(v128.load(D), v128.load(x)))
-      if (hasGate) value = f32x4.mul(value, v128.load(vectors + GATES))
-      v128.store(out, value)
-    } else {
-      for (let lane = 0; lane < nLanes; lane++) {
-        let value = load<f32>(at(vectors + 2 * BLOCK_BYTES, lane))
-        if (D) value = value + load<f32>(at(D, lane)) * load<f32>(at(x, lane))
-        if (hasGate) value = value * load<f32>(at(vectors + GATES, lane))
-        store<f32>(at(out, lane), value)
-      }
-    }
-    x = at(x, word(op, SCAN_X_STRIDE))
-    out = at(out, word(op, SCAN_OUT_STRIDE))
   }
 }
