@@ -64,7 +64,8 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   const tokens = new Int32Array(memory.buffer, map.tokens, capacity.maxRows)
   const segments = new Int32Array(memory.buffer, map.segments, abi.SEGMENT_WORDS * capacity.nSlots)
   const rows = new Int32Array(memory.buffer, map.logitRows, capacity.maxLogitRows)
-  const costs = program.ops.map(opCost)
+  const costs = sumsOf(program.ops.map((op) => (op.kind === 'attention' ? 0 : opCost(op))))
+  const scoreCosts = sumsOf(program.ops.map((op) => (op.kind === 'attention' ? 4 * op.q.width : 0)))
   const pace = createPace()
 
   const begin = (batch: Batch, firstLogitRow = 0): void => {
@@ -148,18 +149,18 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     control[abi.CONTROL_ATTENTION_FIRST] = 0
   }
 
-  /** Runs ops of a batch, in slices of SLICE_COST. */
+  /** Runs ops of a batch, all of the layers or all of the head, in slices of SLICE_COST. */
   const slicesOf = (batch: Batch) => {
     const nScores = scoresOf(batch)
-    const costOf = (i: number): number => {
-      const op = program.ops[i]
-      if (op.kind === 'attention') return 4 * op.q.width * nScores
-      return costs[i] * control[i < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
+    const costOf = (first: number, end: number): number => {
+      const rows = control[first < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
+      return (costs[end] - costs[first]) * rows + (scoreCosts[end] - scoreCosts[first]) * nScores
     }
     return async (firstOp: number, endOp: number): Promise<void> => {
       for (let first = firstOp; first < endOp; ) {
         const end = sliceEnd(costOf, { first, end: endOp })
-        if (program.ops[first].kind === 'attention' && costOf(first) > SLICE_COST) await attend(first, costOf(first))
+        const isLongAttention = program.ops[first].kind === 'attention' && costOf(first, first + 1) > SLICE_COST
+        if (isLongAttention) await attend(first, costOf(first, first + 1))
         else run(first, end)
         first = end
         await pace.pause()
@@ -257,9 +258,16 @@ function scoresOf({ segments }: Batch): number {
   return segments.reduce((sum, { position, nRows }) => sum + nRows * position + (nRows * (nRows + 1)) / 2, 0)
 }
 
+/** Of `values` those before each, and all: what a range has is the difference of two. */
+function sumsOf(values: readonly number[]): readonly number[] {
+  let sum = 0
+  return [0, ...values.map((value) => (sum += value))]
+}
+
 /** The end of the ops from `first` that fit one slice; at least one op. */
-function sliceEnd(costOf: (op: number) => number, { first, end }: { first: number; end: number }): number {
+function sliceEnd(costOf: (first: number, end: number) => number, { first, end }: { first: number; end: number }): number {
+  if (costOf(first, end) <= SLICE_COST) return end
   let next = first + 1
-  for (let cost = costOf(first); next < end && cost + costOf(next) <= SLICE_COST; next++) cost += costOf(next)
+  while (costOf(first, next + 1) <= SLICE_COST) next++
   return next
 }
