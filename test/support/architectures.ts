@@ -2,7 +2,7 @@
 import type { JsonObject } from '../../src/checkpoint/json.ts'
 import * as table from '../../src/model/architectures.ts'
 
-const loaders = [...Object.values(table.ARCHITECTURES), ...Object.values(table.ORIGINALS)]
+const loaders = [...Object.values(table.ARCHITECTURES), ...Object.values(table.LISTED), ...Object.values(table.ORIGINALS)]
 const loaded = new Map(await Promise.all(loaders.map(async (load) => [load, await load()] as const)))
 
 function loadedBy(loader: () => Promise<table.ModelArchitecture>): table.ModelArchitecture {
