@@ -2,13 +2,14 @@
 
 import * as abi from '../../../assembly/abi.ts'
 import { KEY_BLOCK, LANES } from '../../../assembly/abi.ts'
-import type { ActivationFunction, ExpertLinearOp, KeyValuePart } from '../../program/ops.ts'
+import type { Pace } from '../../pace.ts'
+import type { ActivationFunction, AttentionOp, ExpertLinearOp, KeyValuePart, Program } from '../../program/ops.ts'
 import { rotaryRow } from '../../program/rotary.ts'
 import type { Batch } from '../backend.ts'
 import { type Encoders, formatCode, type FurtherKind, panelsOf, type Record32 } from './encode.ts'
-import { expertScratchStart, expertSizes } from './further-sizes.ts'
+import { expertScratchStart, expertSizes, rotaryOf } from './further-sizes.ts'
 import type { KeyValueLayout } from './key-value.ts'
-import { type MemoryMap, rotaryOf } from './memory-map.ts'
+import type { MemoryMap } from './memory-map.ts'
 import { packedBytes, panelBytes, roundUp } from './packing.ts'
 
 export { furtherSizes } from './further-sizes.ts'
@@ -146,7 +147,52 @@ export function writeAngles({ rotaries }: MemoryMap, memory: ArrayBufferLike, { 
   }
 }
 
-export interface KeyValueCopy {
+/** What a batch's attention ops take: what they look at grows with the text. */
+export function attentionCosts({ segments }: Batch): (op: AttentionOp) => number {
+  // Pairs of a row and a position that it looks at.
+  const nScores = segments.reduce((sum, { position, nRows }) => sum + nRows * position + (nRows * (nRows + 1)) / 2, 0)
+  return (op) => 4 * op.q.width * nScores
+}
+
+/** An attention that takes longer than a slice: `run` over some of the rows at a time. */
+export async function attendInParts(control: Int32Array, nParts: number, run: () => Promise<void>): Promise<void> {
+  const count = control[abi.CONTROL_N_TOKENS]
+  const step = Math.max(1, Math.floor(count / nParts))
+  for (let first = 0; first < count; first += step) {
+    control[abi.CONTROL_ATTENTION_FIRST] = first
+    control[abi.CONTROL_ATTENTION_END] = Math.min(count, first + step)
+    await run()
+  }
+  control[abi.CONTROL_ATTENTION_FIRST] = 0
+}
+
+/** A slot and the canonical state of the sequence in it. */
+export interface SlotCopy {
+  readonly memory: ArrayBufferLike
+  /** Address of the slot. */
+  readonly slot: number
+  /** Tokens. */
+  readonly position: number
+  readonly state: Float32Array
+  readonly map: MemoryMap
+  readonly pace: Pace
+}
+
+/** Copies the caches, a head of a layer at a time with a pause after each, since thousands of tokens take their time. */
+export async function copyKeyValues(way: 'read' | 'write', { keyValues, stateSize }: Program, { map, pace, ...copy }: SlotCopy): Promise<void> {
+  for (const part of keyValues) {
+    const layout = map.keyValue(part)
+    const first = stateSize + copy.position * part.offset
+    const canonical = copy.state.subarray(first, first + 2 * copy.position * part.width)
+    for (let head = 0; head < layout.nHeads; head++) {
+      const copyHead = way === 'read' ? readKeyValue : writeKeyValue
+      copyHead(layout, { ...copy, head, canonical })
+      await pace.pause()
+    }
+  }
+}
+
+interface KeyValueCopy {
   readonly memory: ArrayBufferLike
   /** Address of the slot. */
   readonly slot: number
@@ -158,7 +204,7 @@ export interface KeyValueCopy {
 }
 
 /** A head's keys and values of the first `position` tokens from a slot to their canonical form. */
-export function readKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
+function readKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
   const { headDim, nHeads } = layout
   const { head, position, canonical } = copy
   const { keys, values } = viewsOf(layout, copy)
@@ -171,7 +217,7 @@ export function readKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
 }
 
 /** The other way. */
-export function writeKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
+function writeKeyValue(layout: KeyValueLayout, copy: KeyValueCopy): void {
   const { headDim, nHeads } = layout
   const { head, position, canonical } = copy
   const { keys, values } = viewsOf(layout, copy)
