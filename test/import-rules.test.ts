@@ -96,7 +96,8 @@ test('the template engine is behind one file, which is apart from the rest', () 
 })
 test('turns know of batches, their scheduler of backends, and neither of sessions', () => {
   expectOnly('src/turn', 'src/backend/backend')
-  expectOnly('src/scheduler', 'src/turn', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
+  expectOnly('src/seats')
+  expectOnly('src/scheduler', 'src/turn', 'src/seats', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
 })
 test('the store of states imports no storage', () => expectOnly('src/state-store', 'src/lock', 'src/mamba', 'src/session', 'src/state', ...BASE))
 test('speculation knows of sequences, not of sessions', () => {
