@@ -98,23 +98,12 @@ export class Session {
   }
 
   /** Logits of `ids` (nTokens) after the text so far: of the last, (1, vocabSize), or of all, (nTokens, vocabSize). The ids then belong to the text. RangeError beyond the context, as `append`. */
-  async forward(ids: Prompt, { allLogits = false, ...options }: ForwardOptions = {}): Promise<Float32Array> {
-    const checked = this.#context.text.check(ids)
+  async forward(ids: Prompt, options: ForwardOptions = {}): Promise<Float32Array> {
+    const { text } = this.#context
+    const checked = text.check(ids)
     return this.#locked(async () => {
-      const tokens = this.#context.text.toIds(checked, this.position === 0)
-      const { engine, vocabSize } = this.#context
-      engine.checkLength(this.position + tokens.length)
-      const result = new Float32Array((allLogits ? tokens.length : Math.min(1, tokens.length)) * vocabSize)
-      if (tokens.length === 0) return result
-      await this.#read(options, { count: this.#state.nPending, logits: 'none' })
-      this.#state.add(tokens)
-      await this.#read(options, {
-        count: tokens.length,
-        logits: allLogits ? 'all' : 'last',
-        onLogits: (logits, first) => result.set(logits, allLogits ? first * vocabSize : 0)
-      })
-      this.#state.lastLogits = result.slice(-vocabSize)
-      return result
+      const { forwardText } = await import('./forward-text.ts')
+      return forwardText(this.#state, text.toIds(checked, this.position === 0), options)
     })
   }
 

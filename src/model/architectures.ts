@@ -44,11 +44,9 @@ export const ARCHITECTURES: Readonly<Record<ModelType, () => Promise<ModelArchit
 }
 
 /** Those of state spaces alone for a config that lists its layers all the same. */
-export const LISTED: Readonly<Record<string, () => Promise<ModelArchitecture>>> = {
-  mamba: async () => (await import('./layers.ts')).withLists((await import('./mamba1.ts')).mamba),
-  falcon_mamba: async () => (await import('./layers.ts')).withLists((await import('./mamba1.ts')).falconMamba),
-  mamba2: async () => (await import('./layers.ts')).withLists((await import('./mamba2.ts')).mamba2)
-}
+export const LISTED: Readonly<Record<string, () => Promise<ModelArchitecture>>> = Object.fromEntries(
+  (['mamba', 'falcon_mamba', 'mamba2'] as const).map((name) => [name, async () => (await import('./layers.ts')).withLists(await ARCHITECTURES[name]())])
+)
 
 /** Keys that list layers (layers.ts), and few others. */
 const LISTS_LAYERS = /^(layer_types|layers_block_type|attn_layer_.+|hybrid_.+)$/
