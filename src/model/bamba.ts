@@ -21,7 +21,7 @@ export interface BambaConfig extends CommonConfig {
 /** transformers' `BambaConfig`. */
 function readBambaConfig(reader: ConfigReader): BambaConfig {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-5], readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: () => 'mamba' }), contextLength: 262_144
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-5], readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: () => 'mamba' }), contextLength: 262_144
   })
   const { dModel, normEps } = common
   reader.only('hidden_act', 'silu')

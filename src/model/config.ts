@@ -52,8 +52,8 @@ function textOf(value: JsonValue | undefined): string {
 /** What an architecture's own config class has where a config says nothing. */
 export interface CommonDefaults {
   readonly tieEmbeddings: boolean
-  /** Spellings of the key, and the default. */
-  readonly normEps: readonly [keys: readonly string[], fallback: number]
+  /** The key and the default. */
+  readonly normEps: readonly [key: string, fallback: number]
   readonly readLayers: (reader: ConfigReader) => readonly LayerKind[]
   /** null where the architecture has no such key. */
   readonly contextLength: number | null
@@ -61,7 +61,7 @@ export interface CommonDefaults {
 
 /** Of an architecture of state spaces alone: few of their configs list the layers, and those are read by `withLists` (layers.ts). */
 export function pureDefaults({ tieEmbeddings }: { readonly tieEmbeddings: boolean }): CommonDefaults {
-  return { tieEmbeddings, normEps: [['layer_norm_epsilon'], 1e-5], readLayers: readMambaLayers, contextLength: null }
+  return { tieEmbeddings, normEps: ['layer_norm_epsilon', 1e-5], readLayers: readMambaLayers, contextLength: null }
 }
 
 function readMambaLayers(reader: ConfigReader): readonly LayerKind[] {
@@ -73,13 +73,13 @@ export function readCommonConfig(reader: ConfigReader, defaults: CommonDefaults)
   const vocabSize = reader.size('vocab_size', { limit: 'vocabSize' })
   const dModel = reader.size('hidden_size')
   const layers = defaults.readLayers(reader)
-  const [normKeys, normEps] = defaults.normEps
+  const [normKey, normEps] = defaults.normEps
   return {
     vocabSize,
     dModel,
     nLayers: layers.length,
     layers,
-    normEps: reader.positive(sameBySeveral(reader, normKeys), normEps),
+    normEps: reader.positive(normKey, normEps),
     embeddingMultiplier: 1,
     logitMultiplier: 1,
     tieEmbeddings: reader.flag('tie_word_embeddings', defaults.tieEmbeddings),

@@ -37,7 +37,7 @@ export interface FalconH1Config extends CommonConfig {
 /** transformers' `FalconH1Config`. */
 function readFalconH1Config(reader: ConfigReader): FalconH1Config {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-5], readLayers: layersOf({ kinds: ['hybrid'], fallback: () => 'hybrid' }), contextLength: 8192
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-5], readLayers: layersOf({ kinds: ['hybrid'], fallback: () => 'hybrid' }), contextLength: 8192
   })
   const { dModel } = common
   reader.only('hidden_act', 'silu')

@@ -34,7 +34,7 @@ const EXPERTS_APART = { router: 'router.layer', gate: 'gate_proj.weight', up: 'u
 /** transformers' `GraniteMoeHybridConfig`. */
 function readGraniteConfig(reader: ConfigReader): GraniteConfig {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-6], readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: () => 'mamba' }), contextLength: 2048
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-6], readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: () => 'mamba' }), contextLength: 2048
   })
   const { dModel, normEps } = common
   reader.only('hidden_act', 'silu')

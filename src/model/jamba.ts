@@ -40,7 +40,7 @@ const MAX_EXPERTS = 2 ** 16
 function readJambaConfig(reader: ConfigReader): JambaConfig {
   const isAttention = readPeriodic(reader, { period: ['attn_layer_period', 8], offset: ['attn_layer_offset', 4] })
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-6], contextLength: 262_144,
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-6], contextLength: 262_144,
     readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: (i) => (isAttention(i) ? 'attention' : 'mamba') })
   })
   const { dModel, nLayers, normEps } = common

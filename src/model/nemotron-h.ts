@@ -21,7 +21,7 @@ export interface NemotronHConfig extends CommonConfig {
 /** transformers' `NemotronHConfig`, also by the keys of NVIDIA's own code. Layers of experts ("moe", "E") are not built. */
 function readNemotronHConfig(reader: ConfigReader): NemotronHConfig {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['layer_norm_epsilon', 'rms_norm_eps'], 1e-5], readLayers: layersOf({ kinds: ['mamba', 'attention', 'mlp'], fallback: null }), contextLength: 4096
+    tieEmbeddings: false, normEps: [sameBySeveral(reader, ['layer_norm_epsilon', 'rms_norm_eps']), 1e-5], readLayers: layersOf({ kinds: ['mamba', 'attention', 'mlp'], fallback: null }), contextLength: 4096
   })
   const { dModel } = common
   reader.only('mamba_hidden_act', 'silu')

@@ -41,7 +41,7 @@ const GATED_NORM_EPS = 1e-5
 /** transformers' `Zamba2Config`. Its model takes no notice of `use_shared_mlp_adapter`. */
 function readZamba2Config(reader: ConfigReader): Zamba2Config {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: true, normEps: [['rms_norm_eps'], 1e-5], readLayers: layersOf({ kinds: ['mamba', 'hybrid'], fallback: null }), contextLength: 4096
+    tieEmbeddings: true, normEps: ['rms_norm_eps', 1e-5], readLayers: layersOf({ kinds: ['mamba', 'hybrid'], fallback: null }), contextLength: 4096
   })
   const { dModel } = common
   reader.only('hidden_act', 'gelu')
