@@ -37,11 +37,11 @@ export class TextState {
   readonly checkpoints: CheckpointOptions | undefined
   sequence: Sequence
   /** The text's tokens from the furthest point still needed on, and some before it. Those after the sequence's position are pending. */
-  history = new TokenHistory()
+  history: TokenHistory = new TokenHistory()
   /** Logits of the last token, where they are known and nothing is pending. Never changed: forks share them. */
   lastLogits: Float32Array | null = null
   /** Ids seen, for the repetition penalty, and where each came first. */
-  seen = new Map<number, number>()
+  seen: Map<number, number> = new Map()
   /** Where there are to be checkpoints: made before the first token is read. */
   ring: CheckpointRing | null = null
 
