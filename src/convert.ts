@@ -7,7 +7,8 @@ import { checkTensors } from './checkpoint/load-parameters.ts'
 import { openCheckpoint } from './checkpoint/open-checkpoint.ts'
 import type { EncodedType } from './checkpoint/quantize.ts'
 import { readGenerationEos, readTokenizerFiles } from './load-tokenizer.ts'
-import { buildModel, type ConfigOverrides, loadArchitecture, overrideConfig, readModelConfig } from './model/architectures.ts'
+import { buildModel, type ConfigOverrides, loadArchitecture, readModelConfig } from './model/architectures.ts'
+import { overrideConfig } from './model/overrides.ts'
 import { writeGgufTokenizer } from './tokenizer/gguf-tokenizer-writer.ts'
 
 export interface ConvertProgress {

@@ -2,8 +2,7 @@
 
 import type { Best } from './backend/backend.ts'
 import { checkInteger, UnsupportedError } from './errors.ts'
-import type { Sampler, SamplerOptions } from './sampler.ts'
-import { createSampler, idOfBest, validateSamplerOptions } from './sampler.ts'
+import { createDraws, type Draws, idOfBest, type SamplerOptions, validateSamplerOptions } from './sampler.ts'
 import type { ReadProgress } from './scheduler.ts'
 import { checkSpeculation, type SpeculationOptions, type SpeculationUsage } from './speculation-options.ts'
 import { checkStops, NO_STOPS } from './stop-options.ts'
@@ -86,7 +85,7 @@ export const DEFAULT_MAX_TOKENS = 256
 export interface GenerationPlan {
   readonly maxTokens: number
   readonly stops: readonly string[]
-  readonly sampler: Sampler
+  readonly sampler: Draws
   /** Each token is the one of the highest logit. */
   readonly isGreedy: boolean
   readonly speculation: SpeculationOptions | null
@@ -104,7 +103,7 @@ export function planGeneration(options: GenerateOptions, text: TextModel, vocabS
   }
   const speculation = options.speculation === 'prompt-lookup' ? {} : (options.speculation ?? null)
   if (speculation !== null) checkSpeculation(speculation)
-  return { maxTokens, stops, sampler: createSampler(options, vocabSize), isGreedy: temperature === 0 && repetitionPenalty === 1, speculation, options }
+  return { maxTokens, stops, sampler: createDraws(options, vocabSize), isGreedy: temperature === 0 && repetitionPenalty === 1, speculation, options }
 }
 
 /** Of a token that is asked for. */

@@ -19,15 +19,20 @@ export interface BlockType {
   readonly halves: readonly number[]
 }
 
+/** Where a block has two halves, the other one is for the minima. */
+function blockType(bits: number, blockBytes: number, halves: readonly number[], [blockElements, groupElements] = [32, 32]): BlockType {
+  return { blockElements, blockBytes, groupElements, hasMinimum: halves.length > 1, bits, halves }
+}
+
 export const BLOCK_TYPES: Readonly<Record<BlockFormat, BlockType>> = {
-  q8_0: { blockElements: 32, groupElements: 32, blockBytes: 34, hasMinimum: false, bits: 8, halves: [0] },
-  q4_0: { blockElements: 32, groupElements: 32, blockBytes: 18, hasMinimum: false, bits: 4, halves: [0] },
-  q4_1: { blockElements: 32, groupElements: 32, blockBytes: 20, hasMinimum: true, bits: 4, halves: [0, 2] },
-  q5_0: { blockElements: 32, groupElements: 32, blockBytes: 22, hasMinimum: false, bits: 5, halves: [0] },
-  q5_1: { blockElements: 32, groupElements: 32, blockBytes: 24, hasMinimum: true, bits: 5, halves: [0, 2] },
-  q4_k: { blockElements: 256, groupElements: 32, blockBytes: 144, hasMinimum: true, bits: 4, halves: [0, 2] },
-  q5_k: { blockElements: 256, groupElements: 32, blockBytes: 176, hasMinimum: true, bits: 5, halves: [0, 2] },
-  q6_k: { blockElements: 256, groupElements: 16, blockBytes: 210, hasMinimum: false, bits: 6, halves: [208] }
+  q8_0: blockType(8, 34, [0]),
+  q4_0: blockType(4, 18, [0]),
+  q4_1: blockType(4, 20, [0, 2]),
+  q5_0: blockType(5, 22, [0]),
+  q5_1: blockType(5, 24, [0, 2]),
+  q4_k: blockType(4, 144, [0, 2], [256, 32]),
+  q5_k: blockType(5, 176, [0, 2], [256, 32]),
+  q6_k: blockType(6, 210, [208], [256, 16])
 }
 
 /** The block format of a type by ggml's name (Q4_K), or undefined where this package cannot read it. */

@@ -9,7 +9,7 @@ export { deleteCachedFiles, listCachedFiles, type CachedFile, type CachedFilesOp
 export type { HubFileName } from './checkpoint/cache-keys.ts'
 export { digest, type DigestOptions } from './digest.ts'
 export { StateStore, type StateStorage, type StateStoreOptions, type StoredSession, type StoreOptions } from './state-store.ts'
-export type { CheckpointOptions } from './state/checkpoint-ring.ts'
+export type { CheckpointOptions } from './state/checkpoint-options.ts'
 export type { PrefixCacheMetrics } from './state/prefix-cache.ts'
 export type { SaveOptions } from './state/saved-session.ts'
 export type { StatePrecision } from './state/state-codec.ts'

@@ -3,6 +3,7 @@
 import { Chat, type ChatOptions } from './chat.ts'
 import type { ChatMessage } from './chat-template.ts'
 import { type FileSet, readText } from './checkpoint/byte-source.ts'
+import { withArrays } from './checkpoint/gguf-arrays.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { expectObject, parseJson } from './checkpoint/json.ts'
 import { readTokenIds } from './model/config.ts'
@@ -22,7 +23,7 @@ export async function readTokenizerFiles(
   files: FileSet, metadata: MetadataReader | null, signal: AbortSignal | undefined
 ): Promise<(TokenizerFiles & { readonly place: string; readonly templatePlace: string }) | undefined> {
   if (metadata !== null) {
-    const found = readGgufTokenizer(metadata)
+    const found = readGgufTokenizer(withArrays(metadata))
     const place = `${metadata.name}: tokenizer`
     return found && { ...found, place, templatePlace: place }
   }

@@ -4,7 +4,7 @@ import type { Backend, BackendInfo, Capacity, SsdForm } from './backend/backend.
 import type { FileSet } from './checkpoint/byte-source.ts'
 import type { MetadataReader } from './checkpoint/gguf-metadata.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/open-checkpoint.ts'
-import { buildModel, type ConfigOverrides, loadArchitecture, type ModelConfig, overrideConfig, readModelConfig } from './model/architectures.ts'
+import { buildModel, type ConfigOverrides, loadArchitecture, type ModelConfig, readModelConfig } from './model/architectures.ts'
 import type { WasmBuild } from './platform/platform.ts'
 import { FORMATS, type WeightFormat } from './program/formats.ts'
 import { createFingerprinter } from './state/fingerprint.ts'
@@ -101,7 +101,8 @@ export interface LoadedModel {
 /** Throws a CheckpointError, an UnsupportedError, a RangeError for a model beyond 4 GiB, or the signal's reason. */
 export async function loadModel(checkpoint: Checkpoint, options: EngineOptions): Promise<LoadedModel> {
   const architecture = await loadArchitecture(checkpoint.config, checkpoint.configPlace)
-  const config = overrideConfig(architecture, readModelConfig(architecture, checkpoint.config, checkpoint.configPlace), options)
+  const stated = readModelConfig(architecture, checkpoint.config, checkpoint.configPlace)
+  const config = options.normGroups === undefined ? stated : (await import('./model/overrides.ts')).overrideConfig(architecture, stated, options)
   const model = buildModel(architecture, config, (name) => checkpoint.tensors.has(name))
   const wanted = { parameters: model.program.parameters, copies: model.copies }
   const { checkTensors, loadParameters } = await import('./checkpoint/load-parameters.ts')

@@ -1,6 +1,6 @@
 /** The library's face: a loaded model and what it does. */
 
-import { type BackendInfo, stateElements } from './backend/backend.ts'
+import type { BackendInfo } from './backend/backend.ts'
 import type { Chat, ChatOptions } from './chat.ts'
 import type { ChatMessage } from './chat-template.ts'
 import { createEngine, type Engine, type EngineStats } from './engine.ts'
@@ -168,11 +168,8 @@ export class Mamba {
    */
   async restore(bytes: Uint8Array, options: SessionOptions = {}): Promise<Session> {
     return this.#engine.operation(async () => {
-      const { decodeSession } = await import('./state/saved-session.ts')
-      const saved = decodeSession(bytes, this.#context, (position) => stateElements(this.#engine.backend.program, position))
-      // The last token of a generation may stand behind a full context: it is given out, not read.
-      this.#engine.checkLength(saved.position + Math.max(0, saved.pending.length - 1))
-      return new Session(this.#context, options, saved)
+      const { restoreText } = await import('./saved-text.ts')
+      return new Session(this.#context, options, restoreText(bytes, this.#context, options.checkpoints))
     })
   }
 

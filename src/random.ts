@@ -24,33 +24,38 @@ export interface Random {
  * RangeError or TypeError for anything else.
  */
 export function createRandom(seed: number): Random {
-  const words = new Uint32Array(4)
-  validateSeed(seed)
-  fillFromSeed(words, seed)
-
-  function nextWord(): number {
-    const s1 = words[1]
-    const scrambled = Math.imul(rotateLeft(Math.imul(s1, 5), 7), 9) >>> 0
-    words[2] ^= words[0]
-    words[3] ^= s1
-    words[1] ^= words[2]
-    words[0] ^= words[3]
-    words[2] ^= s1 << 9
-    words[3] = rotateLeft(words[3], 11)
-    return scrambled
-  }
-
+  const words = seededWords(seed)
   return {
-    next() {
-      const high = nextWord() >>> 5
-      return (high * 0x4000000 + (nextWord() >>> 6)) / 0x20000000000000
-    },
-    state: () => [words[0], words[1], words[2], words[3]],
-    restore(state) {
-      validateState(state)
-      words.set(state)
-    }
+    next: () => nextNumber(words),
+    state: () => stateOf(words),
+    restore: (state) => restoreWords(words, state)
   }
+}
+
+/** The state of a generator for the seed. Throws as `createRandom`. */
+export function seededWords(seed: number): Uint32Array {
+  validateSeed(seed)
+  const words = new Uint32Array(4)
+  fillFromSeed(words, seed)
+  return words
+}
+
+/** The next number of a generator in this state, which goes on. */
+export function nextNumber(words: Uint32Array): number {
+  const high = nextWord(words) >>> 5
+  return (high * 0x4000000 + (nextWord(words) >>> 6)) / 0x20000000000000
+}
+
+function nextWord(words: Uint32Array): number {
+  const s1 = words[1]
+  const scrambled = Math.imul(rotateLeft(Math.imul(s1, 5), 7), 9) >>> 0
+  words[2] ^= words[0]
+  words[3] ^= s1
+  words[1] ^= words[2]
+  words[0] ^= words[3]
+  words[2] ^= s1 << 9
+  words[3] = rotateLeft(words[3], 11)
+  return scrambled
 }
 
 /** A seed from the host's source of randomness, for when the caller gave none. */
@@ -64,6 +69,15 @@ export function validateSeed(seed: unknown): asserts seed is number {
   const parts = { place: 'seed', expected: 'an integer from 0 to 2^53 - 1', got: describe(seed) }
   if (typeof seed !== 'number') throw new TypeError(messageOf(parts))
   if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(messageOf(parts))
+}
+
+export function stateOf([a, b, c, d]: Uint32Array): RandomState {
+  return [a, b, c, d]
+}
+
+export function restoreWords(words: Uint32Array, state: RandomState): void {
+  validateState(state)
+  words.set(state)
 }
 
 function validateState(state: RandomState): void {

@@ -5,10 +5,10 @@
  * On `elementary.ts` and `random.ts`: a seed gives the same tokens in every runtime. Linear in the vocabulary, times log k at worst
  * for top-k: see candidates.ts. At 50280 tokens the defaults take 0.3 to 0.4 ms, greedy 0.07 (npm run bench -- sampler).
  */
-import { createCandidates, createKthLargest, createNucleus, gather, highestOf, stepsAt, sumOfWeights, weigh } from './candidates.ts'
+import { type Candidates, createCandidates, createKthLargest, createNucleus, gather, highestOf, stepsAt, sumOfWeights, weigh } from './candidates.ts'
 import { log } from './elementary.ts'
 import { checkInteger, describe, messageOf } from './errors.ts'
-import { createRandom, randomSeed, validateSeed, type RandomState } from './random.ts'
+import { nextNumber, type RandomState, randomSeed, restoreWords, seededWords, stateOf, validateSeed } from './random.ts'
 
 /** How the next token is chosen. What is missing, or undefined, has its default. */
 export interface SamplerOptions {
@@ -102,21 +102,34 @@ function refusalOf({ id, logit }: { readonly id: number; readonly logit: number 
   return new RangeError(messageOf({ place: `logits[${id}]`, expected: 'a finite number or -Infinity', got: describe(logit) }))
 }
 
-/** A sampler for logits of (vocabSize). Throws as `validateSamplerOptions` does. */
-export function createSampler(options: SamplerOptions, vocabSize: number): Sampler {
+/** What generation takes of a sampler, and what makes a whole one of it. */
+export interface Draws extends Pick<Sampler, 'seed' | 'observe' | 'sample'> {
+  readonly temperature: number
+  /** The random generator's state. */
+  readonly words: Uint32Array
+  /** The penalized logits of the last call. */
+  readonly scores: Float64Array
+  readonly candidates: Candidates
+  /** Probabilities of the candidates relative to the best one's. */
+  readonly weights: Float64Array
+  /** Leaves in `candidates` and `weights` the tokens that pass all processors; returns how many. */
+  select(logits: Float32Array): number
+  /** Of the token drawn last in the distribution it was drawn from; NaN before the first, and at temperature 0. */
+  probability(): number
+}
+
+/** Throws as `validateSamplerOptions` does. */
+export function createDraws(options: SamplerOptions, vocabSize: number): Draws {
   const { temperature, topK, topP, minP, repetitionPenalty, seed = randomSeed() } = validateSamplerOptions(options)
-  const random = createRandom(seed)
+  const words = seededWords(seed)
   const history = createHistory(vocabSize)
   const scores = new Float64Array(vocabSize)
   const candidates = createCandidates(vocabSize)
-  // Probabilities of the candidates relative to the best one's.
   const weights = new Float64Array(vocabSize)
   const findKth = createKthLargest(Math.min(topK, vocabSize))
   const nucleus = createNucleus(vocabSize, topP)
   const steps = stepsAt(temperature)
-  let lastLogProbability = NaN
-  // At temperature 0 a log probability costs an exp per token of the vocabulary: only when asked for, from the scores still there.
-  let isGreedyPending = false
+  let probability = NaN
 
   /** Fills `scores` with the penalized logits; returns the highest. */
   function score(logits: Float32Array): number {
@@ -129,7 +142,6 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
     throw refusalOf({ id: logits.findIndex(isBad), logit: logits.find(isBad) ?? -Infinity })
   }
 
-  /** Leaves in `candidates` and `weights` the tokens that pass all processors; returns how many. */
   function select(logits: Float32Array): number {
     const highest = score(logits)
     const isLimited = topK > 0 && topK < vocabSize
@@ -137,8 +149,8 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
     const scale = { highest, steps }
     if (topP < 1 && isLimited) nucleus.narrow(candidates, scale)
     else if (topP < 1) nucleus.gather(candidates, scores, scale)
-    // What is well below minP needs no weight.
-    else if (!isLimited) gather(candidates, scores, minP > 0 ? highest + temperature * (log(minP) - 1e-9) : -Infinity)
+    // What is well below minP needs no weight: by more than logarithms differ among engines.
+    else if (!isLimited) gather(candidates, scores, minP > 0 ? highest + temperature * (Math.log(minP) - 1e-9) : -Infinity)
     weigh(candidates.scores, candidates.count, scale, weights)
     return minP > 0 ? keepAtLeast(minP) : candidates.count
   }
@@ -154,10 +166,29 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
     return kept
   }
 
-  /** The most likely token, the lowest id at a tie. */
-  function best(logits: Float32Array): number {
-    return scores.indexOf(score(logits))
+  return {
+    temperature, seed, words, scores, candidates, weights, select,
+    observe: ids => history.observe(ids),
+    sample(logits) {
+      // The most likely token, the lowest id at a tie.
+      if (temperature === 0) return scores.indexOf(score(logits))
+      const count = select(logits)
+      const total = sum(weights, count)
+      const picked = pick(weights, count, nextNumber(words) * total)
+      probability = weights[picked] / total
+      return candidates.ids[picked]
+    },
+    probability: () => probability
   }
+}
+
+/** A sampler for logits of (vocabSize). Throws as `validateSamplerOptions` does. */
+export function createSampler(options: SamplerOptions, vocabSize: number): Sampler {
+  const draws = createDraws(options, vocabSize)
+  const { temperature, seed, words, scores, candidates, weights } = draws
+  let lastLogProbability = NaN
+  // At temperature 0 a log probability costs an exp per token of the vocabulary: only when asked for, from the scores still there.
+  let isGreedyPending = false
 
   function settleGreedy(): void {
     if (isGreedyPending) lastLogProbability = -log(sumOfWeights(scores, vocabSize, { highest: highestOf(scores), steps: stepsAt(1) }))
@@ -166,24 +197,21 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
 
   return {
     seed,
-    observe: ids => history.observe(ids),
+    observe: ids => draws.observe(ids),
     sample(logits) {
       isGreedyPending = temperature === 0
-      if (temperature === 0) return best(logits)
-      const count = select(logits)
-      const total = sum(weights, count)
-      const picked = pick(weights, count, random.next() * total)
-      lastLogProbability = log(weights[picked] / total)
-      return candidates.ids[picked]
+      const id = draws.sample(logits)
+      if (temperature > 0) lastLogProbability = log(draws.probability())
+      return id
     },
     probabilities(logits) {
       settleGreedy()
       const probabilities = new Float32Array(vocabSize)
       if (temperature === 0) {
-        probabilities[best(logits)] = 1
+        probabilities[draws.sample(logits)] = 1
         return probabilities
       }
-      const count = select(logits)
+      const count = draws.select(logits)
       const total = sum(weights, count)
       for (let i = 0; i < count; i++) probabilities[candidates.ids[i]] = weights[i] / total
       return probabilities
@@ -192,8 +220,8 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
       settleGreedy()
       return lastLogProbability
     },
-    state: () => random.state(),
-    restore: state => random.restore(state)
+    state: () => stateOf(words),
+    restore: state => restoreWords(words, state)
   }
 }
 

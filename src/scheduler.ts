@@ -7,7 +7,7 @@ import type { Backend, Best, Segment } from './backend/backend.ts'
 import { EngineError } from './errors.ts'
 import type { Lock } from './lock.ts'
 import { opCost } from './program/ops.ts'
-import { joinParts, shareRows, takeSeats } from './turn.ts'
+import { joinParts } from './turn.ts'
 import { platform } from '#platform'
 
 /** How much of a text has been read. */
@@ -108,6 +108,8 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
   /** When each generation under way had its last step. */
   const streams = new Map<S, number>()
   const seatedMs = new WeakMap<S, number>()
+  /** Loaded with the first turn that several sequences ask for. */
+  let seats: typeof import('./seats.ts') | undefined
   let isAwake = false
   let refusal: Error | null = null
   let nRunning = 0
@@ -155,14 +157,12 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
     const firsts = new Map<S, Request<S>>()
     for (const request of queue) if (!firsts.has(request.sequence)) firsts.set(request.sequence, request)
     for (const request of firsts.values()) request.seatedMs = request.sequence.slot === null ? null : (seatedMs.get(request.sequence) ?? nowMs)
-    const { chosen, displaced } = takeSeats([...firsts.values()], { nSlots, tenancyMs: TENANCY_MS, nowMs })
-    if (displaced.length > 0) {
-      // Behind all who wait, with what else is asked for the same sequence.
-      const leaving = new Set(displaced.map(({ sequence }) => sequence))
-      queue = [...queue.filter(({ sequence }) => !leaving.has(sequence)), ...queue.filter(({ sequence }) => leaving.has(sequence))]
-    }
+    const asking = [...firsts.values()]
+    const taken = seats?.takeSeats(asking, { nSlots, tenancyMs: TENANCY_MS, nowMs })
+    // Behind all who wait, with what else is asked for the same sequence.
+    if (seats && taken?.displaced.length) queue = seats.moveBack(queue, taken.displaced)
     const seated: Request<S>[] = []
-    for (const request of chosen) {
+    for (const request of taken?.chosen ?? asking.slice(0, 1)) {
       try {
         if (request.seatedMs === null) seatedMs.set(request.sequence, nowMs)
         await seat(request.sequence)
@@ -176,13 +176,21 @@ export function createScheduler<S extends Seatable>({ backend, lock, seat }: Sch
   }
 
   const turn = async (): Promise<void> => {
+    const others = queue.filter(({ sequence }) => sequence !== queue[0].sequence)
+    try {
+      if (others.length > 0) seats ??= await import('./seats.ts')
+    } catch (reason) {
+      // It did not come: the first has its turn all the same.
+      for (const request of others) refuse(request, reason)
+    }
     for (const request of queue.filter(({ options }) => options.signal?.aborted)) refuse(request, request.options.signal?.reason)
     if (queue.length === 0) return
     const startMs = performance.now()
     const requests = await seatAll(startMs)
     if (requests.length === 0) return
     const demands = requests.map(({ ids, nDone, logits }) => ({ nLeft: ids.length - nDone, isAll: logits === 'all' }))
-    const rows = shareRows(demands, { maxRows: rowsFor(requests, startMs), maxLogits })
+    const limits = { maxRows: rowsFor(requests, startMs), maxLogits }
+    const rows = seats?.shareRows(demands, limits) ?? demands.map(({ nLeft, isAll }) => Math.min(nLeft, limits.maxRows, isAll ? maxLogits : Infinity))
     const { batch, nLogits, nAllLogits } = joinParts(requests.map(({ sequence, ids, nDone, logits }, i) => ({
       slot: sequence.slot ?? 0,
       position: sequence.position,

@@ -4,10 +4,10 @@ import type { Best } from './backend/backend.ts'
 import { messageOf } from './errors.ts'
 import { collect, type Completion, type GenerateChunk, type GenerateOptions, generateTokens, type GenerationPlan, type NextOptions, planGeneration } from './generate.ts'
 import { createLock } from './lock.ts'
-import { checkCheckpointOptions, type CheckpointOptions } from './state/checkpoint-ring.ts'
-import type { SavedSession, SaveOptions } from './state/saved-session.ts'
+import type { CheckpointOptions } from './state/checkpoint-options.ts'
+import type { SaveOptions } from './state/saved-session.ts'
 import type { Speculator } from './speculation.ts'
-import { type LogitsTaker, TextState, type ReadOptions, type TextStateContext } from './text-state.ts'
+import { type Reading, type ReadOptions, TextState, type TextStateContext } from './text-state.ts'
 import type { Prompt, TextModel } from './text.ts'
 
 /** What a session is made of; all sessions of a model share it. */
@@ -49,10 +49,9 @@ export class Session {
   #isDisposed = false
 
   /** Not for users: `mamba.session()`, `mamba.restore()` and `session.fork()` make sessions. */
-  constructor(context: SessionContext, { checkpoints }: SessionOptions = {}, from?: Session | SavedSession) {
-    if (checkpoints !== undefined) checkCheckpointOptions(checkpoints)
+  constructor(context: SessionContext, { checkpoints }: SessionOptions = {}, from?: Session | TextState) {
     this.#context = context
-    this.#state = new TextState(context, checkpoints, from instanceof Session ? undefined : from)
+    this.#state = from instanceof TextState ? from : new TextState(context, checkpoints)
     if (from instanceof Session) this.#copyFrom(from)
   }
 
@@ -72,7 +71,7 @@ export class Session {
       const ids = this.#context.text.toIds(checked, this.position === 0)
       this.#context.engine.checkLength(this.position + ids.length)
       this.#state.add(ids)
-      if (!defer) await this.#state.read(this.#state.nPending - 1, 'none', options)
+      if (!defer) await this.#read(options, { count: this.#state.nPending - 1, logits: 'none' })
     })
   }
 
@@ -99,21 +98,12 @@ export class Session {
   }
 
   /** Logits of `ids` (nTokens) after the text so far: of the last, (1, vocabSize), or of all, (nTokens, vocabSize). The ids then belong to the text. RangeError beyond the context, as `append`. */
-  async forward(ids: Prompt, { allLogits = false, ...options }: ForwardOptions = {}): Promise<Float32Array> {
-    const checked = this.#context.text.check(ids)
+  async forward(ids: Prompt, options: ForwardOptions = {}): Promise<Float32Array> {
+    const { text } = this.#context
+    const checked = text.check(ids)
     return this.#locked(async () => {
-      const tokens = this.#context.text.toIds(checked, this.position === 0)
-      const { engine, vocabSize } = this.#context
-      engine.checkLength(this.position + tokens.length)
-      const result = new Float32Array((allLogits ? tokens.length : Math.min(1, tokens.length)) * vocabSize)
-      if (tokens.length === 0) return result
-      await this.#state.read(this.#state.nPending, 'none', options)
-      this.#state.add(tokens)
-      await this.#state.read(tokens.length, allLogits ? 'all' : 'last', options, {
-        onLogits: (logits, first) => result.set(logits, allLogits ? first * vocabSize : 0)
-      })
-      this.#state.keepLogits(result.slice(-vocabSize))
-      return result
+      const { forwardText } = await import('./forward-text.ts')
+      return forwardText(this.#state, text.toIds(checked, this.position === 0), options)
     })
   }
 
@@ -123,7 +113,7 @@ export class Session {
    * RangeError beyond that.
    */
   async rewind(nTokens: number): Promise<void> {
-    await this.#locked(() => this.#state.rewind(nTokens))
+    await this.#locked(async () => (await import('./kept-states.ts')).rewind(this.#state, nTokens))
   }
 
   /**
@@ -133,10 +123,7 @@ export class Session {
    * RangeError where a value of the state is beyond the range of halves.
    */
   async save(options: SaveOptions = {}): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#locked(async () => {
-      const { encodeSession } = await import('./state/saved-session.ts')
-      return this.#state.saved((session) => encodeSession(session, this.#context, options))
-    })
+    return this.#locked(async () => (await import('./saved-text.ts')).saveText(this.#state, this.#context, options))
   }
 
   /** A session with the same text, checkpoints and all, at once; the two are independent from here on. */
@@ -199,20 +186,21 @@ export class Session {
       }
       const limited = { ...plan, maxTokens: Math.min(plan.maxTokens, Math.max(1, room)) }
       engine.checkLength(this.position + Math.max(0, limited.maxTokens - 1))
-      plan.sampler.observe(this.#state.seenIds())
+      plan.sampler.observe([...this.#state.seen.keys()])
       const logits = new Float32Array(vocabSize)
       let best: Best | undefined
-      const taker: LogitsTaker = {
+      const taker: Omit<Reading, 'count'> = {
+        logits: 'last',
         onLogits: (values) => logits.set(values),
         onBest: plan.isGreedy ? (found) => (best = found) : undefined
       }
       speculator = plan.speculation && (await import('./speculation.ts')).createSpeculator(engine, this.#state.knownIds(), plan.speculation)
       const next = async ({ goesOn, ...options }: NextOptions): Promise<Float32Array | Best> => {
         if (this.#state.nPending === 0 && this.#state.lastLogits !== null) return this.#state.lastLogits
-        const speculated = await speculator?.nextLogits(this.#state.speculative(), options)
+        const speculated = speculator && (await speculator.nextLogits((await import('./kept-states.ts')).speculative(this.#state), options))
         if (speculated) return speculated
         best = undefined
-        await this.#state.read(this.#state.nPending, 'last', options, { ...taker, goesOn: goesOn && speculator === null })
+        await this.#read(options, { ...taker, count: this.#state.nPending, goesOn: goesOn && speculator === null })
         return best ?? logits
       }
       const push = (id: number): void => {
@@ -225,12 +213,18 @@ export class Session {
       throw error
     } finally {
       // An engine that was disposed meanwhile has no state to give, and needs none kept.
-      if (isSound) await this.#state.remember().catch(() => {})
+      if (isSound && this.#context.prefixCache !== null) await (await import('./kept-states.ts')).remember(this.#state).catch(() => {})
       await speculator?.end()
       watch?.onEnd()
       release()
       leave()
     }
+  }
+
+  async #read({ signal, onProgress }: ReadOptions, reading: Reading): Promise<void> {
+    if (reading.count <= 0) return
+    const whole = { ...reading, signal, onProgress }
+    await (this.#state.keepsStates ? (await import('./kept-states.ts')).readAndKeep(this.#state, whole) : this.#state.read(whole))
   }
 
   async #locked<T>(task: () => Promise<T>): Promise<T> {

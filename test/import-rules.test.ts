@@ -96,7 +96,8 @@ test('the template engine is behind one file, which is apart from the rest', () 
 })
 test('turns know of batches, their scheduler of backends, and neither of sessions', () => {
   expectOnly('src/turn', 'src/backend/backend')
-  expectOnly('src/scheduler', 'src/turn', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
+  expectOnly('src/seats')
+  expectOnly('src/scheduler', 'src/turn', 'src/seats', 'src/backend/backend', 'src/lock', 'src/program/ops', '#platform', ...BASE)
 })
 test('the store of states imports no storage', () => expectOnly('src/state-store', 'src/lock', 'src/mamba', 'src/session', 'src/state', ...BASE))
 test('speculation knows of sequences, not of sessions', () => {
@@ -113,11 +114,11 @@ test('platform imports what files and workers need', () => {
   // The package's own files, as the package has them: dist/wasm and models beside dist/src.
   const packageFiles = imports.filter(({ from, to }) => isIn(from, 'src/platform/bun', 'src/platform/workerd') && /\.(wasm|gguf)(\?module)?$/.test(to)).map(({ to }) => to)
   for (const file of nodeFiles) expectOnly(file, 'src/platform', 'src/checkpoint', ...packageFiles, ...nodeModules, ...BASE)
-  for (const file of ['web', 'web-threads', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work', 'node-gpu']) {
+  for (const file of ['web', 'web-threads', 'web-worker', 'web-cache', 'workerd', 'compiled-once', 'thread-work', 'node-gpu', 'web-gpu']) {
     expectOnly(`src/platform/${file}`, 'src/platform', 'src/checkpoint', 'src/core-imports', 'src/worker-life', ...packageFiles, ...BASE)
     expect(imports.filter(({ from, to }) => isIn(from, `src/platform/${file}`) && isIn(to, ...nodeFiles))).toEqual([])
   }
-  expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 10)
+  expect(files.filter((file) => isIn(file, 'src/platform')).length, 'each file has its rule').toBe(nodeFiles.length + 11)
 })
 
 test('a worker’s life is nobody else’s matter', () => expectOnly('src/worker-life'))

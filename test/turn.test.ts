@@ -1,7 +1,8 @@
 /** What a turn holds: seats and rows, for any queue. */
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Demand, joinParts, shareRows, takeSeats } from '../src/turn.ts'
+import { type Demand, shareRows, takeSeats } from '../src/seats.ts'
+import { joinParts } from '../src/turn.ts'
 
 interface Guest {
   readonly id: number

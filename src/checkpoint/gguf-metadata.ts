@@ -1,4 +1,4 @@
-/** Typed access to a GGUF file's metadata; every failure names the file and the key. And values made for writing. */
+/** Typed access to a GGUF file's metadata (arrays: gguf-arrays.ts); every failure names the file and the key. And values made for writing. */
 import { CheckpointError, describe } from '../errors.ts'
 import type { GgufMetadata, GgufValue } from './gguf-types.ts'
 
@@ -22,13 +22,11 @@ export interface MetadataReader {
   positive(key: string, fallback?: number): number
   flag(key: string, fallback: boolean): boolean
   text(key: string): string
-  texts(key: string): readonly string[]
-  /** An array of integers, of whatever type. */
-  integers(key: string): readonly number[]
-  /** An array of finite float32 or float64. */
-  floats(key: string): readonly number[]
-  /** A natural number for each layer, from an array of as many or from one number for all. */
-  perLayer(key: string, nLayers: number): readonly number[]
+  /** Undefined where the key is absent. */
+  typeOf(key: string): GgufValue['type'] | undefined
+  /** Whatever else a value may be: `convert` gives undefined for what is not expected. `fallback` as in `natural`. */
+  read<T>(key: string, expected: string, convert: (value: GgufValue) => T | undefined, fallback?: T): T
+  fail(key: string, expected: string): never
 }
 
 /** `prefix` stands before every key that is asked for. */
@@ -39,39 +37,27 @@ export function createMetadataReader({ name, metadata }: MetadataSource, prefix 
   const fail = (key: string, expected: string): never => {
     throw new CheckpointError({ place: placeOf(key), expected, got: describeValue(valueOf(key)) })
   }
-  /** `convert` gives undefined for what is not expected. */
   const read = <T>(key: string, expected: string, convert: (value: GgufValue) => T | undefined, fallback?: T): T => {
     const value = valueOf(key)
     if (value === undefined && fallback !== undefined) return fallback
     return (value && convert(value)) ?? fail(key, expected)
   }
-  const natural = (key: string, fallback?: number): number => read(key, 'an integer from 0 to 2^53 - 1', naturalOf, fallback)
-  const integers = (key: string): readonly number[] => read(key, 'an array of integers', integersOf)
   return {
     name,
     keyOf,
     placeOf,
     has: (key) => metadata.has(keyOf(key)),
-    natural,
-    integers,
+    typeOf: (key) => valueOf(key)?.type,
+    read,
+    fail,
+    natural: (key, fallback) => read(key, 'an integer from 0 to 2^53 - 1', naturalOf, fallback),
     positive: (key, fallback) => read(key, 'a finite float above 0', positiveOf, fallback),
     flag: (key, fallback) => read(key, 'a bool', (value) => (value.type === 'bool' ? value.value : undefined), fallback),
-    text: (key) => read(key, 'a string', (value) => (value.type === 'string' ? value.value : undefined)),
-    texts: (key) => read(key, 'an array of strings', (value) => (value.type === 'array' && value.itemType === 'string' ? value.value : undefined)),
-    floats(key) {
-      const numbers = read(key, 'an array of floats', floatsOf)
-      return numbers.every(Number.isFinite) ? numbers : fail(key, 'an array of finite floats')
-    },
-    perLayer(key, nLayers) {
-      if (valueOf(key)?.type !== 'array') return Array.from({ length: nLayers }, () => natural(key))
-      const numbers = integers(key)
-      const isGood = numbers.length === nLayers && numbers.every((number) => number >= 0)
-      return isGood ? numbers : fail(key, `a natural number for each of ${nLayers} layers`)
-    }
+    text: (key) => read(key, 'a string', (value) => (value.type === 'string' ? value.value : undefined))
   }
 }
 
-function isFloat(type: string): type is 'float32' | 'float64' {
+export function isFloat(type: string): type is 'float32' | 'float64' {
   return type === 'float32' || type === 'float64'
 }
 
@@ -84,17 +70,6 @@ function naturalOf({ type, value }: GgufValue): number | undefined {
 function positiveOf({ type, value }: GgufValue): number | undefined {
   if (!isFloat(type) || typeof value !== 'number' || !Number.isFinite(value) || value <= 0) return undefined
   return type === 'float32' ? shortestFloat32(value) : value
-}
-
-function integersOf(value: GgufValue): readonly number[] | undefined {
-  if (value.type !== 'array' || value.itemType === 'string' || value.itemType === 'bool') return undefined
-  const numbers = Array.from(value.value, Number)
-  return numbers.every(Number.isSafeInteger) ? numbers : undefined
-}
-
-function floatsOf(value: GgufValue): readonly number[] | undefined {
-  if (value.type !== 'array' || !isFloat(value.itemType)) return undefined
-  return Array.from<number | bigint | string | boolean, number>(value.value, Number)
 }
 
 /** 9 digits tell every float32 apart; most that a human wrote need fewer. */

@@ -98,6 +98,3 @@ const TENSOR_TYPE_ROWS: readonly (readonly [id: number, name: string, blockEleme
 export const TENSOR_TYPES: ReadonlyMap<number, TensorType> = new Map(
   TENSOR_TYPE_ROWS.map(([id, name, blockElements, blockBytes]) => [id, { name, blockElements, blockBytes }])
 )
-
-/** Numbers by name. */
-export const TENSOR_TYPE_IDS: ReadonlyMap<string, number> = new Map(TENSOR_TYPE_ROWS.map(([id, name]) => [name, id]))

@@ -3,7 +3,7 @@
  * and of a large one only the piece under way.
  */
 import { messageOf } from '../errors.ts'
-import { ALIGNMENT_KEY, DEFAULT_ALIGNMENT, GGUF_MAGIC, type GgufMetadata, type GgufValue, NUMBER_TYPES, TENSOR_TYPE_IDS, TENSOR_TYPES, VALUE_TYPES } from './gguf-types.ts'
+import { ALIGNMENT_KEY, DEFAULT_ALIGNMENT, GGUF_MAGIC, type GgufMetadata, type GgufValue, NUMBER_TYPES, TENSOR_TYPES, VALUE_TYPES } from './gguf-types.ts'
 
 export interface GgufTensor {
   readonly name: string
@@ -31,6 +31,9 @@ export interface GgufSink {
 const MAX_NAME_BYTES = 63
 const MAX_DIMENSIONS = 4
 const VERSION = 3
+
+/** The types' numbers, by name. */
+const TENSOR_TYPE_IDS: ReadonlyMap<string, number> = new Map([...TENSOR_TYPES].map(([id, { name }]) => [name, id]))
 
 /**
  * Writes the file to `sink` and returns its size in bytes. Throws a RangeError for tensors that cannot be in one: a name that comes twice

@@ -43,6 +43,14 @@ export const ARCHITECTURES: Readonly<Record<ModelType, () => Promise<ModelArchit
   zamba2: async () => (await import('./zamba2.ts')).zamba2
 }
 
+/** Those of state spaces alone for a config that lists its layers all the same. */
+export const LISTED: Readonly<Record<string, () => Promise<ModelArchitecture>>> = Object.fromEntries(
+  (['mamba', 'falcon_mamba', 'mamba2'] as const).map((name) => [name, async () => (await import('./layers.ts')).withLists(await ARCHITECTURES[name]())])
+)
+
+/** Keys that list layers (layers.ts), and few others. */
+const LISTS_LAYERS = /^(layer_types|layers_block_type|attn_layer_.+|hybrid_.+)$/
+
 /** The original repository's configs, by their ssm_cfg.layer. */
 export const ORIGINALS: Readonly<Record<string, () => Promise<ModelArchitecture>>> = {
   Mamba1: async () => (await import('./original.ts')).originalMamba1,
@@ -53,7 +61,9 @@ export const ORIGINALS: Readonly<Record<string, () => Promise<ModelArchitecture>
 export function architectureLoader(config: JsonObject, place = 'config.json'): () => Promise<ModelArchitecture> {
   const reader = createConfigReader(config, place)
   const isOriginal = !reader.has('model_type') && reader.has('d_model')
-  return isOriginal ? chosen(reader.nested('ssm_cfg'), ORIGINALS, { key: 'layer', fallback: 'Mamba1' }) : chosen(reader, ARCHITECTURES, { key: 'model_type' })
+  if (isOriginal) return chosen(reader.nested('ssm_cfg'), ORIGINALS, { key: 'layer', fallback: 'Mamba1' })
+  const hasLists = Object.keys(config).some((key) => LISTS_LAYERS.test(key))
+  return chosen(reader, hasLists ? { ...ARCHITECTURES, ...LISTED } : ARCHITECTURES, { key: 'model_type' })
 }
 
 function chosen<T>(reader: ConfigReader, table: Readonly<Record<string, T>>, { key, fallback = '' }: { readonly key: string; readonly fallback?: string }): T {
@@ -76,14 +86,6 @@ export function readModelConfig(architecture: ModelArchitecture, config: JsonObj
 export interface ConfigOverrides {
   /** Parts of the inner width that Mamba-2's gated norm takes by themselves. */
   readonly normGroups?: number | undefined
-}
-
-/** Throws an UnsupportedError or a RangeError that names the option where the model has no place for it. */
-export function overrideConfig(architecture: ModelArchitecture, config: ModelConfig, { normGroups }: ConfigOverrides): ModelConfig {
-  if (normGroups === undefined) return config
-  const changed = architecture.withNormGroups?.(config, normGroups) ?? null
-  if (changed !== null) return changed
-  throw new UnsupportedError({ place: 'normGroups', expected: 'a model with a gated norm, as mamba2', got: config.modelType })
 }
 
 /** `hasTensor` tells the checkpoint's names. */

@@ -5,6 +5,7 @@ import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention, readRotary } from './attention.ts'
 import { agree, type CommonConfig, readCommonConfig } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
+import { layersOf } from './layers.ts'
 import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readLimits, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
@@ -20,7 +21,7 @@ export interface BambaConfig extends CommonConfig {
 /** transformers' `BambaConfig`. */
 function readBambaConfig(reader: ConfigReader): BambaConfig {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-5], layers: { kinds: ['mamba', 'attention'], fallback: () => 'mamba' }, contextLength: 262_144
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-5], readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: () => 'mamba' }), contextLength: 262_144
   })
   const { dModel, normEps } = common
   reader.only('hidden_act', 'silu')

@@ -3,7 +3,7 @@
 import type { JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe } from '../errors.ts'
 import type { ConfigReader } from './config-reader.ts'
-import { type LayerKind, type LayerOptions, readLayers } from './layers.ts'
+import type { LayerKind } from './layers.ts'
 
 /** What every architecture has. */
 export interface CommonConfig {
@@ -52,30 +52,34 @@ function textOf(value: JsonValue | undefined): string {
 /** What an architecture's own config class has where a config says nothing. */
 export interface CommonDefaults {
   readonly tieEmbeddings: boolean
-  /** Spellings of the key, and the default. */
-  readonly normEps: readonly [keys: readonly string[], fallback: number]
-  readonly layers: LayerOptions
+  /** The key and the default. */
+  readonly normEps: readonly [key: string, fallback: number]
+  readonly readLayers: (reader: ConfigReader) => readonly LayerKind[]
   /** null where the architecture has no such key. */
   readonly contextLength: number | null
 }
 
-/** Of an architecture of state spaces alone: most of their configs have no list of layers. */
+/** Of an architecture of state spaces alone: few of their configs list the layers, and those are read by `withLists` (layers.ts). */
 export function pureDefaults({ tieEmbeddings }: { readonly tieEmbeddings: boolean }): CommonDefaults {
-  return { tieEmbeddings, normEps: [['layer_norm_epsilon'], 1e-5], layers: { kinds: ['mamba'], fallback: () => 'mamba' }, contextLength: null }
+  return { tieEmbeddings, normEps: ['layer_norm_epsilon', 1e-5], readLayers: readMambaLayers, contextLength: null }
+}
+
+function readMambaLayers(reader: ConfigReader): readonly LayerKind[] {
+  return Array.from({ length: reader.size('num_hidden_layers', { limit: 'layers' }) }, () => 'mamba')
 }
 
 /** Reads the keys that all configs in transformers' form share. */
 export function readCommonConfig(reader: ConfigReader, defaults: CommonDefaults): Omit<CommonConfig, 'modelType'> {
   const vocabSize = reader.size('vocab_size', { limit: 'vocabSize' })
   const dModel = reader.size('hidden_size')
-  const layers = readLayers(reader, defaults.layers)
-  const [normKeys, normEps] = defaults.normEps
+  const layers = defaults.readLayers(reader)
+  const [normKey, normEps] = defaults.normEps
   return {
     vocabSize,
     dModel,
     nLayers: layers.length,
     layers,
-    normEps: reader.positive(sameBySeveral(reader, normKeys), normEps),
+    normEps: reader.positive(normKey, normEps),
     embeddingMultiplier: 1,
     logitMultiplier: 1,
     tieEmbeddings: reader.flag('tie_word_embeddings', defaults.tieEmbeddings),

@@ -10,6 +10,7 @@ import { addAttention, type AttentionConfig, readAttention, readRotary } from '.
 import { readBambaMixer } from './bamba.ts'
 import { type CommonConfig, readCommonConfig } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
+import { layersOf } from './layers.ts'
 import { addMamba2Mixer, type Mamba2MixerConfig, type Mamba2Multipliers, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope, scaled } from './scope.ts'
@@ -36,7 +37,7 @@ export interface FalconH1Config extends CommonConfig {
 /** transformers' `FalconH1Config`. */
 function readFalconH1Config(reader: ConfigReader): FalconH1Config {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-5], layers: { kinds: ['hybrid'], fallback: () => 'hybrid' }, contextLength: 8192
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-5], readLayers: layersOf({ kinds: ['hybrid'], fallback: () => 'hybrid' }), contextLength: 8192
   })
   const { dModel } = common
   reader.only('hidden_act', 'silu')

@@ -7,6 +7,7 @@ import { addAttention, type AttentionConfig, readAttention, readRotary, type Rot
 import { readBambaMixer } from './bamba.ts'
 import { type CommonConfig, readCommonConfig } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
+import { layersOf } from './layers.ts'
 import { addMamba2Mixer, type Mamba2MixerConfig, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, type MlpConfig } from './mlp.ts'
 import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
@@ -33,7 +34,7 @@ const EXPERTS_APART = { router: 'router.layer', gate: 'gate_proj.weight', up: 'u
 /** transformers' `GraniteMoeHybridConfig`. */
 function readGraniteConfig(reader: ConfigReader): GraniteConfig {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-6], layers: { kinds: ['mamba', 'attention'], fallback: () => 'mamba' }, contextLength: 2048
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-6], readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: () => 'mamba' }), contextLength: 2048
   })
   const { dModel, normEps } = common
   reader.only('hidden_act', 'silu')

@@ -6,7 +6,7 @@ import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention } from './attention.ts'
 import { type CommonConfig, readCommonConfig } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
-import { readPeriodic } from './layers.ts'
+import { layersOf, readPeriodic } from './layers.ts'
 import { addMamba1Mixer, type Mamba1MixerConfig, readDtRank } from './mamba1.ts'
 import { addMlp, GATED_NAMES, type MlpConfig } from './mlp.ts'
 import { addExperts, type ExpertsConfig, readTopK } from './moe.ts'
@@ -40,8 +40,8 @@ const MAX_EXPERTS = 2 ** 16
 function readJambaConfig(reader: ConfigReader): JambaConfig {
   const isAttention = readPeriodic(reader, { period: ['attn_layer_period', 8], offset: ['attn_layer_offset', 4] })
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['rms_norm_eps'], 1e-6], contextLength: 262_144,
-    layers: { kinds: ['mamba', 'attention'], fallback: (i) => (isAttention(i) ? 'attention' : 'mamba') }
+    tieEmbeddings: false, normEps: ['rms_norm_eps', 1e-6], contextLength: 262_144,
+    readLayers: layersOf({ kinds: ['mamba', 'attention'], fallback: (i) => (isAttention(i) ? 'attention' : 'mamba') })
   })
   const { dModel, nLayers, normEps } = common
   reader.only('hidden_act', 'silu')

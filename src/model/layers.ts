@@ -2,6 +2,8 @@
 
 import type { JsonValue } from '../checkpoint/json.ts'
 import { CheckpointError, describe, UnsupportedError } from '../errors.ts'
+import type { Architecture } from './architecture.ts'
+import type { CommonConfig } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
 
 /** What mixes the tokens in a layer; 'hybrid' is attention and a state space in one, 'mlp' a feed-forward block by itself. */
@@ -28,11 +30,27 @@ export interface LayerOptions {
   readonly fallback: ((index: number) => LayerKind) | null
 }
 
+/** `readLayers` of an architecture. */
+export function layersOf(options: LayerOptions): (reader: ConfigReader) => readonly LayerKind[] {
+  return (reader) => readLayers(reader, options)
+}
+
+/** An architecture of state spaces alone, for a config that lists its layers all the same: all of them must be that, and the list alone may say how many there are. */
+export function withLists<C extends CommonConfig>(architecture: Architecture<C>): Architecture<C> {
+  return {
+    ...architecture,
+    readConfig(reader) {
+      const layers = readLayers(reader, { kinds: ['mamba'], fallback: () => 'mamba' })
+      return architecture.readConfig({ ...reader, size: (key, options) => (key === 'num_hidden_layers' ? layers.length : reader.size(key, options)) })
+    }
+  }
+}
+
 /**
  * The layers, as all keys that say something about them agree. Their number is `num_hidden_layers`, or what they list where that key is absent.
  * UnsupportedError for a kind that the architecture does not have; CheckpointError where two keys contradict each other, naming both.
  */
-export function readLayers(reader: ConfigReader, options: LayerOptions): readonly LayerKind[] {
+function readLayers(reader: ConfigReader, options: LayerOptions): readonly LayerKind[] {
   const listed = LISTS.filter((key) => reader.has(key))
   const [list] = listed
   const count = list === undefined || reader.has('num_hidden_layers') ? reader.size('num_hidden_layers', { limit: 'layers' }) : lengthOf(reader.raw(list))

@@ -5,6 +5,7 @@ import { type Architecture, BACKBONE } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention } from './attention.ts'
 import { type CommonConfig, readCommonConfig, sameBySeveral } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
+import { layersOf } from './layers.ts'
 import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, type MlpConfig, PLAIN_NAMES } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
@@ -20,7 +21,7 @@ export interface NemotronHConfig extends CommonConfig {
 /** transformers' `NemotronHConfig`, also by the keys of NVIDIA's own code. Layers of experts ("moe", "E") are not built. */
 function readNemotronHConfig(reader: ConfigReader): NemotronHConfig {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: false, normEps: [['layer_norm_epsilon', 'rms_norm_eps'], 1e-5], layers: { kinds: ['mamba', 'attention', 'mlp'], fallback: null }, contextLength: 4096
+    tieEmbeddings: false, normEps: [sameBySeveral(reader, ['layer_norm_epsilon', 'rms_norm_eps']), 1e-5], readLayers: layersOf({ kinds: ['mamba', 'attention', 'mlp'], fallback: null }), contextLength: 4096
   })
   const { dModel } = common
   reader.only('mamba_hidden_act', 'silu')

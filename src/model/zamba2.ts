@@ -15,6 +15,7 @@ import { type Architecture, DECODER } from './architecture.ts'
 import { addAttention, type AttentionConfig, readAttention, readRotary } from './attention.ts'
 import { agree, type CommonConfig, readCommonConfig } from './config.ts'
 import type { ConfigReader } from './config-reader.ts'
+import { layersOf } from './layers.ts'
 import { addMamba2Mixer, checkGroups, type Mamba2MixerConfig, readFlooredLimits, readNormGroups, withMixerNormGroups } from './mamba2.ts'
 import { addMlp, type MlpConfig } from './mlp.ts'
 import { addBranch, addNormed, type Scope } from './scope.ts'
@@ -40,7 +41,7 @@ const GATED_NORM_EPS = 1e-5
 /** transformers' `Zamba2Config`. Its model takes no notice of `use_shared_mlp_adapter`. */
 function readZamba2Config(reader: ConfigReader): Zamba2Config {
   const common = readCommonConfig(reader, {
-    tieEmbeddings: true, normEps: [['rms_norm_eps'], 1e-5], layers: { kinds: ['mamba', 'hybrid'], fallback: null }, contextLength: 4096
+    tieEmbeddings: true, normEps: ['rms_norm_eps', 1e-5], readLayers: layersOf({ kinds: ['mamba', 'hybrid'], fallback: null }), contextLength: 4096
   })
   const { dModel } = common
   reader.only('hidden_act', 'gelu')

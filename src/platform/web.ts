@@ -34,11 +34,7 @@ export const platform: Platform = {
   },
   threadObstacle,
   startWorker: async (task, onEnd) => (await import('./web-threads.ts')).startWorker(task, onEnd),
-  async gpu() {
-    const gpu = globalThis.navigator?.gpu
-    if (gpu !== undefined) return gpu
-    throw new UnsupportedError({ place: 'backend webgpu', expected: 'a browser with WebGPU, on a page that came by https or from localhost', got: 'no navigator.gpu' })
-  },
+  gpu: async () => (await import('./web-gpu.ts')).webGpu(),
   yieldToEventLoop,
   // There is no file system: a path is none of its files.
   localFiles: async () => undefined,

@@ -1,27 +1,12 @@
 /** The states that a session can go back to: the last few of those at every so many tokens. */
 
-import { checkInteger } from '../errors.ts'
+import type { CheckpointOptions } from './checkpoint-options.ts'
 import type { Snapshot, SnapshotPool } from './snapshot.ts'
-
-/** Which states a session keeps, to go back to. */
-export interface CheckpointOptions {
-  /** Tokens between two of them: to go back, at most so many are read again. */
-  readonly every: number
-  /** How many, the empty text's counted while it is among them: (keep − 1) · every − 1 tokens back are always possible. */
-  readonly keep: number
-}
 
 /** A state, null for the fresh one, after `position` tokens. */
 export interface Checkpoint {
   readonly position: number
   readonly snapshot: Snapshot | null
-}
-
-const MAX_COUNT = 2 ** 31 - 1
-
-/** RangeError that names the option. */
-export function checkCheckpointOptions(options: CheckpointOptions): void {
-  for (const name of ['every', 'keep'] as const) checkInteger(`checkpoints.${name}`, options[name], 1, MAX_COUNT)
 }
 
 export class CheckpointRing {

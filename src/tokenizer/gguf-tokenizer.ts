@@ -10,7 +10,7 @@ import { PRE_TOKENIZERS, type PreTokenizer } from './gguf-pre-tokenizers.ts'
 import type { SentencePieceJson } from './sentence-piece.ts'
 import { templateJson } from './template.ts'
 
-/** The file's metadata, as `createMetadataReader` of src/checkpoint gives it. */
+/** The file's metadata, as `withArrays` of src/checkpoint gives it. */
 export interface TokenizerMetadata {
   /** For messages: the file's name. */
   readonly name: string

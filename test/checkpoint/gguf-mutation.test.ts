@@ -3,6 +3,7 @@ import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { bytesSource } from '../../src/checkpoint/byte-source.ts'
 import { modelToGguf } from '../../src/checkpoint/gguf-convert.ts'
+import { withArrays } from '../../src/checkpoint/gguf-arrays.ts'
 import { createMetadataReader } from '../../src/checkpoint/gguf-metadata.ts'
 import { ggufModel } from '../../src/checkpoint/gguf-model.ts'
 import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
@@ -32,7 +33,7 @@ async function outcomeOf(file: Uint8Array): Promise<'read' | 'refused'> {
     const { config, tensors } = await ggufModel(header)
     const names = new Set(tensors.map(({ name }) => name))
     buildModel(readModelConfig(config), (name) => names.has(name))
-    readGgufTokenizer(createMetadataReader(header))
+    readGgufTokenizer(withArrays(createMetadataReader(header)))
     for (const entry of tensors) await readWholeTensor(entry)
     return 'read'
   } catch (error) {

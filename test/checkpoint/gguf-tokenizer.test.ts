@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { bytesSource } from '../../src/checkpoint/byte-source.ts'
+import { withArrays } from '../../src/checkpoint/gguf-arrays.ts'
 import { createMetadataReader } from '../../src/checkpoint/gguf-metadata.ts'
 import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
@@ -20,7 +21,7 @@ const bytesJson = readJson('test/models/classics-8m/tokenizer.json')
 /** Through the bytes of a file. */
 async function throughGguf(metadata: ReadonlyMap<string, GgufValue>): Promise<TokenizerFiles> {
   const header = await readGgufHeader(bytesSource(await ggufBytes({ metadata, tensors: [] }), 'm.gguf'))
-  const files = readGgufTokenizer(createMetadataReader(header))
+  const files = readGgufTokenizer(withArrays(createMetadataReader(header)))
   if (files === undefined) throw new Error('no tokenizer')
   return files
 }
@@ -251,11 +252,11 @@ describe('reading', () => {
   const valid = (): Record<string, GgufValue> => ({ model: text('gpt2'), pre: text('gpt-2'), tokens: texts(['a', 'b', 'ab', '__proto__']), merges: texts(['a b']) })
   const read = (change: Record<string, GgufValue | undefined>) => {
     const values = Object.entries({ ...valid(), ...change }).filter((entry): entry is [string, GgufValue] => entry[1] !== undefined)
-    return readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata: raw(Object.fromEntries(values)) }))
+    return readGgufTokenizer(withArrays(createMetadataReader({ name: 'm.gguf', metadata: raw(Object.fromEntries(values)) })))
   }
 
   test('no tokenizer', () => {
-    expect(readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata: new Map() }))).toBeUndefined()
+    expect(readGgufTokenizer(withArrays(createMetadataReader({ name: 'm.gguf', metadata: new Map() })))).toBeUndefined()
     for (const model of ['none', 'no_vocab']) expect(read({ model: text(model) })).toBeUndefined()
   })
 
@@ -267,7 +268,7 @@ describe('reading', () => {
   test('chat templates: one, several, and names alone', () => {
     const templatesOf = (values: Record<string, GgufValue>) => {
       const metadata = new Map([...raw(valid()), ...Object.entries(values)])
-      return readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata }))?.tokenizerConfig.chat_template
+      return readGgufTokenizer(withArrays(createMetadataReader({ name: 'm.gguf', metadata })))?.tokenizerConfig.chat_template
     }
     expect(templatesOf({})).toBeUndefined()
     expect(templatesOf({ 'tokenizer.chat_template': text('A') })).toBe('A')

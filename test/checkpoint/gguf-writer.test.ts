@@ -1,6 +1,7 @@
 /** Writing GGUF: what is written is read back, piece by piece, aligned; what cannot be written is refused; tensors of other types. */
 import { describe, expect, test } from 'vitest'
 import { bytesSource } from '../../src/checkpoint/byte-source.ts'
+import { withArrays } from '../../src/checkpoint/gguf-arrays.ts'
 import { encodeTensor } from '../../src/checkpoint/gguf-encode.ts'
 import { createMetadataReader } from '../../src/checkpoint/gguf-metadata.ts'
 import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
@@ -165,7 +166,7 @@ describe('encodeTensor', () => {
 })
 
 describe('createMetadataReader', () => {
-  const reader = createMetadataReader({ name: 'm.gguf', metadata: METADATA })
+  const reader = withArrays(createMetadataReader({ name: 'm.gguf', metadata: METADATA }))
 
   test('gives integers of any type, floats, flags and texts', () => {
     expect(['u8', 'u16', 'u32'].map((key) => reader.natural(key))).toEqual([255, 65535, 2 ** 32 - 1])

@@ -8,6 +8,7 @@ import { createEngine, type Engine } from '../../src/engine.ts'
 import { Session } from '../../src/index.ts'
 import { ProgramBuilder } from '../../src/program/builder.ts'
 import { elementsOf, type Program } from '../../src/program/ops.ts'
+import { restoreText } from '../../src/saved-text.ts'
 import { createPrefixCache } from '../../src/state/prefix-cache.ts'
 import { decodeSession } from '../../src/state/saved-session.ts'
 import type { Snapshot } from '../../src/state/snapshot.ts'
@@ -99,7 +100,7 @@ describe.each(['scalar', 'simd', '2 threads'] as const)('%s', (kind) => {
       const bytes = await session.save()
       const saved = decodeSession(bytes, model, (position) => stateElements(backend.program, position))
       expect(saved.state?.length ?? 0).toBe(length === 1 ? 0 : 3 * WIDTH + 2 * HEAD_DIM * (length - 1))
-      await using restored = new Session(context(), {}, saved)
+      await using restored = new Session(context(), {}, restoreText(bytes, context(), undefined))
       expectSameBits(await restored.forward([5]), await logitsAfter(...IDS.subarray(0, length), 5), `${length} tokens`)
       lengths.push(bytes.length)
     }

@@ -36,7 +36,11 @@ describe('the same layers', () => {
     ['zamba2', zamba2, { layers_block_type: ['mamba', 'hybrid', 'mamba', 'hybrid'] }, [M, 'hybrid', M, 'hybrid']],
     ['falcon_h1', fixtureConfig('falcon_h1'), {}, ['hybrid', 'hybrid']],
     ['falcon_h1', fixtureConfig('falcon_h1'), { layers_block_type: ['hybrid', 'hybrid'] }, ['hybrid', 'hybrid']],
-    ['mamba', fixtureConfig('mamba'), {}, [M, M, M]]
+    ['mamba', fixtureConfig('mamba'), {}, [M, M, M]],
+    ['mamba', fixtureConfig('mamba'), { layer_types: ['mamba', 'linear_attention', 'mamba'] }, [M, M, M]],
+    ['mamba', without(fixtureConfig('mamba'), 'num_hidden_layers'), { hybrid_override_pattern: 'MM' }, [M, M]],
+    ['falcon_mamba', fixtureConfig('falcon_mamba'), { attn_layer_indices: [] }, [M, M]],
+    ['mamba2', fixtureConfig('mamba2'), { layer_types: null }, [M, M, M]]
   ])('%s: %#', (modelType, config, keys, layers) => {
     expect(readConfig({ ...config, ...keys })).toMatchObject({ modelType, layers, nLayers: layers.length })
   })

@@ -20,9 +20,9 @@ interface Limit {
 
 /** Of parts by their names. */
 const LIMITS: Readonly<Record<string, Limit>> = {
-  core: { bytes: 50_700, gzipBytes: 19_400 },
+  core: { bytes: 45_450, gzipBytes: 17_750 },
   // As reached; the goal is 70 KB and 24 in gzip.
-  'core and what a small model takes': { bytes: 100_300, gzipBytes: 37_400 },
+  'core and what a small model takes': { bytes: 89_900, gzipBytes: 34_050 },
   // Less than a quarter of the core: nothing of the models comes along.
   'selectiveScan alone': { bytes: 12_000 },
   'an edge worker': { gzipBytes: 150_000 }

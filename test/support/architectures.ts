@@ -1,8 +1,9 @@
 /** Every architecture at once, for configs that are read and models that are built without waiting. */
 import type { JsonObject } from '../../src/checkpoint/json.ts'
 import * as table from '../../src/model/architectures.ts'
+import { overrideConfig as overrideByOptions } from '../../src/model/overrides.ts'
 
-const loaders = [...Object.values(table.ARCHITECTURES), ...Object.values(table.ORIGINALS)]
+const loaders = [...Object.values(table.ARCHITECTURES), ...Object.values(table.LISTED), ...Object.values(table.ORIGINALS)]
 const loaded = new Map(await Promise.all(loaders.map(async (load) => [load, await load()] as const)))
 
 function loadedBy(loader: () => Promise<table.ModelArchitecture>): table.ModelArchitecture {
@@ -16,7 +17,7 @@ export function readModelConfig(config: JsonObject, place?: string): table.Model
 }
 
 export function overrideConfig(config: table.ModelConfig, overrides: table.ConfigOverrides): table.ModelConfig {
-  return table.overrideConfig(loadedBy(table.ARCHITECTURES[config.modelType]), config, overrides)
+  return overrideByOptions(loadedBy(table.ARCHITECTURES[config.modelType]), config, overrides)
 }
 
 export function buildModel(config: table.ModelConfig, hasTensor: (name: string) => boolean): table.Model {

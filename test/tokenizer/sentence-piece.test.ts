@@ -3,6 +3,7 @@ import * as fc from 'fast-check'
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { bytesSource } from '../../src/checkpoint/byte-source.ts'
+import { withArrays } from '../../src/checkpoint/gguf-arrays.ts'
 import { createMetadataReader } from '../../src/checkpoint/gguf-metadata.ts'
 import { readGgufHeader } from '../../src/checkpoint/gguf-reader.ts'
 import type { GgufValue } from '../../src/checkpoint/gguf-types.ts'
@@ -30,7 +31,7 @@ function metadataOf(tokens: readonly Token[], more: Record<string, GgufValue> = 
 }
 
 function read(metadata: ReadonlyMap<string, GgufValue>): Tokenizer {
-  const files = readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata }))
+  const files = readGgufTokenizer(withArrays(createMetadataReader({ name: 'm.gguf', metadata })))
   if (files === undefined) throw new Error('no tokenizer')
   return createTokenizer(files.tokenizerJson, files.tokenizerConfig, 'm.gguf')
 }
@@ -165,7 +166,7 @@ describe('writing', () => {
   test('what was read is written as it was', () => {
     const tokens: Token[] = [...SPECIALS, ...BYTES, { text: 'aa', score: -1.5, type: NORMAL }, { text: '<x>', score: 0, type: USER_DEFINED }]
     const metadata = metadataOf(tokens, { add_space_prefix: { type: 'bool', value: false } })
-    const files = readGgufTokenizer(createMetadataReader({ name: 'm.gguf', metadata }))!
+    const files = readGgufTokenizer(withArrays(createMetadataReader({ name: 'm.gguf', metadata })))!
     const written = writeGgufTokenizer({ ...files, vocabSize: tokens.length, ids: {}, place: 'm.gguf' })
     for (const [key, value] of metadata) expect([key, written.get(key)]).toEqual([key, value])
     expect(['bos', 'eos', 'unknown'].map((name) => written.get(`tokenizer.ggml.${name}_token_id`)?.value)).toEqual([1, 2, 0])

@@ -1,24 +1,27 @@
 /** Writes a program into linear memory as the records of assembly/abi.ts. */
 
 import * as abi from '../../../assembly/abi.ts'
-import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type View } from '../../program/ops.ts'
+import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type SelectiveScanOp, type View } from '../../program/ops.ts'
 import type { MemoryMap } from './memory-map.ts'
 import { groupChannels, type PanelForm, type PanelsLayout } from './packing.ts'
 
-/** One record: `set` takes word offsets of the ABI. */
+/** What a word of a record says: a number, or where a view (its address and its stride, in two words) or a parameter is; null for none. */
+export type Field = number | View | Parameter | null
+
+/** One record. */
 export interface Record32 {
-  set(word: number, value: number): void
-  setFloat(word: number, value: number): void
-  /** Address and stride of a view in two neighbouring words. */
-  setView(word: number, view: View): void
-  /** Address of a parameter, 0 for none. */
-  setParameter(word: number, parameter: Parameter | null): void
-  /** The format of a packed matrix. */
-  setFormat(word: number, parameter: Parameter): void
-  setCode(code: number, out: View): void
+  /** `fields` by the word offsets of the ABI. */
+  write(code: number, out: View, fields: Readonly<Record<number, Field>>): void
+  /** The code of a packed matrix's format. */
+  formatOf(parameter: Parameter): number
   readonly map: MemoryMap
   /** The whole of wasm memory. */
   readonly memory: ArrayBufferLike
+}
+
+/** A float32 as a word. */
+export function floatBits(value: number): number {
+  return new Uint32Array(Float32Array.of(value).buffer)[0]
 }
 
 /** What Mamba-1's programs are made of, and with them the bare scan. */
@@ -54,10 +57,9 @@ export interface EncodeOptions {
 export function encodeProgram(program: Program, { map, memory, further, barriers }: EncodeOptions): void {
   const all = { ...encoders, ...further }
   program.ops.forEach((op, i) => {
-    const address = map.ops + 4 * abi.OP_WORDS * i
-    const words = new Uint32Array(memory, address, abi.OP_WORDS)
+    const words = new Uint32Array(memory, map.ops + 4 * abi.OP_WORDS * i, abi.OP_WORDS)
     const encode = all[op.kind] as (op: Op, record: Record32) => void
-    encode(op, createRecord({ map, memory }, words, new Float32Array(memory, address, abi.OP_WORDS)))
+    encode(op, createRecord({ map, memory }, words))
     if (barriers?.[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
   })
 }
@@ -68,32 +70,25 @@ export function panelsOf(map: MemoryMap, parameter: Parameter): PanelsLayout {
   return layout
 }
 
-function createRecord({ map, memory }: Pick<Record32, 'map' | 'memory'>, words: Uint32Array, floats: Float32Array): Record32 {
+function createRecord({ map, memory }: Pick<Record32, 'map' | 'memory'>, words: Uint32Array): Record32 {
   return {
-    set(word, value) {
-      words[word] = value
-    },
-    setFloat(word, value) {
-      floats[word] = value
-    },
-    setView(word, view) {
-      const { address, stride } = map.view(view)
-      words[word] = address
-      words[word + 1] = stride
-    },
-    setParameter(word, parameter) {
-      words[word] = parameter === null ? 0 : map.parameter(parameter)
-    },
-    setFormat(word, parameter) {
-      words[word] = formatCode(panelsOf(map, parameter))
-    },
-    setCode(code, out) {
+    write(code, out, fields) {
       words[abi.OP_CODE] = code
       words[abi.OP_FLAGS] = out.buffer.rows === 'token' ? 0 : abi.ROWS_LOGIT
+      for (const [word, field] of Object.entries(fields)) words.set(wordsOf(map, field), Number(word))
     },
+    formatOf: (parameter) => formatCode(panelsOf(map, parameter)),
     map,
     memory
   }
+}
+
+function wordsOf(map: MemoryMap, field: Field): readonly number[] {
+  if (field === null) return [0]
+  if (typeof field === 'number') return [field]
+  if (isParameter(field)) return [map.parameter(field)]
+  const { address, stride } = map.view(field)
+  return [address, stride]
 }
 
 /** For kernels that store whole panels or vectors: what follows an output in its row must be padding, as far as the last panel goes. */
@@ -105,83 +100,85 @@ function checkPanelsFit({ buffer, offset, width }: View): void {
   }
 }
 
+/** The scan's B or C: for each position or fixed, and the channels that share it. */
+function inputFields(op: SelectiveScanOp, word: number, input: ScanInput): Readonly<Record<number, Field>> {
+  return { [word]: input, [word + 2]: op.x.width / scanGroups(op, input) }
+}
+
 const encoders: Encoders<FirstKind> = {
   embed(op, record) {
-    record.setCode(abi.CODE_EMBED, op.out)
-    record.setParameter(abi.EMBED_WEIGHT, op.weight)
-    record.setFormat(abi.EMBED_FORMAT, op.weight)
-    record.set(abi.EMBED_WIDTH, op.out.width)
-    record.setView(abi.EMBED_OUT, op.out)
+    record.write(abi.CODE_EMBED, op.out, {
+      [abi.EMBED_WEIGHT]: op.weight,
+      [abi.EMBED_FORMAT]: record.formatOf(op.weight),
+      [abi.EMBED_WIDTH]: op.out.width,
+      [abi.EMBED_OUT]: op.out
+    })
   },
 
   gatherRows(op, record) {
-    record.setCode(abi.CODE_GATHER_ROWS, op.out)
-    record.setView(abi.GATHER_X, op.x)
-    record.set(abi.GATHER_WIDTH, op.out.width)
-    record.setView(abi.GATHER_OUT, op.out)
+    record.write(abi.CODE_GATHER_ROWS, op.out, {
+      [abi.GATHER_X]: op.x,
+      [abi.GATHER_WIDTH]: op.out.width,
+      [abi.GATHER_OUT]: op.out
+    })
   },
 
   rmsNorm(op, record) {
-    record.setCode(abi.CODE_RMS_NORM, op.out)
-    record.setView(abi.NORM_X, op.x)
-    record.set(abi.NORM_WIDTH, op.x.width)
-    record.setParameter(abi.NORM_WEIGHT, op.weight)
-    record.setFloat(abi.NORM_EPS, op.eps)
-    record.set(abi.NORM_GROUP_WIDTH, op.groupWidth)
-    if (op.gate) record.setView(abi.NORM_GATE, op.gate)
-    record.setView(abi.NORM_OUT, op.out)
+    record.write(abi.CODE_RMS_NORM, op.out, {
+      [abi.NORM_X]: op.x,
+      [abi.NORM_WIDTH]: op.x.width,
+      [abi.NORM_WEIGHT]: op.weight,
+      [abi.NORM_EPS]: floatBits(op.eps),
+      [abi.NORM_GROUP_WIDTH]: op.groupWidth,
+      [abi.NORM_GATE]: op.gate,
+      [abi.NORM_OUT]: op.out
+    })
   },
 
   linear(op, record) {
     checkPanelsFit(op.out)
-    record.setCode(abi.CODE_LINEAR, op.out)
-    record.setView(abi.LINEAR_X, op.x)
-    record.set(abi.LINEAR_N_IN, op.x.width)
-    record.setParameter(abi.LINEAR_WEIGHT, op.weight)
-    record.setFormat(abi.LINEAR_FORMAT, op.weight)
-    record.set(abi.LINEAR_N_OUT, op.out.width)
-    record.setParameter(abi.LINEAR_BIAS, op.bias)
-    record.setView(abi.LINEAR_OUT, op.out)
-    record.set(abi.LINEAR_ACCUMULATE, Number(op.accumulate))
+    record.write(abi.CODE_LINEAR, op.out, {
+      [abi.LINEAR_X]: op.x,
+      [abi.LINEAR_N_IN]: op.x.width,
+      [abi.LINEAR_WEIGHT]: op.weight,
+      [abi.LINEAR_FORMAT]: record.formatOf(op.weight),
+      [abi.LINEAR_N_OUT]: op.out.width,
+      [abi.LINEAR_BIAS]: op.bias,
+      [abi.LINEAR_OUT]: op.out,
+      [abi.LINEAR_ACCUMULATE]: Number(op.accumulate)
+    })
   },
 
   conv1d(op, record) {
     checkPanelsFit(op.out)
-    record.setCode(abi.CODE_CONV1D, op.out)
-    record.setView(abi.CONV_X, op.x)
-    record.set(abi.CONV_WIDTH, op.x.width)
-    record.setParameter(abi.CONV_WEIGHT, op.weight)
-    record.set(abi.CONV_N_TAPS, op.weight.shape[2])
-    record.setParameter(abi.CONV_BIAS, op.bias)
-    record.set(abi.CONV_STATE, 4 * op.state.offset)
-    record.setView(abi.CONV_OUT, op.out)
-    record.set(abi.CONV_SILU, Number(op.activation === 'silu'))
+    record.write(abi.CODE_CONV1D, op.out, {
+      [abi.CONV_X]: op.x,
+      [abi.CONV_WIDTH]: op.x.width,
+      [abi.CONV_WEIGHT]: op.weight,
+      [abi.CONV_N_TAPS]: op.weight.shape[2],
+      [abi.CONV_BIAS]: op.bias,
+      [abi.CONV_STATE]: 4 * op.state.offset,
+      [abi.CONV_OUT]: op.out,
+      [abi.CONV_SILU]: Number(op.activation === 'silu')
+    })
   },
 
   selectiveScan(op, record) {
-    const setInput = (word: number, input: ScanInput): void => {
-      if (isParameter(input)) {
-        record.setParameter(word, input)
-        record.set(word + 1, 0)
-      } else {
-        record.setView(word, input)
-      }
-      record.set(word + 2, op.x.width / scanGroups(op, input))
-    }
-    record.setCode(abi.CODE_SELECTIVE_SCAN, op.out)
-    record.setView(abi.SCAN_X, op.x)
-    record.setView(abi.SCAN_DT, op.dt)
-    if (op.z) record.setView(abi.SCAN_Z, op.z)
-    record.setParameter(abi.SCAN_A, op.A)
-    setInput(abi.SCAN_B, op.B)
-    setInput(abi.SCAN_C, op.C)
-    record.setParameter(abi.SCAN_D, op.D)
-    record.setParameter(abi.SCAN_DT_BIAS, op.dtBias)
-    record.set(abi.SCAN_DT_SOFTPLUS, Number(op.dtSoftplus))
-    record.set(abi.SCAN_D_INNER, op.x.width)
-    record.set(abi.SCAN_D_STATE, op.dState)
-    record.set(abi.SCAN_GROUP_CHANNELS, groupChannels(op))
-    record.set(abi.SCAN_STATE, 4 * op.state.offset)
-    record.setView(abi.SCAN_OUT, op.out)
+    record.write(abi.CODE_SELECTIVE_SCAN, op.out, {
+      [abi.SCAN_X]: op.x,
+      [abi.SCAN_DT]: op.dt,
+      [abi.SCAN_Z]: op.z,
+      [abi.SCAN_A]: op.A,
+      ...inputFields(op, abi.SCAN_B, op.B),
+      ...inputFields(op, abi.SCAN_C, op.C),
+      [abi.SCAN_D]: op.D,
+      [abi.SCAN_DT_BIAS]: op.dtBias,
+      [abi.SCAN_DT_SOFTPLUS]: Number(op.dtSoftplus),
+      [abi.SCAN_D_INNER]: op.x.width,
+      [abi.SCAN_D_STATE]: op.dState,
+      [abi.SCAN_GROUP_CHANNELS]: groupChannels(op),
+      [abi.SCAN_STATE]: 4 * op.state.offset,
+      [abi.SCAN_OUT]: op.out
+    })
   }
 }

@@ -1,13 +1,37 @@
 /** What the ops of other models than Mamba-1's need of wasm memory. */
 
-import { EXPERT_PANELS, EXPERT_ROWS, KEY_BLOCK, LANES, OP_WORDS, PANEL_ROWS, QUERY_TILE, SSD_BLOCK, SSD_CHUNK } from '../../../assembly/abi.ts'
-import type { ExpertLinearOp, SsdScanOp } from '../../program/ops.ts'
+import { EXPERT_ENTRY_WORDS, EXPERT_PANELS, EXPERT_ROWS, KEY_BLOCK, LANES, OP_WORDS, PANEL_ROWS, QUERY_TILE, SSD_BLOCK, SSD_CHUNK } from '../../../assembly/abi.ts'
+import type { ExpertLinearOp, RotaryOp, SsdScanOp } from '../../program/ops.ts'
 import { keyValueLayouts } from './key-value.ts'
-import { ALIGN_BYTES, type FurtherSizes, type LayoutOf, linearScratchBytes } from './memory-map.ts'
-import { roundUp } from './packing.ts'
+import { ALIGN_BYTES, type FurtherSizes, type LayoutOf, linearScratchBytes, type RotaryTable } from './memory-map.ts'
+import { panels, plain, roundUp } from './packing.ts'
 
 export const furtherSizes: FurtherSizes = {
   keyValueLayouts,
+  layoutsOf(op, matrices) {
+    switch (op.kind) {
+      case 'ssdScan': return [op.A, op.D, op.dtBias].map((parameter) => [parameter, plain(parameter)])
+      case 'expertLinear': return op.weights.map((weight) => [weight, panels(weight, matrices)])
+      case 'rotary':
+      case 'cacheKeyValue':
+      case 'attention':
+      case 'activation':
+      case 'scaledAdd':
+      case 'route':
+      case 'mixExperts': return []
+    }
+  },
+  tables({ ops }, maxRows, allocate) {
+    const rotaries: RotaryTable[] = []
+    const experts = new Map<ExpertLinearOp, number>()
+    for (const op of ops) {
+      if (op.kind === 'rotary' && rotaryOf(rotaries, op) === undefined) {
+        rotaries.push({ theta: op.theta, rotaryDim: op.rotaryDim, address: allocate(4 * op.rotaryDim * maxRows) })
+      }
+      if (op.kind === 'expertLinear') experts.set(op, allocate(4 * EXPERT_ENTRY_WORDS * op.nExperts))
+    }
+    return { rotaries, experts }
+  },
   scratchBytes(op, layoutOf, ssd) {
     switch (op.kind) {
       case 'ssdScan': return Math.max(4 * (2 * SSD_BLOCK + LANES), ssd === 'chunked' ? ssdChunkBytes(op) : 0)
@@ -27,6 +51,10 @@ export const furtherSizes: FurtherSizes = {
       case 'mixExperts': return 0
     }
   }
+}
+
+export function rotaryOf(rotaries: readonly RotaryTable[], { theta, rotaryDim }: Pick<RotaryOp, 'theta' | 'rotaryDim'>): RotaryTable | undefined {
+  return rotaries.find((table) => table.theta === theta && table.rotaryDim === rotaryDim)
 }
 
 /** As assembly/ops/ssd-chunks.ts lays it out: five numbers a token, decay and two tiles, scores and mix, x, B and C of a head. */

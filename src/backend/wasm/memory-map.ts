@@ -13,19 +13,18 @@
  */
 
 import {
-  CONTROL_WORDS, EXPERT_ENTRY_WORDS, KEY_BLOCK, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
+  CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
 } from '../../../assembly/abi.ts'
-import { messageOf } from '../../errors.ts'
-import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, OpOf, Parameter, Program, RotaryOp, View } from '../../program/ops.ts'
+import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, OpOf, Parameter, Program, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes, SsdForm } from '../backend.ts'
 import type { FurtherKind } from './encode.ts'
 import type { KeyValueLayout } from './key-value.ts'
-import { type FormatOf, isDense, packedBytes, type PackedLayout, packedLayouts, roundUp } from './packing.ts'
+import { isDense, type Matrices, packedBytes, type PackedLayout, packedLayouts, type ParameterLayout, roundUp } from './packing.ts'
 import { blockInputsOf } from './panel-blocks.ts'
 
 export const PAGE_BYTES = 65536
 /** What wasm can address. */
-const MAX_BYTES = 65536 * PAGE_BYTES
+export const MAX_BYTES = 65536 * PAGE_BYTES
 /** Every region starts on a cache line. */
 export const ALIGN_BYTES = 64
 
@@ -45,7 +44,7 @@ export interface MemoryMap {
   readonly ssd: SsdForm
   readonly bytes: MemoryBytes
   /** A table of angles for each way of turning that the program has. */
-  readonly rotaries: readonly RotaryTable[]
+  readonly rotaries: FurtherTables['rotaries']
   layout(parameter: Parameter): PackedLayout
   keyValue(part: KeyValuePart): KeyValueLayout
   /** Address of the table of an op's experts. */
@@ -61,9 +60,19 @@ export type LayoutOf = (parameter: Parameter) => PackedLayout
 
 /** What the ops of other models than Mamba-1's need of memory (further-sizes.ts). */
 export interface FurtherSizes {
+  /** How the op's parameters are packed. */
+  layoutsOf(op: OpOf<FurtherKind>, matrices: Matrices): readonly ParameterLayout[]
+  /** The tables beside the records, by the bytes of each. */
+  tables(program: Program, maxRows: number, allocate: (bytes: number) => number): FurtherTables
   scratchBytes(op: OpOf<FurtherKind>, layoutOf: LayoutOf, ssd: SsdForm | undefined): number
   /** The keys and values of each attention layer in a slot, one after the other from byte `first` on. */
   keyValueLayouts(program: Program, contextLength: number, first: number): Map<KeyValuePart, KeyValueLayout>
+}
+
+export interface FurtherTables {
+  /** A table of angles for each way of turning that the program has. */
+  readonly rotaries: readonly RotaryTable[]
+  readonly experts: ReadonlyMap<ExpertLinearOp, number>
 }
 
 /** (maxRows, rotaryDim): of each row of a batch what rotaryRow gives. */
@@ -73,40 +82,17 @@ export interface RotaryTable {
   readonly address: number
 }
 
-export interface MapOptions {
+export interface MapOptions extends Matrices {
   readonly heapBase: number
   readonly nThreads: number
-  readonly formatOf: FormatOf
-  /** For a build that multiplies bytes; false by default. */
-  readonly hasDot?: boolean | undefined
   /** 'recurrent' by default. */
   readonly ssd?: SsdForm | undefined
   /** Where `needsFurtherOps` says so. */
   readonly further?: FurtherSizes | undefined
 }
 
-/** Throws a RangeError when wasm's 4 GiB do not hold it, with the bytes needed and the format of weights that would fit. */
+/** What it takes may be more than MAX_BYTES: memory-advice.ts has the error for that. */
 export function createMemoryMap(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
-  const map = planMemory(program, capacity, options)
-  if (map.bytes.total <= MAX_BYTES) return map
-  const smaller = (['bf16', 'q8_0', 'q4_0'] as const).find((dtype) => {
-    const formatOf: FormatOf = (parameter) => (parameter.isSensitive ? options.formatOf(parameter) : dtype)
-    return planMemory(program, capacity, { ...options, formatOf }).bytes.total <= MAX_BYTES
-  })
-  const advice = smaller === undefined ? adviceOfContext(program, capacity, options) : `with dtype '${smaller}' it would fit`
-  throw new RangeError(messageOf({ place: 'wasm memory', expected: `at most ${MAX_BYTES} bytes`, got: `a model that needs ${map.bytes.total}; ${advice}` }))
-}
-
-/** Where no dtype is small enough: what the keys and values would have to be. */
-function adviceOfContext(program: Program, capacity: Capacity, options: MapOptions): string {
-  const bytesOf = (contextLength: number): number => planMemory(program, { ...capacity, contextLength }, options).bytes.total
-  const least = bytesOf(KEY_BLOCK)
-  if (program.keyValues.length === 0 || least > MAX_BYTES) return 'in no dtype it would fit'
-  const perToken = (bytesOf(capacity.contextLength) - least) / (capacity.contextLength - KEY_BLOCK)
-  return `with contextLength ${Math.floor((MAX_BYTES - least) / perToken / KEY_BLOCK) * KEY_BLOCK} it would fit`
-}
-
-function planMemory(program: Program, capacity: Capacity, options: MapOptions): MemoryMap {
   const layouts = packedLayouts(program, options)
   const layoutOf: LayoutOf = (parameter) => known(layouts.get(parameter), parameter.name)
   const { ssd = 'recurrent', further } = options
@@ -120,14 +106,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
   const tokens = allocate(4 * capacity.maxRows)
   const segments = allocate(4 * SEGMENT_WORDS * capacity.nSlots)
   const logitRows = allocate(4 * capacity.maxLogitRows)
-  const rotaries: RotaryTable[] = []
-  const experts = new Map<ExpertLinearOp, number>()
-  for (const op of program.ops) {
-    if (op.kind === 'rotary' && rotaryOf(rotaries, op) === undefined) {
-      rotaries.push({ theta: op.theta, rotaryDim: op.rotaryDim, address: allocate(4 * op.rotaryDim * capacity.maxRows) })
-    }
-    if (op.kind === 'expertLinear') experts.set(op, allocate(4 * EXPERT_ENTRY_WORDS * op.nExperts))
-  }
+  const tables = further?.tables(program, capacity.maxRows, allocate)
   const ops = allocate(4 * OP_WORDS * program.ops.length)
   const scratchBytes = roundUp(Math.max(...program.ops.map((op) => scratchBytesOf(op, layoutOf, options)), ALIGN_BYTES), ALIGN_BYTES)
   const scratch = allocate(scratchBytes * options.nThreads)
@@ -146,7 +125,7 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
   // A vector may be read that starts in the last columns of the last row.
   allocate(ALIGN_BYTES)
   return {
-    control, tokens, segments, logitRows, rotaries, ops, scratch, scratchBytes, state, slotBytes,
+    control, tokens, segments, logitRows, ops, scratch, scratchBytes, state, slotBytes,
     staging: { address: activationsStart, bytes: next - activationsStart },
     ssd,
     pages: Math.ceil(next / PAGE_BYTES),
@@ -159,7 +138,8 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
     },
     layout: layoutOf,
     keyValue: (part) => known(keyValues.get(part), part.name),
-    experts: (op) => known(experts.get(op), op.kind),
+    rotaries: tables?.rotaries ?? [],
+    experts: (op) => known(tables?.experts.get(op), op.kind),
     parameter: ({ id }) => parameters[id],
     view: ({ buffer, offset }) => ({ address: buffers[buffer.id] + 4 * offset, stride: strideOf(buffer) })
   }
@@ -168,10 +148,6 @@ function planMemory(program: Program, capacity: Capacity, options: MapOptions): 
 function known<T>(value: T | undefined, name: string): T {
   if (value === undefined) throw new TypeError(`${name}: no op of the program uses it`)
   return value
-}
-
-export function rotaryOf(rotaries: readonly RotaryTable[], { theta, rotaryDim }: Pick<RotaryOp, 'theta' | 'rotaryDim'>): RotaryTable | undefined {
-  return rotaries.find((table) => table.theta === theta && table.rotaryDim === rotaryDim)
 }
 
 /** Rows are padded so that a panel's eight outputs may be stored whole. */

@@ -7,6 +7,7 @@ import { LANES, PANEL_ROWS } from '../../../assembly/abi.ts'
 import { type BlockFormat, isBlockFormat } from '../../ggml-blocks.ts'
 import { FORMATS, type WeightData, type WeightFormat } from '../../program/formats.ts'
 import { elementsOf, isParameter, type Op, type Parameter, type Program, scanGroups, type SelectiveScanOp } from '../../program/ops.ts'
+import type { MapOptions } from './memory-map.ts'
 import { type BlockForm, blockFormOf, blockPanelBytes } from './panel-blocks.ts'
 
 export type PackedLayout =
@@ -25,14 +26,18 @@ export type PanelForm = Exclude<WeightFormat, BlockFormat> | BlockForm
 /** The format that a matrix is to have. */
 export type FormatOf = (parameter: Parameter) => WeightFormat
 
-interface Matrices {
+/** What the layouts of matrices depend on. */
+export interface Matrices {
   readonly formatOf: FormatOf
   /** For a build that multiplies bytes; false by default. */
   readonly hasDot?: boolean | undefined
 }
 
+/** A parameter, null for none, and how it is packed. */
+export type ParameterLayout = readonly [Parameter | null, PackedLayout]
+
 /** The layout of every parameter of a program. */
-export function packedLayouts(program: Program, matrices: Matrices): Map<Parameter, PackedLayout> {
+export function packedLayouts(program: Program, matrices: Matrices & Pick<MapOptions, 'further'>): Map<Parameter, PackedLayout> {
   const layouts = new Map<Parameter, PackedLayout>()
   const set = (parameter: Parameter | null, layout: PackedLayout): void => {
     if (parameter === null) return
@@ -44,7 +49,7 @@ export function packedLayouts(program: Program, matrices: Matrices): Map<Paramet
   return layouts
 }
 
-function layoutsOf(op: Op, matrices: Matrices): (readonly [Parameter | null, PackedLayout])[] {
+function layoutsOf(op: Op, { further, ...matrices }: Matrices & Pick<MapOptions, 'further'>): readonly ParameterLayout[] {
   switch (op.kind) {
     case 'embed': return [[op.weight, panels(op.weight, matrices)]]
     case 'gatherRows': return []
@@ -60,15 +65,7 @@ function layoutsOf(op: Op, matrices: Matrices): (readonly [Parameter | null, Pac
       [op.dtBias, plain(op.dtBias)],
       ...[op.B, op.C].filter(isParameter).map((input) => [input, plain(input)] as const)
     ]
-    case 'ssdScan': return [op.A, op.D, op.dtBias].map((parameter) => [parameter, plain(parameter)] as const)
-    case 'expertLinear': return op.weights.map((weight) => [weight, panels(weight, matrices)] as const)
-    case 'rotary':
-    case 'cacheKeyValue':
-    case 'attention':
-    case 'activation':
-    case 'scaledAdd':
-    case 'route':
-    case 'mixExperts': return []
+    default: return further?.layoutsOf(op, matrices) ?? []
   }
 }
 
@@ -79,7 +76,7 @@ export function groupChannels(op: SelectiveScanOp): number {
   return a
 }
 
-function panels(parameter: Parameter, { formatOf, hasDot = false }: Matrices): PackedLayout {
+export function panels(parameter: Parameter, { formatOf, hasDot = false }: Matrices): PackedLayout {
   const [nOut, nIn] = parameter.shape.slice(-2)
   const format = panelFormat(formatOf(parameter), nIn)
   return { kind: 'panels', format, form: isBlockFormat(format) ? blockFormOf(format, hasDot) : format, nMatrices: elementsOf(parameter.shape.slice(0, -2)), nOut, nIn }
@@ -90,7 +87,7 @@ export function panelFormat(format: WeightFormat, nIn: number): WeightFormat {
   return nIn % Math.max(2, FORMATS[format].blockElements) === 0 ? format : 'f32'
 }
 
-function plain(parameter: Parameter | null): PackedLayout {
+export function plain(parameter: Parameter | null): PackedLayout {
   return { kind: 'plain', size: parameter === null ? 0 : elementsOf(parameter.shape) }
 }
 

@@ -11,7 +11,7 @@ import { opCost, type Program, type View } from '../../program/ops.ts'
 import { type Batch, type Best, type Capacity, forwardInTurns, logitRows, ssdOf, type SsdForm, stateElements, type SteppingBackend } from '../backend.ts'
 import { createPace } from '../../pace.ts'
 import { encodeProgram, needsFurtherOps } from './encode.ts'
-import { createMemoryMap, type MapOptions, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
+import { createMemoryMap, type MapOptions, MAX_BYTES, type MemoryMap, PAGE_BYTES } from './memory-map.ts'
 import { formatOfLayout, type FormatOf, pack, packedBytes, type PanelsLayout } from './packing.ts'
 import type { ThreadTeam } from './thread-team.ts'
 
@@ -48,9 +48,11 @@ const abandoned = new FinalizationRegistry<ThreadTeam>((team) => void team.stop(
 export async function createWasmBackend(program: Program, capacity: Capacity, core: Core): Promise<SteppingBackend> {
   const isShared = core.build.startsWith('simd-threads')
   const further = needsFurtherOps(program) ? await import('./further-ops.ts') : undefined
-  const map = createMemoryMap(program, capacity, {
+  const options: MapOptions = {
     ...factsOf(core.module, isShared), nThreads: core.nThreads, formatOf: core.formatOf ?? (() => 'f32'), ssd: core.ssd, further: further?.furtherSizes
-  })
+  }
+  const map = createMemoryMap(program, capacity, options)
+  if (map.bytes.total > MAX_BYTES) throw (await import('./memory-advice.ts')).tooLarge(program, capacity, options)
   const { weights, state, activations } = map.bytes
   const memory = allocateMemory(map.pages, { shared: isShared, what: `weights ${weights}, state ${state}, activations ${activations}` })
   const { exports } = instantiateSync<CoreExports>(core.module, coreImports(memory))
@@ -123,47 +125,27 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     }
   }
   const slotState = (slot: number): Float32Array => new Float32Array(memory.buffer, map.state + slot * map.slotBytes, program.stateSize)
-  /** The caches between a slot and the canonical state, a head of a layer at a time, since thousands of tokens take their time. */
-  const copyKeyValues = async (copy: 'readKeyValue' | 'writeKeyValue', { slot, position, state }: { slot: number; position: number; state: Float32Array }): Promise<void> => {
-    for (const part of program.keyValues) {
-      const layout = map.keyValue(part)
-      const first = program.stateSize + position * part.offset
-      const canonical = state.subarray(first, first + 2 * position * part.width)
-      for (let head = 0; head < layout.nHeads; head++) {
-        further?.[copy](layout, { memory: memory.buffer, slot: map.state + slot * map.slotBytes, head, position, canonical })
-        await pace.pause()
-      }
-    }
-  }
-
-  /** An attention that takes longer than a slice, over some rows at a time. */
-  const attend = async (op: number, cost: number): Promise<void> => {
-    const count = control[abi.CONTROL_N_TOKENS]
-    const step = Math.max(1, Math.floor((count * SLICE_COST) / cost))
-    for (let first = 0; first < count; first += step) {
-      control[abi.CONTROL_ATTENTION_FIRST] = first
-      control[abi.CONTROL_ATTENTION_END] = Math.min(count, first + step)
-      run(op, op + 1)
-      await pace.pause()
-    }
-    control[abi.CONTROL_ATTENTION_FIRST] = 0
-  }
+  const copyKeyValues = (way: 'read' | 'write', { slot, ...copy }: { slot: number; position: number; state: Float32Array }): Promise<void> | undefined =>
+    further?.copyKeyValues(way, program, { ...copy, memory: memory.buffer, slot: map.state + slot * map.slotBytes, map, pace })
 
   /** Runs ops of a batch, all of the layers or all of the head, in slices of SLICE_COST. */
   const slicesOf = (batch: Batch) => {
-    const nScores = scoresOf(batch)
+    const nScores = further?.scoresOf(batch) ?? 0
     const costOf = (first: number, end: number): number => {
       const rows = control[first < program.headStart ? abi.CONTROL_N_TOKENS : abi.CONTROL_N_LOGIT_ROWS]
       return (costs[end] - costs[first]) * rows + (scoreCosts[end] - scoreCosts[first]) * nScores
     }
+    const runSlice = async (first: number, end: number): Promise<void> => {
+      run(first, end)
+      await pace.pause()
+    }
     return async (firstOp: number, endOp: number): Promise<void> => {
       for (let first = firstOp; first < endOp; ) {
         const end = sliceEnd(costOf, { first, end: endOp })
-        const isLongAttention = program.ops[first].kind === 'attention' && costOf(first, first + 1) > SLICE_COST
-        if (isLongAttention) await attend(first, costOf(first, first + 1))
-        else run(first, end)
+        const nParts = costOf(first, first + 1) / SLICE_COST
+        if (further && nParts > 1 && program.ops[first].kind === 'attention') await further.attendInParts(control, nParts, () => runSlice(first, end))
+        else await runSlice(first, end)
         first = end
-        await pace.pause()
       }
     }
   }
@@ -197,12 +179,12 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     },
     async readState(slot, position, into = new Float32Array(stateElements(program, position))) {
       into.set(slotState(slot))
-      await copyKeyValues('readKeyValue', { slot, position, state: into })
+      await copyKeyValues('read', { slot, position, state: into })
       return into
     },
     async writeState(slot, position, state) {
       slotState(slot).set(state.subarray(0, program.stateSize))
-      await copyKeyValues('writeKeyValue', { slot, position, state })
+      await copyKeyValues('write', { slot, position, state })
     },
     async clearState(slot) {
       slotState(slot).fill(0)
@@ -251,11 +233,6 @@ function writeControl(map: MemoryMap, memory: ArrayBufferLike, nThreads: number)
   control[abi.CONTROL_SCRATCH] = map.scratch
   control[abi.CONTROL_SCRATCH_BYTES] = map.scratchBytes
   control[abi.CONTROL_N_THREADS] = nThreads
-}
-
-/** Pairs of a row and a position that it looks at. */
-function scoresOf({ segments }: Batch): number {
-  return segments.reduce((sum, { position, nRows }) => sum + nRows * position + (nRows * (nRows + 1)) / 2, 0)
 }
 
 /** Of `values` those before each, and all: what a range has is the difference of two. */

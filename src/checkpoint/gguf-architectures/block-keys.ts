@@ -1,5 +1,6 @@
 /** Metadata of blocks that several architectures have: Mamba-2, attention, rotary positions. */
 import { CheckpointError, UnsupportedError, describe } from '../../errors.ts'
+import { perLayer } from '../gguf-arrays.ts'
 import { float32Value, type MetadataReader, uint32ArrayValue, uint32Value } from '../gguf-metadata.ts'
 import type { JsonObject, JsonValue } from '../json.ts'
 import type { AttentionFacts, Mamba2Facts } from './facts.ts'
@@ -85,7 +86,7 @@ export function readAttentionKeys(file: GgufFile): AttentionReading {
   const { keys } = file
   const nLayers = layerCount(file)
   const only = (key: string): number => {
-    const [count, ...others] = new Set(keys.perLayer(key, nLayers).filter((count) => count > 0))
+    const [count, ...others] = new Set(perLayer(keys, key, nLayers).filter((count) => count > 0))
     if (count !== undefined && others.length === 0) return count
     throw new UnsupportedError({ place: keys.placeOf(key), expected: 'as many heads in all layers with attention', got: describe([count, ...others].filter((count) => count !== undefined)) })
   }
@@ -96,7 +97,7 @@ export function readAttentionKeys(file: GgufFile): AttentionReading {
   return {
     config: { num_attention_heads: nHeads, num_key_value_heads: nKvHeads, head_dim: headDim },
     headDim,
-    nKvHeads: keys.perLayer('attention.head_count_kv', nLayers)
+    nKvHeads: perLayer(keys, 'attention.head_count_kv', nLayers)
   }
 }
 

@@ -1,5 +1,6 @@
 /** llama.cpp's `granitehybrid`: Granite 4's hybrids, and Bamba, which is one of them without its factors. */
 import { UnsupportedError } from '../../errors.ts'
+import { perLayer } from '../gguf-arrays.ts'
 import { boolValue, float32Value, uint32Value } from '../gguf-metadata.ts'
 import { BAMBA_NAMES, checkExpansion, innerPart, readAttentionKeys, readMamba2, readRope, writeAttentionKeys, writeMamba2, writeRope } from './block-keys.ts'
 import type { BambaFacts, GraniteFacts } from './facts.ts'
@@ -52,7 +53,7 @@ export function readGranite(file: GgufFile): ArchitectureReading {
   const rope = readRope(keys, headDim)
   const hasPositions = keys.flag('rope.scaling.finetuned', true)
   const nExperts = keys.natural('expert_count', 0)
-  const dHidden = Math.max(...keys.perLayer('feed_forward_length', nKvHeads.length))
+  const dHidden = Math.max(...perLayer(keys, 'feed_forward_length', nKvHeads.length))
   return {
     config: {
       model_type: 'granitemoehybrid',

@@ -1,5 +1,6 @@
 /** llama.cpp's `nemotron_h`: what a layer is shows in its widths. */
 import { UnsupportedError } from '../../errors.ts'
+import { perLayer } from '../gguf-arrays.ts'
 import { float32Value, uint32ArrayValue, uint32Value } from '../gguf-metadata.ts'
 import { readAttentionKeys, readMamba2, writeAttentionKeys, writeMamba2, writeRope } from './block-keys.ts'
 import type { NemotronHFacts } from './facts.ts'
@@ -24,7 +25,7 @@ function namesOf(nGroups: number): TensorNames {
 export function readNemotronH(file: GgufFile): ArchitectureReading {
   const { keys } = file
   const { config, nKvHeads } = readAttentionKeys(file)
-  const widths = keys.perLayer('feed_forward_length', nKvHeads.length)
+  const widths = perLayer(keys, 'feed_forward_length', nKvHeads.length)
   const [width, ...others] = new Set(widths.filter((length) => length > 0))
   if (others.length > 0) throw new UnsupportedError({ place: keys.placeOf('feed_forward_length'), expected: 'one width in all layers that have it', got: [width, ...others].join(', ') })
   return {
