@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../../src/backend/backend.ts'
 import { factsOf } from '../../../src/backend/webgpu/device.ts'
 import { probeHalves } from '../../../src/backend/webgpu/halves.ts'
+import { isBlockFormat } from '../../../src/ggml-blocks.ts'
 import { columns, type ProgramBuilder } from '../../../src/program/builder.ts'
 import { FORMATS, type WeightFormat } from '../../../src/program/formats.ts'
 import type { View } from '../../../src/program/ops.ts'
@@ -96,7 +97,7 @@ test.each(['f16', 'q8_0', 'q4_k'] as const)('%s with halves as the device unpack
 })
 
 // Of one row, where there are subgroups, too.
-test.each(['q8_0', 'q5_0', 'q6_k'] as const)('%s by products of bytes and without them', async (format) => {
+test.each(FORMAT_NAMES.filter(isBlockFormat))('%s by products of bytes and without them', async (format) => {
   const { dotsBytes, subgroup } = factsOf(await gpuDevice())
   console.log(`products of bytes: ${dotsBytes}, subgroups: ${JSON.stringify(subgroup)}`)
   for (const facts of [{ dotsBytes }, { dotsBytes: false }]) {

@@ -26,7 +26,7 @@ export interface WeightReader {
   readonly code: string
   /** An expression: inputs 4 j to 4 j + 3 of a unit, which the variable `unit` holds, as vec4<f32>. */
   quad(unit: string, j: number): string
-  /** The same as a word of signed bytes, before the factors; null where they are not stored as such or have minima. */
+  /** The same as a word of signed bytes, before the factors; null where there are none. */
   readonly bytes: ((unit: string, j: number) => string) | null
 }
 
@@ -38,7 +38,7 @@ export function weightReader(format: WeightFormat, nIn: number, binding: number,
     unitElements, nUnits, rowUnits, hasFactors,
     hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
     quad: (unit, j) => quadOf(format, unit, j),
-    bytes: hasFactors && BLOCK_TYPES[format].bits !== 4 && !BLOCK_TYPES[format].hasMinimum ? (unit, j) => `${unit}.${'xyzw'[j]}` : null,
+    bytes: hasFactors ? (unit, j) => wordOf(format, unit, j) : null,
     code: `
 ${!hasHalves(format) ? '' : device.unpacksHalves ? HALVES_UNPACKED : HALVES_BY_BITS}
 @group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
@@ -92,6 +92,12 @@ function quadOf(format: WeightFormat, unit: string, j: number): string {
   }
   if (BLOCK_TYPES[format].bits !== 4) return bytesOf(component(j))
   return nibblesOf(component(j >> 1), `${4 * (j % 2)}u`)
+}
+
+function wordOf(format: BlockFormat, unit: string, j: number): string {
+  if (BLOCK_TYPES[format].bits !== 4) return `${unit}.${'xyzw'[j]}`
+  const word = `${unit}.${'xyzw'[j >> 1]}`
+  return `(${j % 2 === 0 ? word : `(${word} >> 4u)`} & 0x0f0f0f0fu)`
 }
 
 /** The four signed bytes of a word. */
