@@ -60,10 +60,15 @@ export function makeDigits(value: string, { hasSums }: Digits): string {
       ${steps.map((step) => `bits = max(bits, subgroupShuffleXor(bits, ${step}u));`).join('\n')}
       // As integers NaN is above infinity, and neither is lost. Of zeros, too, there is an inverse.
       let size = bitcast<f32>(max(bits, ${LEAST_BITS}u));
-      let low = vec4<i32>(round(${value} * (${LARGEST}.0 / size)));
-      let middle = (low + 128) >> vec4<u32>(8u);
-      let high = (middle + 128) >> vec4<u32>(8u);
-      ${hasSums ? `var total = low.x + low.y + low.z + low.w;
+      let integers = vec4<i32>(round(${value} * (${LARGEST}.0 / size)));
+      // Bytes of a word are 128 more than the digits, and all bits but the highest the same; bytes of the four words change places.
+      let words = vec4<u32>(integers + ${0x808080});
+      let ends = (words.xz & vec2<u32>(0x00ff00ffu)) | ((words.yw & vec2<u32>(0x00ff00ffu)) << vec2<u32>(8u));
+      let middles = ((words.xz >> vec2<u32>(8u)) & vec2<u32>(0xffu)) | (words.yw & vec2<u32>(0xff00u));
+      let low = ((ends.x & 0xffffu) | (ends.y << 16u)) ^ 0x80808080u;
+      let middle = (middles.x | (middles.y << 16u)) ^ 0x80808080u;
+      let high = ((ends.x >> 16u) | (ends.y & 0xffff0000u)) ^ 0x80808080u;
+      ${hasSums ? `var total = integers.x + integers.y + integers.z + integers.w;
       ${steps.map((step) => `total += subgroupShuffleXor(total, ${step}u);`).join('\n')}` : ''}`
 }
 
@@ -73,7 +78,7 @@ export function putDigits(digits: Digits): string {
   const stride = strideOf(digits)
   return `let group = ${groups === 1 ? `quad / ${QUADS}u` : `quad / ${QUADS}u % ${groups}u * ${stride}u + quad / ${groups * QUADS}u`};
       let place = quad % ${QUADS}u;
-      ${NAMES.map((name, i) => `digits[${i * groups * stride}u + group][place] = pack4xI8(${name});`).join('\n')}
+      ${NAMES.map((name, i) => `digits[${i * groups * stride}u + group][place] = ${name};`).join('\n')}
       if (place == 0u) {
         digitScales[group] = size / ${LARGEST}.0;
         ${hasSums ? `inputSums[group] = f32(total) * (size / ${LARGEST}.0);` : ''}

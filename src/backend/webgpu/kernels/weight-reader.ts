@@ -148,8 +148,7 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   const bodies: Readonly<Record<'half' | 'pair' | 'k' | 'q6', string>> = {
     half: `
   let group = ${group};
-  let pair = halves(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u]);
-  let scale = select(pair.x, pair.y, group % 2u == 1u);
+  let scale = halves(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u] >> (16u * (group % 2u))).x;
   return vec2<f32>(scale, ${unitElements === 32 ? `${-NIBBLE_ZERO}.0 * scale` : '0.0'});`,
     pair: `
   let group = ${group};
@@ -167,8 +166,8 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   let word = component(weights[${unitsOf(0)} + unit / 16u], (unit / 4u) % 4u);
   let scale = bitcast<i32>(word << (24u - 8u * (unit % 4u))) >> 24u;
   let block = unit / 16u;
-  let pair = halves(component(weights[${unitsOf(1)} + block / 8u], (block / 2u) % 4u));
-  return vec2<f32>(select(pair.x, pair.y, block % 2u == 1u) * f32(scale), 0.0);`
+  let factor = halves(component(weights[${unitsOf(1)} + block / 8u], (block / 2u) % 4u) >> (16u * (block % 2u))).x;
+  return vec2<f32>(factor * f32(scale), 0.0);`
   }
   const kinds = { q8_0: 'half', q4_0: 'half', q5_0: 'half', q4_1: 'pair', q5_1: 'pair', q4_k: 'k', q5_k: 'k', q6_k: 'q6' } as const
   return `fn weightFactors(row: u32, unit: u32) -> vec2<f32> {${bodies[kinds[format]]}
