@@ -62,7 +62,7 @@ export function makeDigits(value: string, { hasSums }: Digits): string {
       let size = bitcast<f32>(max(bits, ${LEAST_BITS}u));
       let integers = vec4<i32>(round(${value} * (${LARGEST}.0 / size)));
       // Bytes of a word are 128 more than the digits, and all bits but the highest the same; bytes of the four words change places.
-      let words = vec4<u32>(integers + ${0x808080});
+      let words = vec4<u32>(integers + 0x808080);
       let ends = (words.xz & vec2<u32>(0x00ff00ffu)) | ((words.yw & vec2<u32>(0x00ff00ffu)) << vec2<u32>(8u));
       let middles = ((words.xz >> vec2<u32>(8u)) & vec2<u32>(0xffu)) | (words.yw & vec2<u32>(0xff00u));
       let low = ((ends.x & 0xffffu) | (ends.y << 16u)) ^ 0x80808080u;
