@@ -66,8 +66,8 @@ const LEAST_UNITS = 4
 /**
  * Loads that are there for all threads of a team need no conditions: the largest number of units that divides those of a thread.
  * On an H200 by its own clock, microseconds as chosen and by another form (`bench/webgpu/linear.ts --plans`): few outputs, in teams of up to 128 threads and of 256, q8_0 5120 → 192
- * 4.3 and 6.2, f16 3.7 and 5.4, q4_0 4.3 and 7.7. Many of them, with a norm and a convolution, in teams of 16 and of 32: f16 2048 → 8192 11.8 and 12.1, 2560 → 10240 16.7 and 17.4;
- * q8_0 2048 → 8192 8.9 and 9.4, 2560 → 10240 11.7 and 11.9, 2560 → 50280 39.5 and 40.9; q4_0 2048 → 8192 7.4 and 7.5, 2560 → 10240 10.2 and 14.1, 2560 → 50280 29.8 and 40.7.
+ * 4.0 and 6.2, f16 3.7 and 5.4, q4_0 4.3 and 7.8. Many of them, with a norm and a convolution, in teams of 16 and of 32: f16 2048 → 8192 11.8 and 12.1, 2560 → 10240 16.7 and 17.4;
+ * q8_0 2560 → 10240 11.7 and 11.9, 2560 → 50280 39.5 and 40.9; q4_0 2048 → 8192 7.4 and 7.5, 2560 → 10240 10.2 and 13.2, 2560 → 50280 29.8 and 40.7.
  * The rest, by the next best: q8_0 5120 → 2560 8.6 and 8.8, f16 4096 → 2048 7.3 and 7.5, 5120 → 2560 10.4 and 10.3, q4_0 4096 → 2048 5.3 and 5.6, 5120 → 2560 7.2 and 7.0.
  */
 function rowPlan({ format, nIn, nOut }: MatrixShape): VectorPlan {
