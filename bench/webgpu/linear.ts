@@ -2,10 +2,10 @@
  * The kernels of linear ops on a GPU, shape by shape: microseconds, bytes and multiplications of a second. Each is dispatched over and over in one
  * submission, with other weights each time (more than any cache has), and waits for the one before, as in a model.
  *
- *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--tiles] [--fused] [--seconds 50] [--small]
+ *   node --conditions=source bench/webgpu/linear.ts [--formats f32,f16] [--plans] [--tiles] [--fused] [--shapes 2560x10240,4096x160] [--teams 16,32] [--threads 128,256] [--outputs 1,2,4] [--rows 16,32] [--floats] [--seconds 50] [--small]
  *
- * --plans tries plans other than those of kernels/plans.ts (with --tiles those for many rows alone), --fused each with a norm before and a convolution after it
- * (of zeros, so that the outputs tell nothing); --small is a smoke run. The last column is how far the outputs are from those of a kernel of the other kind, of their largest.
+ * --plans tries plans other than those of kernels/plans.ts (with --tiles those for so many --rows alone, with --teams, --threads and --outputs those of teams of so many threads, in workgroups of so many, with so many outputs each), --fused each with a norm before and a convolution after it
+ * (of zeros, so that the outputs tell nothing); --floats is without products of bytes; --small is a smoke run. The last column is how far the outputs are from those of a kernel of the other kind, of their largest.
  */
 
 import { parseArgs } from 'node:util'
@@ -29,15 +29,17 @@ import { measureGpuLimits } from './gpu-limits.ts'
 
 const { values: options } = parseArgs({ options: {
   formats: { type: 'string', default: 'f32,f16,q8_0,q4_0,q4_k' }, plans: { type: 'boolean', default: false }, tiles: { type: 'boolean', default: false }, fused: { type: 'boolean', default: false }, small: { type: 'boolean', default: false },
-  seconds: { type: 'string', default: '50' }
+  seconds: { type: 'string', default: '50' }, shapes: { type: 'string' }, teams: { type: 'string', default: '32' }, threads: { type: 'string', default: '128,256' }, outputs: { type: 'string', default: '1,2,4' }, rows: { type: 'string', default: '16,32,64,512' }, floats: { type: 'boolean', default: false }
 } })
 const formats = options.formats.split(',') as WeightFormat[]
 const endMs = performance.now() + 1000 * Number(options.seconds)
 
+const numbersOf = (list: string): number[] => list.split(',').map(Number)
+const GIVEN_SHAPES = options.shapes?.split(',').map((shape) => shape.split('x').map(Number))
 /** mamba-1.4b's and mamba-130m's: in_proj, out_proj, x_proj, dt_proj, the head. */
-const DECODE_SHAPES = options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [128, 4096], [2048, 50_280], [768, 3072], [1536, 768], [1536, 80]]
-const PROMPT_SHAPES = options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [768, 3072]]
-const PLAN_SHAPES = options.fused ? [[2560, 10_240], [2048, 8192], [768, 3072]] : [[5120, 2560], [4096, 2048], [1536, 768], [2560, 50_280]]
+const DECODE_SHAPES = GIVEN_SHAPES ?? (options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [128, 4096], [2048, 50_280], [768, 3072], [1536, 768], [1536, 80]])
+const PROMPT_SHAPES = GIVEN_SHAPES ?? (options.small ? [[512, 200]] : [[2048, 8192], [4096, 2048], [4096, 160], [768, 3072]])
+const PLAN_SHAPES = GIVEN_SHAPES ?? (options.fused ? [[2560, 10_240], [2048, 8192], [768, 3072]] : [[5120, 2560], [4096, 2048], [1536, 768], [2560, 50_280]])
 const BATCHES = options.small ? [1, 4] : [1, 4, 8]
 const PROMPTS = options.small ? [20] : [16, 32, 128, 512, 2048]
 const WEIGHT_BYTES = options.small ? 2 ** 24 : 2 ** 30
@@ -46,7 +48,7 @@ const MAX_ROWS = 2048
 const device = await openDevice(await nodeGpu())
 device.addEventListener('uncapturederror', ({ error }) => console.log(`ERROR ${error.message}`))
 await probeHalves(device)
-const facts = factsOf(device)
+const facts = { ...factsOf(device), ...(options.floats && { dotsBytes: false }) }
 const weightBytes = Math.min(WEIGHT_BYTES, facts.maxBindingBytes)
 const capacity = { maxRows: MAX_ROWS, maxLogitRows: 1, nSlots: 1, contextLength: 0 }
 const storage = BUFFER_USAGE.storage | BUFFER_USAGE.copyTarget | BUFFER_USAGE.copySource
@@ -54,6 +56,8 @@ const X_FLOATS = MAX_ROWS * 4096
 const activations = device.createBuffer({ size: 4 * (X_FLOATS + MAX_ROWS * (options.small ? 512 : 8192)), usage: storage })
 const batch = device.createBuffer({ size: 4 * (8 + 2 * MAX_ROWS + 1), usage: storage })
 const weights = device.createBuffer({ size: weightBytes, usage: storage })
+/** Of small ones no more: they are 500 MB from 0.5 MB on. */
+const MOST_MATRICES = 1024
 /** Of a norm and a convolution: zeros. */
 const others = Array.from({ length: 4 }, () => device.createBuffer({ size: 2 ** 20, usage: storage }))
 fillBuffers()
@@ -107,7 +111,7 @@ interface Result {
   readonly outputs: Float32Array
 }
 
-const WARM_UP_MS = options.small ? 0 : 100
+const WARM_UP_MS = options.small ? 0 : options.plans ? 30 : 100
 const SAMPLE_MS = options.small ? 1 : 10
 const clock = createGpuClock(device)
 
@@ -117,7 +121,7 @@ async function run(kernel: Kernel, one: Case, isTimed: boolean): Promise<Result>
   const layout = device.createBindGroupLayout({ entries: bindings.map(({ binding, type }) => ({ binding, visibility: 0x4, buffer: { type } })) })
   const pipeline = await device.createComputePipelineAsync({ layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }), compute: { module: device.createShaderModule({ code }), entryPoint: 'main' } })
   const matrixBytes = Math.ceil((one.nOut * rowForm(one.format, one.nIn).rowUnits * UNIT_BYTES) / 256) * 256
-  const nMatrices = Math.max(1, Math.min(64, Math.floor(weightBytes / matrixBytes)))
+  const nMatrices = Math.max(1, Math.min(MOST_MATRICES, Math.floor(weightBytes / matrixBytes)))
   const groups = Array.from({ length: nMatrices }, (_, i) => device.createBindGroup({
     layout,
     entries: [{ buffer: activations }, { buffer: batch }, { buffer: weights, offset: i * matrixBytes, size: matrixBytes }, ...others.map((buffer) => ({ buffer }))]
@@ -198,7 +202,7 @@ async function report(kernel: Kernel, one: Case, name: string): Promise<number> 
 /** The kernel that the backend would take. */
 async function reportChosen(one: Case): Promise<void> {
   for (const kernel of linear(opOf(one), contextOf(one))) {
-    if (kernel.workgroups(countsOf(one.nRows)) !== null) await report(kernel, one, kernel.label.replace(`linear ${one.format} `, ''))
+    if (kernel.workgroups(countsOf(one.nRows)) !== null) await report(kernel, one, kernel.label.replace(/^linear \S+ \d+ → \d+ /, ''))
   }
 }
 
@@ -206,13 +210,13 @@ async function reportPlans(): Promise<void> {
   for (const format of options.tiles ? [] : formats) {
     for (const [nIn, nOut] of options.small ? DECODE_SHAPES : PLAN_SHAPES) {
       for (const plan of vectorPlans(format, nIn)) {
-        await report(vector({ format, nIn, nOut, nRows: 1 }, plan), { format, nIn, nOut, nRows: 1 }, `${plan.teams} teams × ${plan.outputs}, ${plan.unroll} units${plan.ahead ? ' ahead' : ''}`)
+        await report(vector({ format, nIn, nOut, nRows: 1 }, plan), { format, nIn, nOut, nRows: 1 }, `${plan.teams} teams of ${plan.teamThreads} × ${plan.outputs}, ${plan.unroll} units${plan.ahead ? ' ahead' : ''}`)
       }
     }
   }
   // Of tiles no form is fused.
   for (const format of options.fused ? [] : formats.slice(0, 3)) {
-    for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : ROWS.flatMap((nRows) => PLAN_SHAPES.map(([nIn, nOut]) => [nIn, nOut, nRows]))) {
+    for (const [nIn, nOut, nRows] of options.small ? [[512, 200, 20]] : numbersOf(options.rows).flatMap((nRows) => PLAN_SHAPES.map(([nIn, nOut]) => [nIn, nOut, nRows]))) {
       for (const rows of nRows > MOST_VECTOR_ROWS ? [] : [4, 8, 16]) {
         const one = { format, nIn, nOut, nRows }
         const plan = vectorPlan(one, rows, facts)
@@ -226,20 +230,21 @@ async function reportPlans(): Promise<void> {
   }
 }
 
-const ROWS = [16, 32, 64, 512]
 /** More rows take longer by the kernels of few rows. */
 const MOST_VECTOR_ROWS = 64
-/** Teams of a subgroup, whose threads have as many units each where the row allows it. */
+/** Teams whose threads have as many units each where the row allows it. */
 function vectorPlans(format: WeightFormat, nIn: number): VectorPlan[] {
-  const steps = Math.ceil(rowForm(format, nIn).nUnits / TEAM_THREADS)
-  const unrolls = Array.from({ length: Math.min(steps, MOST_UNROLLED) }, (_, i) => i + 1).filter((unrolled) => steps % unrolled === 0)
-  return [128, 256].flatMap((threads) => [1, 2, 4].flatMap((outputs) => unrolls.filter((unrolled) => outputs * unrolled <= MOST_LOADS).flatMap((unrolled) =>
-    [false, true].filter((ahead) => !ahead || (unrolled < steps && outputs * unrolled <= MOST_LOADS / 2)).map((ahead) => (
-      { rows: 1, teamThreads: TEAM_THREADS, outputs, teams: threads / TEAM_THREADS, unroll: unrolled, ahead }
-    )))))
+  const plansOf = (teamThreads: number, threads: number): VectorPlan[] => {
+    const steps = Math.ceil(rowForm(format, nIn).nUnits / teamThreads)
+    const unrolls = Array.from({ length: Math.min(steps, MOST_UNROLLED) }, (_, i) => i + 1).filter((unrolled) => steps % unrolled === 0)
+    return numbersOf(options.outputs).flatMap((outputs) => unrolls.filter((unrolled) => outputs * unrolled <= MOST_LOADS).flatMap((unrolled) =>
+      [false, true].filter((ahead) => !ahead || (unrolled < steps && outputs * unrolled <= MOST_LOADS / 2)).map((ahead) => (
+        { rows: 1, teamThreads, outputs, teams: threads / teamThreads, unroll: unrolled, ahead }
+      ))))
+  }
+  return numbersOf(options.teams).flatMap((teamThreads) => numbersOf(options.threads).filter((threads) => threads >= teamThreads).flatMap((threads) => plansOf(teamThreads, threads)))
 }
 
-const TEAM_THREADS = 32
 const MOST_UNROLLED = 10
 /** Of a thread at a time. */
 const MOST_LOADS = 20
@@ -247,7 +252,7 @@ const TILE_PLANS: readonly (readonly number[])[] = [
   [16, 16, 4, 4, 4, 1], [16, 16, 8, 8, 2, 1], [16, 16, 8, 8, 4, 1], [8, 16, 8, 8, 4, 1], [8, 16, 8, 8, 2, 1], [8, 8, 8, 8, 4, 1], [16, 16, 8, 4, 4, 1], [8, 8, 8, 8, 8, 2], [8, 16, 8, 4, 4, 1]
 ]
 const BATCH_PLANS: readonly (readonly number[])[] = [
-  [4, 8, 8, 4, 16, 8], [4, 16, 8, 2, 16, 4], [4, 4, 8, 4, 16, 16], [4, 4, 8, 4, 32, 16], [4, 8, 8, 2, 16, 8], [4, 8, 8, 4, 32, 8], [2, 8, 8, 4, 16, 16]
+  [4, 8, 8, 4, 16, 8], [4, 16, 8, 2, 16, 4], [4, 4, 8, 4, 16, 16], [4, 4, 8, 4, 32, 16], [4, 8, 8, 2, 16, 8], [4, 8, 8, 4, 32, 8], [2, 8, 8, 4, 16, 16], [2, 8, 8, 4, 32, 16], [4, 8, 4, 4, 16, 8], [2, 16, 8, 2, 16, 8]
 ]
 
 console.log(`${adapterName(device)}, ${facts.subgroup === null ? 'no subgroups' : `subgroups of ${facts.subgroup.min} to ${facts.subgroup.max}`}, ${facts.maxWorkgroupStorageBytes} bytes of workgroup memory`)

@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDevice } from '../../../src/backend/webgpu/device.ts'
+import { EngineError } from '../../../src/errors.ts'
 import type { LoadOptions, Mamba } from '../../../src/mamba.ts'
 import { nodeGpu } from '../../../src/platform/node-gpu.ts'
 import { repositoryPath } from '../../support/fixtures.ts'
@@ -133,6 +134,17 @@ describe.each(GPUS)('%s', { timeout: 120_000 }, () => {
     const { name, reason } = await reasonOf(loadWide({ backend: 'auto', gpu: disguised(lost, HARDWARE) }))
     expect(name).toBe('wasm')
     expect(reason).toMatch(/^auto: backend webgpu: expected a device that works, got one that was lost/)
+  })
+
+  test('a GPU that is lost while it gets the weights: a typed error, by the first call at the latest', async () => {
+    const lost = await openDevice(await nodeGpu())
+    const use = async (): Promise<void> => {
+      await using mamba = await loadWide({ backend: 'auto', gpu: disguised(lost, HARDWARE), onProgress: ({ loadedBytes }) => void (loadedBytes > 0 && lost.destroy()) })
+      await mamba.complete(IDS, GREEDY)
+    }
+    const error = await use().then(() => expect.fail('nothing was thrown'), (reason: unknown) => reason)
+    expect(error).toBeInstanceOf(EngineError)
+    expect(String(error)).toMatch(/backend webgpu: expected a device that works, got one that was lost/)
   })
 })
 

@@ -3,11 +3,12 @@ import { describe, expect, test } from 'vitest'
 import type { Segment } from '../../../src/backend/backend.ts'
 import { factsOf } from '../../../src/backend/webgpu/device.ts'
 import { probeHalves } from '../../../src/backend/webgpu/halves.ts'
+import { isBlockFormat } from '../../../src/ggml-blocks.ts'
 import { columns, type ProgramBuilder } from '../../../src/program/builder.ts'
 import { FORMATS, type WeightFormat } from '../../../src/program/formats.ts'
 import type { View } from '../../../src/program/ops.ts'
 import { gpuDevice } from '../../support/gpu.ts'
-import { type OpSpec, type RigKind, segment } from '../../support/op-rig.ts'
+import { createRig, type OpSpec, type RigKind, segment } from '../../support/op-rig.ts'
 import { compareGpu } from '../../support/op-sweep.ts'
 
 const FORMAT_NAMES = Object.keys(FORMATS) as readonly WeightFormat[]
@@ -45,7 +46,7 @@ function compare(form: Form, rows: readonly (number | Segment)[], kind: RigKind 
   return compareGpu(linearSpec(form), batches, { ...LIMITS, kind, place: `${form.format}, ${form.nIn} inputs, ${form.nOut} outputs` })
 }
 
-const ROWS = [1, 2, 3, 4, 5, 8, 9, 31, 32, 33, 65]
+const ROWS = [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 65]
 /** One for each way of reading: words, halves, bytes, nibbles, with minima. */
 const FORMS = ['f32', 'f16', 'q8_0', 'q4_0', 'q4_k'] as const
 
@@ -62,7 +63,12 @@ test.each(FORMS)('linear, %s: outputs and inputs around the tiles', async (forma
   for (const [i, nOut] of [1, 32, 65].entries()) await compare({ format, nOut, nIn: inputs[i % inputs.length], isPlain: i % 2 === 0 }, [1, 34])
 })
 
-// kernels/plans.ts: 64 × 64 outputs from 33 rows on where that gives a GPU work enough, and 128 × 128 where those do.
+// kernels/plans.ts: up to 16 rows, and 32, where 128 tiles of 16 × 32 are not enough for the outputs.
+test.each(['f32', 'q8_0', 'q4_0'] as const)('%s by tiles of 16 × 32 and of 32 × 32', async (format) => {
+  await compare({ format, nOut: 4097, nIn: format === 'f32' ? 70 : 96 }, [9, 15, 16, 17, 33])
+})
+
+// 64 × 64 outputs from 33 rows on where that gives a GPU work enough, and 128 × 128 where those do.
 test('tiles of 64 × 64: rows and inputs around them', async () => {
   await compare({ format: 'f32', nOut: 8201, nIn: 19 }, [63, 65])
   await compare({ format: 'q8_0', nOut: 8201, nIn: 32, isPlain: true }, [65])
@@ -96,12 +102,27 @@ test.each(['f16', 'q8_0', 'q4_k'] as const)('%s with halves as the device unpack
 })
 
 // Of one row, where there are subgroups, too.
-test.each(['q8_0', 'q5_0', 'q6_k'] as const)('%s by products of bytes and without them', async (format) => {
+test.each(FORMAT_NAMES.filter(isBlockFormat))('%s by products of bytes and without them', async (format) => {
   const { dotsBytes, subgroup } = factsOf(await gpuDevice())
   console.log(`products of bytes: ${dotsBytes}, subgroups: ${JSON.stringify(subgroup)}`)
   for (const facts of [{ dotsBytes }, { dotsBytes: false }]) {
     for (const [nIn, nOut] of [[256, 33], [8448, 10], [512, 1027]]) {
       await compareGpu({ ...linearSpec({ format, nOut, nIn }), facts }, [[segment(0, 0, 1)], [segment(0, 0, 2)]], { ...LIMITS, place: `${format}, ${nIn} inputs` })
+    }
+  }
+})
+
+/** Many and few outputs: teams of different sizes. */
+const NOT_FINITE = [[512, 1027], [256, 33]] as const
+
+test.each(FORMAT_NAMES.filter(isBlockFormat))('%s: infinities and NaN among the inputs', async (format) => {
+  for (const special of [Infinity, -Infinity, NaN]) {
+    for (const [nIn, nOut] of NOT_FINITE) {
+      const spec: OpSpec = { ...linearSpec({ format, nOut, nIn, isPlain: true }), fills: { x: (numbers, row, column) => (row === 0 && column === 77 ? special : numbers.float(-1, 1)) } }
+      const { changed } = await (await createRig('webgpu', spec)).run([segment(0, 0, 1)])
+      const outputs = changed.get('out') ?? expect.fail('no outputs')
+      expect(outputs.length).toBe(nOut)
+      expect(outputs.filter((value) => Number.isFinite(value)), `${special} among ${nIn} inputs`).toHaveLength(0)
     }
   }
 })

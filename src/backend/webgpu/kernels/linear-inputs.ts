@@ -5,7 +5,7 @@
 
 import type { DeviceFacts } from '../kernel.ts'
 import { float } from './elements.ts'
-import { makeDigits, putDigits } from './input-digits.ts'
+import { type Digits, makeDigits, putDigits } from './input-digits.ts'
 import { type Source, type SourceNorm, unroll } from './product.ts'
 import { type WorkgroupSum, workgroupSum } from './workgroup-sum.ts'
 
@@ -22,8 +22,8 @@ export interface Staging {
   /** Units at a time. */
   readonly chunk: number
   readonly stride: number
-  /** As integers (input-digits.ts). */
-  readonly hasDigits: boolean
+  /** Where they are kept as integers. */
+  readonly digits: Digits | null
 }
 
 export interface Inputs {
@@ -38,13 +38,13 @@ export interface Inputs {
 const MOST_AT_ONCE = 8
 
 /** Statements: `fetch` asks for a row's inputs, `put` brings them to workgroup memory. Neighbouring threads have neighbouring fours. */
-export function stageRow(row: number, { rows, threads, quads, chunk, stride, hasDigits }: Staging, { source, nIn, isWhole, norm }: Inputs): { readonly fetch: string; readonly put: string } {
+export function stageRow(row: number, { rows, threads, quads, chunk, stride, digits }: Staging, { source, nIn, isWhole, norm }: Inputs): { readonly fetch: string; readonly put: string } {
   const count = quads * chunk
   const inputAt = (i: number): string => source.value(`(firstRow + ${row}u)`, nIn % 4 === 0 ? `(column + ${i}u)` : `min(column + ${i}u, ${nIn - 1}u)`)
   const isInput = (i: number): string => (nIn % 4 === 0 ? inputAt(i) : `select(0.0, ${inputAt(i)}, column + ${i}u < ${nIn}u)`)
   const passes = Math.ceil(count / threads)
   // Digits are of neighbours, which all have to be there.
-  const isUnrolled = hasDigits || rows * passes <= MOST_AT_ONCE
+  const isUnrolled = digits !== null || rows * passes <= MOST_AT_ONCE
   const isQuad = (pass: number): string[] => ((pass + 1) * threads > count ? [`quad < ${count}u`] : [])
   /** A workgroup has a first row in any case. */
   const isThere = [...(rows > 1 ? [`firstRow + ${row}u < nRows`] : []), ...(isWhole && nIn % (4 * quads) === 0 ? [] : [`column < ${nIn}u`])]
@@ -79,11 +79,11 @@ export function stageRow(row: number, { rows, threads, quads, chunk, stride, has
     }`),
     put: unroll(passes, (pass) => `{
       ${place(quad(pass))}
-      ${hasDigits
+      ${digits
         ? `${square(names(pass)[0])}
       let input = ${input(...names(pass))};
-      ${makeDigits('input')}
-      ${where(putDigits(chunk), isQuad(pass))}`
+      ${makeDigits('input', digits)}
+      ${where(putDigits(digits), isQuad(pass))}`
         : where(put(...names(pass)), isQuad(pass))}
     }`)
   }

@@ -9,7 +9,7 @@
  */
 
 import type { DeviceFacts, Kernel } from '../kernel.ts'
-import { addDigits, digitsCode, sumsDigits } from './input-digits.ts'
+import { addDigits, digitsCode, digitsOf, sumsDigits } from './input-digits.ts'
 import { inputsPadding, normCode, stageRow, type Staging } from './linear-inputs.ts'
 import { type Product, type Source, unroll, WORKGROUP_INDEX } from './product.ts'
 import { type Sums, sumsBytes, sumsCode, sumsEnables, sumsParameter, sumTeams } from './team-sums.ts'
@@ -51,8 +51,8 @@ export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceF
   const chunk = Math.min(most, Math.ceil(reader.nUnits / teamThreads) * teamThreads)
   const norm = source.norm && normCode(source.norm, source, { nIn, rows, threads, device, isOnce: reader.nUnits <= chunk })
   const nSteps = Math.ceil(chunk / step)
-  const hasDigits = sumsDigits(reader, rows, device)
-  const staging: Staging = { rows, threads, quads, chunk, stride: chunk + inputsPadding(quads), hasDigits }
+  const digits = sumsDigits(reader, rows, device) ? digitsOf(reader, chunk) : null
+  const staging: Staging = { rows, threads, quads, chunk, stride: chunk + inputsPadding(quads), digits }
   const units = (line: (k: number, o: number) => string): string => unroll(plan.unroll, (k) => unroll(outputs, (o) => line(k, o)))
   const isThere = (at: string): string => (isWhole ? 'true' : `${at} < ${chunk}u && chunk + ${at} < ${reader.nUnits}u`)
   const load = (first: string): string => unroll(plan.unroll, (k) => `if (${isThere(`${first} + ${k * teamThreads}u`)}) {
@@ -70,7 +70,7 @@ export function vectorKernel(product: Product, plan: VectorPlan, device: DeviceF
   }
   const scaled = norm?.scales ? `total * ${chosen('ownRow - firstRow', norm.scales)}` : 'total'
   const code = `${product.code}
-${hasDigits ? digitsCode(chunk) : `var<workgroup> inputs: array<vec4<f32>, ${rows * quads * staging.stride}>;`}
+${digits ? digitsCode(digits) : `var<workgroup> inputs: array<vec4<f32>, ${rows * quads * staging.stride}>;`}
 ${sumsCode(sums, device)}
 ${norm?.code ?? ''}
 
@@ -116,7 +116,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
   }
 }
 `
-  return { code, enables: [...new Set([...(norm?.enables ?? []), ...sumsEnables(sums, device), ...(hasDigits ? ['subgroups' as const] : [])])] }
+  return { code, enables: [...new Set([...(norm?.enables ?? []), ...sumsEnables(sums, device), ...(digits ? ['subgroups' as const] : [])])] }
 }
 
 /** The i-th of some variables. */
@@ -125,11 +125,11 @@ function chosen(i: string, variables: readonly string[]): string {
 }
 
 /** Adds the products of the k-th of the units that were loaded. */
-function unitProducts({ reader }: Product, { rows, outputs, ahead }: VectorPlan, k: number, { chunk, stride, hasDigits }: Staging): string {
+function unitProducts({ reader }: Product, { rows, outputs, ahead }: VectorPlan, k: number, { stride, digits }: Staging): string {
   const quads = reader.unitElements / 4
   const unit = (o: number): string => `${ahead ? 'now' : 'unit'}${k}_${o}`
   const factors = (o: number): string => `${ahead ? 'nowFactors' : 'factors'}${k}_${o}`
-  if (hasDigits) return addDigits(reader, chunk, Array.from({ length: outputs }, (_, o) => ({ unit: unit(o), factors: factors(o) })))
+  if (digits) return addDigits(reader, digits, Array.from({ length: outputs }, (_, o) => ({ unit: unit(o), factors: factors(o) })))
   const products = unroll(quads, (j) => `
         ${unroll(outputs, (o) => `let w${j}_${o} = ${reader.quad(unit(o), j)};`)}
         ${unroll(rows, (row) => `{

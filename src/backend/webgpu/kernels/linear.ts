@@ -78,7 +78,7 @@ export function linearVector(op: LinearOp, context: KernelContext, { part, plan,
   const { product, bindings } = linearProduct(op, context, { part, company })
   const others = [company.gather, company.inputs, company.conv].flatMap((other) => (other ? [other.kind] : []))
   return {
-    label: [`linear ${context.formatOf(op.weight)} vector ${plan.rows}`, ...others].join(' + '),
+    label: [`${nameOf(op, context, part)} vector ${plan.rows}`, ...others].join(' + '),
     ...vectorKernel(product, plan, context.device),
     bindings,
     workgroups: (counts) => within(rowsOf(op.x, counts), range, (nRows) => [x, y, Math.ceil(nRows / plan.rows)])
@@ -90,11 +90,16 @@ export function linearTiles(op: LinearOp, context: KernelContext, { part, plan, 
   const [x, y] = foldWorkgroups(Math.ceil(part.nRows / tile.outputs), context.device.maxWorkgroups)
   const { product, bindings } = linearProduct(op, context, { part, company: {} })
   return {
-    label: `linear ${context.formatOf(op.weight)} tiles of ${tile.rows} × ${tile.outputs}`,
+    label: `${nameOf(op, context, part)} tiles of ${tile.rows} × ${tile.outputs}`,
     ...tileKernel(product, plan),
     bindings,
     workgroups: (counts) => within(rowsOf(op.x, counts), range, (nRows) => [x, y, Math.ceil(nRows / tile.rows)])
   }
+}
+
+/** With the matrix, so that a profile tells them apart. */
+function nameOf({ weight, x }: LinearOp, context: KernelContext, { nRows }: Part): string {
+  return `linear ${context.formatOf(weight)} ${x.width} → ${nRows}`
 }
 
 function within<T>(nRows: number, { least, most }: RowRange, workgroups: (nRows: number) => T): T | null {

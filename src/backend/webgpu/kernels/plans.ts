@@ -1,6 +1,5 @@
 /** Which plan suits a matrix: measured on one large GPU (`bench/webgpu/linear.ts`), and meant for others as well. */
 
-import { isBlockFormat } from '../../../ggml-blocks.ts'
 import type { WeightFormat } from '../../../program/formats.ts'
 import type { DeviceFacts } from '../kernel.ts'
 import { rowForm } from '../weights.ts'
@@ -40,11 +39,12 @@ const MANY_THREADS = 2 ** 17
 /** Fewer outputs than that are no work for teams of a subgroup each. */
 const MANY_OUTPUTS = 1024
 
-export function vectorPlan({ format, nIn, nOut }: MatrixShape, rows: number, device: DeviceFacts): VectorPlan {
-  const { nUnits } = rowForm(format, nIn)
+export function vectorPlan(shape: MatrixShape, rows: number, device: DeviceFacts): VectorPlan {
+  const { nOut } = shape
+  const { nUnits } = rowForm(shape.format, shape.nIn)
   if (device.isSoftware) return softwarePlan(rows, device)
   // Without subgroups the sums of all threads go through workgroup memory.
-  if (rows === 1 && device.subgroup !== null && nOut >= MANY_OUTPUTS) return rowPlan({ format, nIn, nOut })
+  if (rows === 1 && device.subgroup !== null) return rowPlan(shape)
   const outputs = device.subgroup === null ? Math.max(1, 8 / rows) : nOut >= MANY_OUTPUTS ? 4 : 1
   const mostUnits = rows === 1 ? 2 : 4
   let teamThreads = TEAM_THREADS
@@ -60,23 +60,25 @@ const MOST_OUTPUTS = 8192
 const FEW_OUTPUTS = 2048
 /** A head's: they keep a GPU busy for long, with more loads at a time. */
 const HEAD_OUTPUTS = 2 ** 15
+/** Units for each thread of a team that has more threads than a subgroup. */
+const LEAST_UNITS = 4
 
 /**
  * Loads that are there for all threads of a team need no conditions: the largest number of units that divides those of a thread.
- * On an H200 by its own clock, microseconds as chosen and by the next best form (`bench/webgpu/linear.ts --plans`): q8_0 4096 → 2048 5.8 and 6.0, 5120 → 2560 8.7 and 8.8,
- * 2560 → 50280 36.5 and 37.0; f16 4096 → 2048 7.3 and 7.4, 5120 → 2560 10.3 and 10.3. With a norm and a convolution: q8_0 2560 → 10240 12.0 and 12.3, f16 2048 → 8192 12.1 and 12.1.
+ * On an H200 by its own clock, microseconds as chosen and by another form (`bench/webgpu/linear.ts --plans`): few outputs, in teams of up to 128 threads and of 256, q8_0 5120 → 192
+ * 4.0 and 6.2, f16 3.7 and 5.4, q4_0 4.3 and 7.8. Many of them, with a norm and a convolution, in teams of 16 and of 32: f16 2048 → 8192 11.8 and 12.1, 2560 → 10240 16.7 and 17.4;
+ * q8_0 2560 → 10240 11.7 and 11.9, 2560 → 50280 39.5 and 40.9; q4_0 2048 → 8192 7.4 and 7.5, 2560 → 10240 10.2 and 13.2, 2560 → 50280 29.8 and 40.7.
+ * The rest, by the next best: q8_0 5120 → 2560 8.6 and 8.8, f16 4096 → 2048 7.3 and 7.5, 5120 → 2560 10.4 and 10.3, q4_0 4096 → 2048 5.3 and 5.6, 5120 → 2560 7.2 and 7.0.
  */
 function rowPlan({ format, nIn, nOut }: MatrixShape): VectorPlan {
   const { nUnits, unitElements } = rowForm(format, nIn)
-  const plan = { rows: 1, teamThreads: TEAM_THREADS, teams: WORKGROUP_THREADS / TEAM_THREADS, ahead: false }
-  const whole = (most: number): number => largestDivisor(nUnits / TEAM_THREADS, most)
+  const planOf = (teamThreads: number, outputs: number, mostUnits: number, threads = WORKGROUP_THREADS): VectorPlan =>
+    ({ rows: 1, teamThreads, teams: threads / teamThreads, outputs, unroll: largestDivisor(nUnits / teamThreads, mostUnits), ahead: false })
   const isBytes = unitElements === 16
-  if (nOut >= MOST_OUTPUTS && format !== 'f32') {
-    if (isBytes) return { ...plan, outputs: 4, unroll: whole(nOut >= HEAD_OUTPUTS ? 5 : 2) }
-    return { ...plan, outputs: 4, unroll: isBlockFormat(format) ? 1 : 2, ahead: isBlockFormat(format) }
-  }
-  if (nOut <= FEW_OUTPUTS && (isBytes || unitElements === 8)) return { ...plan, outputs: 1, unroll: whole(8) }
-  return { ...plan, outputs: 2, unroll: isBytes ? whole(5) : isBlockFormat(format) ? 2 : 4 }
+  if (nOut < MANY_OUTPUTS) return planOf([128, 64].find((threads) => nUnits % threads === 0 && nUnits >= LEAST_UNITS * threads) ?? TEAM_THREADS, 1, 10)
+  if (nOut >= MOST_OUTPUTS && format !== 'f32') return planOf(TEAM_THREADS / 2, 4, isBytes && nOut >= HEAD_OUTPUTS ? 5 : 4, WORKGROUP_THREADS / 2)
+  if (nOut <= FEW_OUTPUTS && (isBytes || unitElements === 8)) return planOf(TEAM_THREADS, 1, 8)
+  return planOf(TEAM_THREADS, 2, unitElements >= 16 ? 5 : 4)
 }
 
 /** Of `count` that is at most `most`; 2 where the count is no integer. */
@@ -100,7 +102,9 @@ export interface TileChoice {
   readonly most: number
 }
 
-/** For tiles so few that they leave a large GPU without work: its threads share the inputs of a tile. 17 KiB of workgroup memory, and 9. */
+/** For tiles so few that they leave a large GPU without work: its threads share the inputs of a tile, of the fewest many. 25 KiB of workgroup memory, 13, 17, and 9. */
+const SHARED_LONG: TilePlan = { rowThreads: 2, outputThreads: 8, rows: 8, outputs: 4, quads: 32, splits: 16 }
+const SHARED_FLAT: TilePlan = { rowThreads: 4, outputThreads: 8, rows: 4, outputs: 4, quads: 16, splits: 8 }
 const SHARED: TilePlan = { rowThreads: 4, outputThreads: 8, rows: 8, outputs: 4, quads: 16, splits: 8 }
 const SHARED_LESS: TilePlan = { rowThreads: 8, outputThreads: 8, rows: 4, outputs: 4, quads: 8, splits: 4 }
 const MEDIUM: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 4, outputs: 4, quads: 4, splits: 1 }
@@ -108,20 +112,26 @@ const LARGE: TilePlan = { rowThreads: 16, outputThreads: 16, rows: 8, outputs: 8
 /** Tiles that give a large GPU work, and those of shared ones that it does at once. */
 const MANY_TILES = 192
 const MANY_SHARED_TILES = 512
+const MANY_LONG_TILES = 128
 
+/**
+ * On an H200, microseconds of q8_0 as chosen and by tiles of 32 × 32 (`bench/webgpu/linear.ts --plans --tiles`): 16 rows of 2048 → 8192 38 and 50, 2560 → 10240 61 and 98,
+ * 4096 → 2048 43 and 64, 5120 → 2560 54 and 78; 32 rows of 4096 → 2048 43 and 68.
+ */
 export function tilePlans(shape: MatrixShape, device: DeviceFacts): TileChoice[] {
   const { nOut } = shape
-  const shared = device.maxWorkgroupStorageBytes >= 2 ** 15 ? SHARED : SHARED_LESS
-  const { rows, outputs } = tileSize(shared)
-  const mostShared = rows * Math.max(1, Math.floor(MANY_SHARED_TILES / Math.ceil(nOut / outputs)))
-  const large = tileSize(LARGE)
-  const mostMedium = large.rows * (Math.ceil(MANY_TILES / Math.ceil(nOut / large.outputs)) - 1)
-  const choices: TileChoice[] = [
-    { plan: shared, least: 0, most: mostShared },
-    { plan: MEDIUM, least: mostShared + 1, most: mostMedium },
-    { plan: LARGE, least: Math.max(mostShared, mostMedium) + 1, most: Number.POSITIVE_INFINITY }
+  const isLeast = device.maxWorkgroupStorageBytes < 2 ** 15
+  const shared = isLeast ? SHARED_LESS : SHARED
+  /** Rows of so many tiles. */
+  const mostRows = (plan: TilePlan, nTiles: number): number => tileSize(plan).rows * Math.floor(nTiles / Math.ceil(nOut / tileSize(plan).outputs))
+  const mostShared = Math.max(tileSize(shared).rows, mostRows(shared, MANY_SHARED_TILES))
+  const plans = [
+    ...(isLeast ? [] : [{ plan: SHARED_LONG, most: mostRows(SHARED_LONG, MANY_LONG_TILES) }, { plan: SHARED_FLAT, most: tileSize(SHARED_FLAT).rows }]),
+    { plan: shared, most: mostShared },
+    { plan: MEDIUM, most: tileSize(LARGE).rows * (Math.ceil(MANY_TILES / Math.ceil(nOut / tileSize(LARGE).outputs)) - 1) },
+    { plan: LARGE, most: Number.POSITIVE_INFINITY }
   ]
-  return choices.map((choice) => ({ ...choice, plan: fittingPlan(choice.plan, shape, device) }))
+  return plans.map(({ plan, most }, i) => ({ plan: fittingPlan(plan, shape, device), least: 1 + Math.max(-1, ...plans.slice(0, i).map((before) => before.most)), most }))
 }
 
 /** With whole units of weights at a time, and with fewer rows where that takes more workgroup memory than there is. */

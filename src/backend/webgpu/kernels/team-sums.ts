@@ -12,9 +12,11 @@ export interface Sums {
   readonly threads: number
 }
 
-/** Lanes of the subgroups that a team is made of, or null where it is not. */
+/** Lanes of the subgroups that a team is made of, or that a few teams share; null where neither is so. */
 function lanesOf({ teamThreads }: Sums, { subgroup }: DeviceFacts): number | null {
-  return subgroup !== null && subgroup.min === subgroup.max && teamThreads % subgroup.min === 0 ? subgroup.min : null
+  if (subgroup === null || subgroup.min !== subgroup.max) return null
+  const lanes = subgroup.min
+  return teamThreads % lanes === 0 || lanes % teamThreads === 0 ? lanes : null
 }
 
 /** Of a kernel that has such sums. */
@@ -26,7 +28,7 @@ export function sumsEnables(sums: Sums, device: DeviceFacts): readonly 'subgroup
 function nPartial(sums: Sums, device: DeviceFacts): number {
   const lanes = lanesOf(sums, device)
   if (lanes === null) return sums.threads
-  return lanes === sums.teamThreads ? 0 : sums.threads / lanes
+  return lanes >= sums.teamThreads ? 0 : sums.threads / lanes
 }
 
 /** Workgroup memory. */
@@ -62,9 +64,11 @@ export function sumTeams(sums: Sums, device: DeviceFacts): string {
   let total = partial[min(lane, ${count - 1}u) * ${n}u + thread - lane];`
   }
   const totals = unroll(count, (i) => `sum${i} = subgroupAdd(sum${i});`)
-  if (lanes === teamThreads) {
+  if (lanes >= teamThreads) {
+    const steps = Array.from({ length: Math.log2(teamThreads) }, (_, i) => teamThreads >> (i + 1))
+    const shuffles = unroll(count, (i) => steps.map((step) => `sum${i} += subgroupShuffleXor(sum${i}, ${step}u);`).join(' '))
     return `
-  ${totals}
+  ${lanes === teamThreads ? totals : shuffles}
   var total = sum0;
   ${unroll(count - 1, (i) => `total = select(total, sum${i + 1}, lane == ${i + 1}u);`)}`
   }

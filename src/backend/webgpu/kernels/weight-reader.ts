@@ -26,7 +26,7 @@ export interface WeightReader {
   readonly code: string
   /** An expression: inputs 4 j to 4 j + 3 of a unit, which the variable `unit` holds, as vec4<f32>. */
   quad(unit: string, j: number): string
-  /** The same as a word of signed bytes, before the factors; null where they are not stored as such or have minima. */
+  /** The same as a word of signed bytes, before the factors; null where there are none. */
   readonly bytes: ((unit: string, j: number) => string) | null
 }
 
@@ -38,7 +38,7 @@ export function weightReader(format: WeightFormat, nIn: number, binding: number,
     unitElements, nUnits, rowUnits, hasFactors,
     hasMinimum: hasFactors && (BLOCK_TYPES[format].hasMinimum || BLOCK_TYPES[format].bits === 4),
     quad: (unit, j) => quadOf(format, unit, j),
-    bytes: hasFactors && BLOCK_TYPES[format].bits !== 4 && !BLOCK_TYPES[format].hasMinimum ? (unit, j) => `${unit}.${'xyzw'[j]}` : null,
+    bytes: hasFactors ? (unit, j) => wordOf(format, unit, j) : null,
     code: `
 ${!hasHalves(format) ? '' : device.unpacksHalves ? HALVES_UNPACKED : HALVES_BY_BITS}
 @group(0) @binding(${binding}) var<storage, read> weights: array<vec4<u32>>;
@@ -94,6 +94,12 @@ function quadOf(format: WeightFormat, unit: string, j: number): string {
   return nibblesOf(component(j >> 1), `${4 * (j % 2)}u`)
 }
 
+function wordOf(format: BlockFormat, unit: string, j: number): string {
+  if (BLOCK_TYPES[format].bits !== 4) return `${unit}.${'xyzw'[j]}`
+  const word = `${unit}.${'xyzw'[j >> 1]}`
+  return `(${j % 2 === 0 ? word : `(${word} >> 4u)`} & 0x0f0f0f0fu)`
+}
+
 /** The four signed bytes of a word. */
 function bytesOf(word: string): string {
   return integersOf(word, { shift: '0u', mask: 0xff, flip: 0x80 })
@@ -142,8 +148,7 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   const bodies: Readonly<Record<'half' | 'pair' | 'k' | 'q6', string>> = {
     half: `
   let group = ${group};
-  let pair = halves(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u]);
-  let scale = select(pair.x, pair.y, group % 2u == 1u);
+  let scale = halves(weights[${unitsOf(0)} + group / 8u][(group / 2u) % 4u] >> (16u * (group % 2u))).x;
   return vec2<f32>(scale, ${unitElements === 32 ? `${-NIBBLE_ZERO}.0 * scale` : '0.0'});`,
     pair: `
   let group = ${group};
@@ -161,8 +166,8 @@ function factorsCode(format: BlockFormat, { unitElements, regions, rowUnits }: P
   let word = component(weights[${unitsOf(0)} + unit / 16u], (unit / 4u) % 4u);
   let scale = bitcast<i32>(word << (24u - 8u * (unit % 4u))) >> 24u;
   let block = unit / 16u;
-  let pair = halves(component(weights[${unitsOf(1)} + block / 8u], (block / 2u) % 4u));
-  return vec2<f32>(select(pair.x, pair.y, block % 2u == 1u) * f32(scale), 0.0);`
+  let factor = halves(component(weights[${unitsOf(1)} + block / 8u], (block / 2u) % 4u) >> (16u * (block % 2u))).x;
+  return vec2<f32>(factor * f32(scale), 0.0);`
   }
   const kinds = { q8_0: 'half', q4_0: 'half', q5_0: 'half', q4_1: 'pair', q5_1: 'pair', q4_k: 'k', q5_k: 'k', q6_k: 'q6' } as const
   return `fn weightFactors(row: u32, unit: u32) -> vec2<f32> {${bodies[kinds[format]]}
