@@ -1,7 +1,7 @@
 /**
  * Threads over one shared memory. Thread 0 is whoever calls `run`; the others sit in `work` and run the same ops on their own shares.
  * They meet at barriers: a bounded number of turns of spinning, then sleep in slices, with a deadline and a flag that releases everyone,
- * so that nothing hangs when a thread dies. The state is in the control block alone: instances have no globals of their own to share.
+ * so that nothing hangs when a thread dies. What they share is in the control block alone; each has learnt for itself how long to spin.
  */
 
 import {
@@ -10,12 +10,14 @@ import {
 import { at, word } from './control'
 
 /**
- * Longer than the shares of an op differ, shorter than the sleep and the waking that it saves: with 2000 turns threads fell asleep at nearly
- * every barrier, and a token of 8 layers × 384 took 1036 µs in q8_0 with two threads instead of 424 (npm run bench -- threads).
+ * Turns of spinning before a thread sleeps: at most some 0.3 ms, since JavaScript takes 0.1 ms between the runs of a text's tokens, and at a barrier others on the
+ * machine hold a thread back by some 0.05 ms now and then, which is what it costs to sleep and to be woken. But whoever spins keeps a core, on which the awaited
+ * thread may have to run: after turns in vain there are LEAST_TURNS again, some 20 µs, and with every wait that ends in time an eighth more.
  */
-const SPIN_TURNS: i32 = 20000
-/** Between the runs of a text's tokens: JavaScript takes some 0.1 ms there, and waking a thread takes as long. */
-const RUN_SPIN_TURNS: i32 = 20 * SPIN_TURNS
+const MOST_TURNS: i32 = 400000
+const LEAST_TURNS: i32 = 20000
+/** Of this thread alone: every thread has an instance of its own. */
+let spinTurns: i32 = LEAST_TURNS
 /** 30 s at a barrier, in slices of 100 ms: no op takes that long. */
 const MAX_SLICES: i32 = 300
 
@@ -34,7 +36,7 @@ export function startRun(control: usize, first: i32, end: i32): void {
 
 /** A worker: waits for a run that is not `seen`, without a deadline; false when it is to return. */
 export function awaitRun(control: usize, seen: i32): bool {
-  while (!changes(control, at(control, CONTROL_RUN), seen, RUN_SPIN_TURNS)) {
+  while (!changes(control, at(control, CONTROL_RUN), seen)) {
     if (hasFailed(control)) return false
   }
   return !atomic.load<i32>(at(control, CONTROL_EXIT)) && !hasFailed(control)
@@ -51,7 +53,7 @@ export function barrier(control: usize): bool {
     return !hasFailed(control)
   }
   for (let slice = 0; slice < MAX_SLICES; slice++) {
-    if (changes(control, phase, current, SPIN_TURNS)) return !hasFailed(control)
+    if (changes(control, phase, current)) return !hasFailed(control)
     if (hasFailed(control)) return false
   }
   atomic.store<i32>(at(control, CONTROL_FAILED), 1)
@@ -63,10 +65,13 @@ export function hasFailed(control: usize): bool {
 }
 
 /** Whether the word is another one than `value`: spins, then sleeps until it is woken or a slice has passed, and says false, to be asked again. */
-function changes(control: usize, address: usize, value: i32, spinTurns: i32): bool {
-  for (let turn = 0; turn < spinTurns; turn++) {
-    if (atomic.load<i32>(address) != value) return true
+function changes(control: usize, address: usize, value: i32): bool {
+  for (let turn = spinTurns; turn > 0; turn--) {
+    if (atomic.load<i32>(address) == value) continue
+    spinTurns = min(MOST_TURNS, spinTurns + (spinTurns >> 3))
+    return true
   }
+  spinTurns = LEAST_TURNS
   atomic.add<i32>(at(control, CONTROL_SLEEPERS), 1)
   sleep(address, value)
   atomic.sub<i32>(at(control, CONTROL_SLEEPERS), 1)
