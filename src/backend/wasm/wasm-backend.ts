@@ -59,8 +59,8 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   writeControl(map, memory.buffer, core.nThreads)
   const formats = new Set(program.parameters.map((parameter) => formatOfLayout(map.layout(parameter))))
   const blocks = [...formats].some((format) => isBlockFormat(format) && format !== 'q8_0') ? await import('./pack-blocks.ts') : undefined
-  const barriers = core.nThreads > 1 ? (await import('../../program/barriers.ts')).planBarriers(program.ops) : undefined
-  encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders, barriers })
+  const sharing = core.nThreads > 1 ? (await import('./sharing.ts')).planSharing(program.ops) : undefined
+  encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders, sharing })
 
   const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
   const tokens = new Int32Array(memory.buffer, map.tokens, capacity.maxRows)
