@@ -8,6 +8,8 @@ import { EngineError } from '../../errors.ts'
 import { platform } from '#platform'
 
 export interface ThreadTeam {
+  /** Resolves when every worker is ready to run; rejects with an EngineError, and then `stop` is to be called. */
+  readonly ready: Promise<unknown>
   /** Throws the reason once a worker is missing. */
   check(): void
   /** Called when `run` says that a worker is missing: never returns. */
@@ -16,7 +18,7 @@ export interface ThreadTeam {
   stop(): Promise<void>
 }
 
-/** Resolves when every worker is ready to run. `control` is the control block's words. */
+/** `control` is the control block's words. */
 export async function startThreads(module: WebAssembly.Module, memory: WebAssembly.Memory, control: Int32Array): Promise<ThreadTeam> {
   const nThreads = control[abi.CONTROL_N_THREADS]
   const wakeAll = (): void => {
@@ -44,14 +46,14 @@ export async function startThreads(module: WebAssembly.Module, memory: WebAssemb
     wakeAll()
     await Promise.all(workers.map((worker) => worker.ended()))
   }
-  try {
-    await Promise.all(workers.map(({ ready }) => ready))
-  } catch (cause) {
-    await stop()
+  const ready = Promise.all(workers.map(({ ready }) => ready)).catch((cause) => {
     const got = cause instanceof Error ? cause.message : String(cause)
     throw failure ?? new EngineError({ place: 'wasm threads', expected: `${nThreads} threads at work`, got }, { cause })
-  }
+  })
+  // It may fail before anybody waits for it.
+  ready.catch(() => {})
   return {
+    ready,
     check,
     fail() {
       check()

@@ -167,6 +167,9 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
       if (layout.format === 'q8_0') writeQ80(layout, address, bytes, first)
       else blocks?.packBlocks(layout, target, bytes, first)
     },
+    async ready() {
+      await team?.ready
+    },
     begin,
     run,
     readView,
