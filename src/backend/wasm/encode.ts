@@ -4,7 +4,6 @@ import * as abi from '../../../assembly/abi.ts'
 import { isParameter, type Op, type OpKind, type OpOf, type Parameter, type Program, scanGroups, type ScanInput, type SelectiveScanOp, type View } from '../../program/ops.ts'
 import type { MemoryMap } from './memory-map.ts'
 import { groupChannels, type PanelForm, type PanelsLayout } from './packing.ts'
-import type { Sharing } from './sharing.ts'
 
 /** What a word of a record says: a number, or where a view (its address and its stride, in two words) or a parameter is; null for none. */
 export type Field = number | View | Parameter | null
@@ -51,21 +50,19 @@ export interface EncodeOptions {
   readonly memory: ArrayBufferLike
   /** Where `needsFurtherOps` says so. */
   readonly further: Encoders<FurtherKind> | undefined
-  /** Of each op; undefined where there is one thread alone. */
-  readonly sharing: readonly Sharing[] | undefined
 }
 
-export function encodeProgram(program: Program, { map, memory, further, sharing }: EncodeOptions): void {
+export function encodeProgram(program: Program, { map, memory, further }: EncodeOptions): void {
   const all = { ...encoders, ...further }
   program.ops.forEach((op, i) => {
-    const words = new Uint32Array(memory, map.ops + 4 * abi.OP_WORDS * i, abi.OP_WORDS)
     const encode = all[op.kind] as (op: Op, record: Record32) => void
-    encode(op, createRecord({ map, memory }, words))
-    if (!sharing) return
-    const { meets, each, nParts } = sharing[i]
-    words[abi.OP_FLAGS] |= Number(meets.one) * abi.MEET_ONE + Number(meets.many) * abi.MEET_MANY + Number(each) * abi.EACH_ONE
-    if (op.kind === 'linear') words[abi.LINEAR_N_PARTS] = nParts
+    encode(op, createRecord({ map, memory }, recordAt(map, memory, i)))
   })
+}
+
+/** The words of op i's record. */
+export function recordAt({ ops }: MemoryMap, memory: ArrayBufferLike, i: number): Uint32Array {
+  return new Uint32Array(memory, ops + 4 * abi.OP_WORDS * i, abi.OP_WORDS)
 }
 
 export function panelsOf(map: MemoryMap, parameter: Parameter): PanelsLayout {

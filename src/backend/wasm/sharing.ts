@@ -3,9 +3,11 @@
  * only read after a barrier, unless both ops give the same columns to the same thread. The planner sets as few barriers as the data allows.
  */
 
-import { SHARE } from '../../../assembly/abi.ts'
+import { EACH_ONE, LINEAR_N_PARTS, MEET_MANY, MEET_ONE, OP_FLAGS, SHARE } from '../../../assembly/abi.ts'
 import { columns } from '../../program/builder.ts'
 import { isParameter, type KeyValuePart, type Op, type View } from '../../program/ops.ts'
+import { recordAt } from './encode.ts'
+import type { MemoryMap } from './memory-map.ts'
 
 /** How an op touches a view: each thread its own rows, its own channels (shares of SHARE from the view's first), any part, or each thread all of it. */
 type Split = 'rows' | 'channels' | 'any' | 'each'
@@ -34,6 +36,15 @@ export interface Sharing {
 
 /** Whether a batch has one token or more. */
 type Rows = 'one' | 'many'
+
+/** Adds to the records of a program how threads share it. */
+export function shareOps(ops: readonly Op[], map: MemoryMap, memory: ArrayBufferLike): void {
+  planSharing(ops).forEach(({ meets, each, nParts }, i) => {
+    const words = recordAt(map, memory, i)
+    words[OP_FLAGS] |= Number(meets.one) * MEET_ONE + Number(meets.many) * MEET_MANY + Number(each) * EACH_ONE
+    if (ops[i].kind === 'linear') words[LINEAR_N_PARTS] = nParts
+  })
+}
 
 export function planSharing(ops: readonly Op[]): Sharing[] {
   const nParts = ops.map((_, i) => partsOf(ops, i))

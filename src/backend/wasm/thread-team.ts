@@ -5,6 +5,9 @@
 
 import * as abi from '../../../assembly/abi.ts'
 import { EngineError } from '../../errors.ts'
+import type { Program } from '../../program/ops.ts'
+import type { MemoryMap } from './memory-map.ts'
+import { shareOps } from './sharing.ts'
 import { platform } from '#platform'
 
 export interface ThreadTeam {
@@ -18,8 +21,16 @@ export interface ThreadTeam {
   stop(): Promise<void>
 }
 
-/** `control` is the control block's words. */
-export async function startThreads(module: WebAssembly.Module, memory: WebAssembly.Memory, control: Int32Array): Promise<ThreadTeam> {
+export interface TeamOptions {
+  readonly map: MemoryMap
+  readonly memory: WebAssembly.Memory
+  readonly module: WebAssembly.Module
+}
+
+/** The program's records and the control block are written; how threads share the ops is added to the records. */
+export async function startThreads({ ops }: Program, { map, memory, module }: TeamOptions): Promise<ThreadTeam> {
+  shareOps(ops, map, memory.buffer)
+  const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
   const nThreads = control[abi.CONTROL_N_THREADS]
   const wakeAll = (): void => {
     for (const word of [abi.CONTROL_RUN, abi.CONTROL_PHASE]) Atomics.notify(control, word)
