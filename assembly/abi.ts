@@ -54,14 +54,18 @@ export const SEGMENT_N_ROWS: i32 = 3
 export const SEGMENT_WORDS: i32 = 4
 
 export const OP_CODE: i32 = 0
-/** ROWS_LOGIT or 0, FLAG_BARRIER or 0. */
+/** ROWS_LOGIT, MEET_ONE, MEET_MANY, EACH_ONE or 0, added up. */
 export const OP_FLAGS: i32 = 1
 export const OP_WORDS: i32 = 32
 
 /** The op runs over the rows whose logits are asked for, not over the tokens. */
 export const ROWS_LOGIT: i32 = 1
-/** After this op the threads meet: the next one reads what others wrote. */
-export const FLAG_BARRIER: i32 = 2
+/** After this op the threads meet, in a batch of one token: the next one reads what others wrote. */
+export const MEET_ONE: i32 = 2
+/** The same for batches of several. */
+export const MEET_MANY: i32 = 4
+/** In a batch of one token each thread does the row for itself. */
+export const EACH_ONE: i32 = 8
 
 export const CODE_EMBED: i32 = 1
 export const EMBED_WEIGHT: i32 = 2
@@ -108,6 +112,8 @@ export const LINEAR_OUT_STRIDE: i32 = 9
 export const LINEAR_ACCUMULATE: i32 = 10
 /** FORMAT_* */
 export const LINEAR_FORMAT: i32 = 11
+/** Equal parts of the outputs, whole panels each, which threads share one by one; 0: they share all in one. */
+export const LINEAR_N_PARTS: i32 = 12
 
 export const CODE_CONV1D: i32 = 5
 export const CONV_X: i32 = 2

@@ -2,7 +2,7 @@
 
 import {
   CONTROL_N_LOGIT_ROWS, CONTROL_N_SEGMENTS, CONTROL_N_THREADS, CONTROL_N_TOKENS, CONTROL_SCRATCH, CONTROL_SCRATCH_BYTES,
-  CONTROL_SEGMENTS, CONTROL_SLOT_BYTES, CONTROL_STATE, OP_FLAGS, ROWS_LOGIT, SEGMENT_SLOT, SEGMENT_WORDS
+  CONTROL_SEGMENTS, CONTROL_SLOT_BYTES, CONTROL_STATE, EACH_ONE, OP_FLAGS, ROWS_LOGIT, SEGMENT_SLOT, SEGMENT_WORDS
 } from './abi'
 
 /** Word `index` of a record. */
@@ -38,6 +38,25 @@ export function rowsOf(control: usize, op: usize): i32 {
 @inline
 export function firstOf(control: usize, count: i32, thread: i32): i32 {
   return <i32>(<i64>count * thread / word(control, CONTROL_N_THREADS))
+}
+
+/** First of an op's rows that `thread` does, whose last is before `endRowOf`. */
+// @ts-ignore: decorator
+@inline
+export function firstRowOf(control: usize, op: usize, thread: i32): i32 {
+  return isForEach(control, op) ? 0 : firstOf(control, rowsOf(control, op), thread)
+}
+
+// @ts-ignore: decorator
+@inline
+export function endRowOf(control: usize, op: usize, thread: i32): i32 {
+  return isForEach(control, op) ? rowsOf(control, op) : firstOf(control, rowsOf(control, op), thread + 1)
+}
+
+// @ts-ignore: decorator
+@inline
+function isForEach(control: usize, op: usize): bool {
+  return (word(op, OP_FLAGS) & EACH_ONE) != 0 && word(control, CONTROL_N_TOKENS) == 1
 }
 
 // @ts-ignore: decorator

@@ -3,7 +3,7 @@
 import {
   CODE_ACTIVATION, CODE_ATTENTION, CODE_CACHE_KEY_VALUE, CODE_CONV1D, CODE_EMBED, CODE_EXPERT_LINEAR, CODE_GATHER_ROWS, CODE_LINEAR,
   CODE_MIX_EXPERTS, CODE_RMS_NORM, CODE_ROTARY, CODE_ROUTE, CODE_SCALED_ADD, CODE_SELECTIVE_SCAN, CODE_SSD_CHUNKS, CODE_SSD_SCAN,
-  CONTROL_N_THREADS, CONTROL_PROGRAM, FLAG_BARRIER, OP_CODE, OP_FLAGS, OP_WORDS
+  CONTROL_N_THREADS, CONTROL_N_TOKENS, CONTROL_PROGRAM, MEET_MANY, MEET_ONE, OP_CODE, OP_FLAGS, OP_WORDS
 } from './abi'
 import { at, pointer, word } from './control'
 import { activation, scaledAdd } from './ops/activation'
@@ -23,6 +23,7 @@ import { barrier } from './threads'
 /** The share of one thread; every thread runs the same loop. False when a thread is missing. */
 export function runOps(control: usize, first: i32, end: i32, thread: i32): bool {
   const meets = ASC_FEATURE_THREADS && word(control, CONTROL_N_THREADS) > 1
+  const meeting = word(control, CONTROL_N_TOKENS) == 1 ? MEET_ONE : MEET_MANY
   for (let i = first; i < end; i++) {
     const op = at(pointer(control, CONTROL_PROGRAM), i * OP_WORDS)
     switch (word(op, OP_CODE)) {
@@ -45,7 +46,7 @@ export function runOps(control: usize, first: i32, end: i32, thread: i32): bool 
       case CODE_MIX_EXPERTS: mixExperts(control, op, thread); break
     }
     // At the end all meet, so that whoever asked finds everything done.
-    if (meets && (i == end - 1 || (word(op, OP_FLAGS) & FLAG_BARRIER))) {
+    if (meets && (i == end - 1 || (word(op, OP_FLAGS) & meeting))) {
       if (!barrier(control)) return false
     }
   }

@@ -114,6 +114,7 @@ export async function createRandomBackend(model: RandomModel, { format, threads,
     const wanted = backend.formatOf(parameter)
     for (const { values, first } of transformedValues(model, parameter)) backend.write(parameter, encodeWeights(wanted, values), first)
   }
+  await backend.ready?.()
   return backend
 }
 

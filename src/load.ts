@@ -118,6 +118,7 @@ export async function loadModel(checkpoint: Checkpoint, options: EngineOptions):
       write: (parameter, values, first) => backend.write(parameter, values, first),
       onBytes: (name, bytes) => fingerprinter.update(name, bytes)
     })
+    await backend.ready?.()
   } catch (error) {
     // Its threads would stay.
     await backend.dispose()
@@ -187,7 +188,10 @@ async function createBackend(program: Program, formatOf: FormatOf, options: Engi
   return createWasmBackend(program, capacityFor(), { module, build, nThreads, reason: other + reason, formatOf, ssd })
 }
 
-/** Work for one token below which a second thread costs more than it brings (npm run bench -- threads). */
+/**
+ * Half of a token's work from which on there is a second thread. One is faster from 3.4e6 on (npm run bench -- threads), but takes 30 ms to start, which a model
+ * as small as that wins back within some hundred tokens alone, and a core of whoever else is there.
+ */
 const COST_PER_THREAD = 1.5e7
 
 interface Choice {

@@ -3,7 +3,7 @@
  *
  * W (nOut, nIn) lies in panels of PANEL_ROWS output rows, inputs in sequence, the last panel padded with zeros (assembly/formats):
  * eight outputs are two vectors, and no sum crosses lanes. One order of summation for one row and for many: the same bits for prefill,
- * chunks, steps and batches. Threads share the panels.
+ * chunks, steps and batches. Threads share the panels, or those of each part of the outputs.
  *
  * Memory levels, for many rows: a block of ROW_BLOCK rows of x in L2, one panel in L1, expanded to f32 or to 16-bit integers, four rows ×
  * 8 outputs in registers. For a few (linear-tile.ts says how many): the panels as they are stored, some of them in L2 for all tiles of rows.
@@ -12,7 +12,7 @@
 
 import {
   FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_DOT, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_DOT, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_IN,
-  LINEAR_N_OUT, PANEL_ROWS, ROW_BLOCK
+  LINEAR_N_OUT, LINEAR_N_PARTS, PANEL_ROWS, ROW_BLOCK
 } from '../abi'
 import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, densePanelBytes, F16, F32, isF32 } from '../formats/dense'
@@ -27,11 +27,24 @@ import { Four, groupPanels, manyRows, mostRows, One, Three, tileRows, Two } from
 const ROW_TILE: i32 = 4
 
 export function linear(control: usize, op: usize, thread: i32): void {
-  const nPanels = (word(op, LINEAR_N_OUT) + PANEL_ROWS - 1) / PANEL_ROWS
+  const nPanels = partPanels(op)
   linearRows(control, op, rowsOf(control, op), thread, firstOf(control, nPanels, thread), firstOf(control, nPanels, thread + 1))
 }
 
-/** Panels [first, end) of nRows rows, whatever the batch has: the experts' products too. Scratch: from the start of the thread's. */
+// @ts-ignore: decorator
+@inline
+function nParts(op: usize): i32 {
+  return max(1, word(op, LINEAR_N_PARTS))
+}
+
+/** Panels from one part of the outputs to the next. */
+// @ts-ignore: decorator
+@inline
+function partPanels(op: usize): i32 {
+  return (word(op, LINEAR_N_OUT) + PANEL_ROWS - 1) / PANEL_ROWS / nParts(op)
+}
+
+/** Panels [first, end) of every part, of nRows rows, whatever the batch has: the experts' products too. Scratch: from the start of the thread's. */
 export function linearRows(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
   if (first == end) return
   switch (word(op, LINEAR_FORMAT)) {
@@ -50,7 +63,10 @@ export function linearRows(control: usize, op: usize, nRows: i32, thread: i32, f
 }
 
 function dense<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
-  const scratch = scratchOf(control, thread)
+  for (let part = 0; part < nParts(op); part++) partDense<F>(op, nRows, scratchOf(control, thread), first + part * partPanels(op), end + part * partPanels(op))
+}
+
+function partDense<F>(op: usize, nRows: i32, scratch: usize, first: i32, end: i32): void {
   if (!ASC_FEATURE_SIMD) return rowsDenseScalar(op, nRows, first, end)
   for (let block = 0; block < nRows; block += ROW_BLOCK) {
     const blockEnd = min(nRows, block + ROW_BLOCK)
@@ -114,26 +130,24 @@ function quantized<F>(control: usize, op: usize, nRows: i32, thread: i32, first:
   for (let block = 0; block < nRows; block += ROW_BLOCK) {
     const count = min(ROW_BLOCK, nRows - block)
     const inputs = quantizeInputs(control, op, thread, block, count)
-    if (!ASC_FEATURE_SIMD) {
-      rowsQuantizedScalar(op, inputs, block, count, first, end)
-      continue
-    }
-    if (count == 1) {
-      oneRowQuantized<F>(op, inputs, block, count, 0, first, end)
-      continue
-    }
-    // The last rows of many, where they are no four, meet the panels as they are stored.
-    const tiled = count < manyRows<F>() ? 0 : (count % ROW_TILE == 1 ? count - ROW_TILE - 1 : count) / ROW_TILE * ROW_TILE
-    if (tiled > 0) {
-      for (let panel = first; panel < end; panel++) {
-        const weights = panelInI16<F>(op, inputs, count, panel)
-        for (let row = 0; row < tiled; row += ROW_TILE) fourRowsQuantized(op, inputs, block, count, row, panel, weights)
-      }
-    }
-    if (tiled == count) continue
-    const step = groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
-    for (let group = first; group < end; group += step) fewRowsQuantized<F>(op, inputs, block, count, tiled, group, min(end, group + step))
+    for (let part = 0; part < nParts(op); part++) partQuantized<F>(op, inputs, block, count, first + part * partPanels(op), end + part * partPanels(op))
   }
+}
+
+function partQuantized<F>(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32): void {
+  if (!ASC_FEATURE_SIMD) return rowsQuantizedScalar(op, inputs, block, count, first, end)
+  if (count == 1) return oneRowQuantized<F>(op, inputs, block, count, 0, first, end)
+  // The last rows of many, where they are no four, meet the panels as they are stored.
+  const tiled = count < manyRows<F>() ? 0 : (count % ROW_TILE == 1 ? count - ROW_TILE - 1 : count) / ROW_TILE * ROW_TILE
+  if (tiled > 0) {
+    for (let panel = first; panel < end; panel++) {
+      const weights = panelInI16<F>(op, inputs, count, panel)
+      for (let row = 0; row < tiled; row += ROW_TILE) fourRowsQuantized(op, inputs, block, count, row, panel, weights)
+    }
+  }
+  if (tiled == count) return
+  const step = groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
+  for (let group = first; group < end; group += step) fewRowsQuantized<F>(op, inputs, block, count, tiled, group, min(end, group + step))
 }
 
 /** By products of bytes, rows two by two: some panels stay in L2 for all of them. */
@@ -141,14 +155,18 @@ function dotted<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i3
   for (let block = 0; block < nRows; block += ROW_BLOCK) {
     const count = min(ROW_BLOCK, nRows - block)
     const inputs = quantizeInputs(control, op, thread, block, count)
-    const step = count == 1 ? end - first : groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
-    for (let group = first; group < end; group += step) {
-      const stop = min(end, group + step)
-      for (let row = 0; row + 1 < count; row += 2) {
-        for (let panel = group; panel < stop; panel++) tileDot<F, Two, One>(op, inputs, block, count, row, panel, 0)
-      }
-      if (count & 1) oneRowDot<F>(op, inputs, block, count, count - 1, group, stop)
+    for (let part = 0; part < nParts(op); part++) partDotted<F>(op, inputs, block, count, first + part * partPanels(op), end + part * partPanels(op))
+  }
+}
+
+function partDotted<F>(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32): void {
+  const step = count == 1 ? end - first : groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
+  for (let group = first; group < end; group += step) {
+    const stop = min(end, group + step)
+    for (let row = 0; row + 1 < count; row += 2) {
+      for (let panel = group; panel < stop; panel++) tileDot<F, Two, One>(op, inputs, block, count, row, panel, 0)
     }
+    if (count & 1) oneRowDot<F>(op, inputs, block, count, count - 1, group, stop)
   }
 }
 

@@ -2,27 +2,26 @@
  * RMSNorm: out = x / sqrt(mean(x²) + eps) · weight, with a mean for each group of columns; with a gate, x · silu(gate) stands for x.
  * Reads x, gate (nRows, width), weight (width); writes out (nRows, width), exactly its width.
  * The squares go to 8 partial sums, element i of a group to sum i mod 8, added up pairwise in a fixed order: the same bits in both builds.
- * Threads share the rows; a row stays in L1 between its two passes.
+ * Threads share the rows, and each does a token's alone; a row stays in L1 between its two passes.
  */
 
 import {
   NORM_EPS, NORM_GATE, NORM_GATE_STRIDE, NORM_GROUP_WIDTH, NORM_OUT, NORM_OUT_STRIDE, NORM_WEIGHT, NORM_WIDTH, NORM_X, NORM_X_STRIDE
 } from '../abi'
-import { at, firstOf, pointer, rowsOf, scratchOf, word } from '../control'
+import { at, endRowOf, firstRowOf, pointer, scratchOf, word } from '../control'
 import { silu, siluLanes } from '../math/exp'
 
 const PARTIALS: i32 = 8
 
 export function rmsNorm(control: usize, op: usize, thread: i32): void {
-  const nRows = rowsOf(control, op)
   const width = word(op, NORM_WIDTH)
   const groupWidth = word(op, NORM_GROUP_WIDTH)
   const weight = pointer(op, NORM_WEIGHT)
   const gate = pointer(op, NORM_GATE)
   const eps = load<f32>(at(op, NORM_EPS))
   const partials = scratchOf(control, thread)
-  const end = firstOf(control, nRows, thread + 1)
-  for (let row = firstOf(control, nRows, thread); row < end; row++) {
+  const end = endRowOf(control, op, thread)
+  for (let row = firstRowOf(control, op, thread); row < end; row++) {
     const out = at(pointer(op, NORM_OUT), row * word(op, NORM_OUT_STRIDE))
     let x = at(pointer(op, NORM_X), row * word(op, NORM_X_STRIDE))
     if (gate) {

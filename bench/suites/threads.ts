@@ -1,4 +1,4 @@
-/** From which size of a model on a second thread gains: what COST_PER_THREAD of src/load.ts rests on. */
+/** From which size of a model on a second thread gains: below which COST_PER_THREAD of src/load.ts should not be. */
 
 import { availableParallelism } from 'node:os'
 import { opCost, type Program } from '../../src/program/ops.ts'
@@ -69,7 +69,7 @@ function costOf({ ops }: Program): number {
 }
 
 /**
- * Two threads are taken from 2 · COST_PER_THREAD on: half the cost at which decoding with two is `WORTH` the trouble. By the best
+ * Two threads are taken from 2 · COST_PER_THREAD on: at least half the cost at which decoding with two is `WORTH` the trouble. By the best
  * samples, since whoever else is at work takes the second core away.
  */
 function conclude(results: readonly Result[]): string[] {
@@ -83,9 +83,9 @@ function conclude(results: readonly Result[]): string[] {
   const last = points.findLastIndex(({ gain }) => gain < WORTH)
   const head = `decode with 2 threads over 1, best samples, by a token's cost: ${text}`
   if (last === points.length - 1) return [head, `no size gains ${WORTH}: others were at work, or there is one core`]
-  if (last < 0) return [head, `every size gains ${WORTH}: COST_PER_THREAD at most ${(points[0].cost / 2).toExponential(1)}`]
+  if (last < 0) return [head, `every size gains ${WORTH}: COST_PER_THREAD may be ${(points[0].cost / 2).toExponential(1)}`]
   const [below, above] = [points[last], points[last + 1]]
   const part = (WORTH - below.gain) / (above.gain - below.gain)
   const crossing = below.cost * (above.cost / below.cost) ** part
-  return [head, `a gain of ${WORTH} from ${crossing.toExponential(1)} on: COST_PER_THREAD = ${(crossing / 2).toExponential(0)}`]
+  return [head, `a gain of ${WORTH} from ${crossing.toExponential(1)} on: COST_PER_THREAD at least ${(crossing / 2).toExponential(0)}`]
 }

@@ -78,6 +78,8 @@ export interface Backend {
    * All of them come before the first forward.
    */
   write(parameter: Parameter, values: WeightData, first: number): void | Promise<void>
+  /** Resolves when the first forward may come: threads start while weights are written. Throws an EngineError. */
+  ready?(): Promise<void>
   /** Runs a batch and writes its logits (logit rows, vocabSize), in the order of the segments, to the start of `logits`. */
   forward(batch: Batch, logits: Float32Array): Promise<void>
   /**

@@ -39,7 +39,9 @@ export async function createBackend(kind: Kind, program: Program, capacity: Capa
   if (kind === 'reference') return createReferenceBackend(program, capacity, 'test')
   const [build, nThreads] = CORES[isChunked(kind) ? PLAIN_KINDS[kind] : kind]
   const ssd = isChunked(kind) ? 'chunked' : 'recurrent'
-  return createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test', formatOf: () => format, ssd })
+  const backend = await createWasmBackend(program, capacity, { module: await platform.wasmModule(build), build, nThreads, reason: 'test', formatOf: () => format, ssd })
+  await backend.ready?.()
+  return backend
 }
 
 /** A checkpoint's program, and its weights in a new backend of any kind. */

@@ -23,6 +23,7 @@ serve({
       module: await platform.wasmModule(build), build, nThreads: threads, reason: 'a benchmark', formatOf: () => 'f32'
     })
     backend.write(weight, numbers.W, 0)
+    await backend.ready?.()
     const batch: Batch = { tokens: new Int32Array(nRows), segments: [{ slot: 0, position: 0, firstRow: 0, nRows, logits: 'none' }] }
     backend.begin(batch)
     backend.writeView(x, numbers.x)

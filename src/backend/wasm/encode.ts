@@ -50,18 +50,19 @@ export interface EncodeOptions {
   readonly memory: ArrayBufferLike
   /** Where `needsFurtherOps` says so. */
   readonly further: Encoders<FurtherKind> | undefined
-  /** After which ops threads meet; undefined where there is one alone. */
-  readonly barriers: readonly boolean[] | undefined
 }
 
-export function encodeProgram(program: Program, { map, memory, further, barriers }: EncodeOptions): void {
+export function encodeProgram(program: Program, { map, memory, further }: EncodeOptions): void {
   const all = { ...encoders, ...further }
   program.ops.forEach((op, i) => {
-    const words = new Uint32Array(memory, map.ops + 4 * abi.OP_WORDS * i, abi.OP_WORDS)
     const encode = all[op.kind] as (op: Op, record: Record32) => void
-    encode(op, createRecord({ map, memory }, words))
-    if (barriers?.[i]) words[abi.OP_FLAGS] |= abi.FLAG_BARRIER
+    encode(op, createRecord({ map, memory }, recordAt(map, memory, i)))
   })
+}
+
+/** The words of op i's record. */
+export function recordAt({ ops }: MemoryMap, memory: ArrayBufferLike, i: number): Uint32Array {
+  return new Uint32Array(memory, ops + 4 * abi.OP_WORDS * i, abi.OP_WORDS)
 }
 
 export function panelsOf(map: MemoryMap, parameter: Parameter): PanelsLayout {

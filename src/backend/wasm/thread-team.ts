@@ -5,9 +5,14 @@
 
 import * as abi from '../../../assembly/abi.ts'
 import { EngineError } from '../../errors.ts'
+import type { Program } from '../../program/ops.ts'
+import type { MemoryMap } from './memory-map.ts'
+import { shareOps } from './sharing.ts'
 import { platform } from '#platform'
 
 export interface ThreadTeam {
+  /** Resolves when every worker is ready to run; rejects with an EngineError, and then `stop` is to be called. */
+  readonly ready: Promise<unknown>
   /** Throws the reason once a worker is missing. */
   check(): void
   /** Called when `run` says that a worker is missing: never returns. */
@@ -16,8 +21,16 @@ export interface ThreadTeam {
   stop(): Promise<void>
 }
 
-/** Resolves when every worker is ready to run. `control` is the control block's words. */
-export async function startThreads(module: WebAssembly.Module, memory: WebAssembly.Memory, control: Int32Array): Promise<ThreadTeam> {
+export interface TeamOptions {
+  readonly map: MemoryMap
+  readonly memory: WebAssembly.Memory
+  readonly module: WebAssembly.Module
+}
+
+/** The program's records and the control block are written; how threads share the ops is added to the records. */
+export async function startThreads({ ops }: Program, { map, memory, module }: TeamOptions): Promise<ThreadTeam> {
+  shareOps(ops, map, memory.buffer)
+  const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
   const nThreads = control[abi.CONTROL_N_THREADS]
   const wakeAll = (): void => {
     for (const word of [abi.CONTROL_RUN, abi.CONTROL_PHASE]) Atomics.notify(control, word)
@@ -44,14 +57,14 @@ export async function startThreads(module: WebAssembly.Module, memory: WebAssemb
     wakeAll()
     await Promise.all(workers.map((worker) => worker.ended()))
   }
-  try {
-    await Promise.all(workers.map(({ ready }) => ready))
-  } catch (cause) {
-    await stop()
+  const ready = Promise.all(workers.map(({ ready }) => ready)).catch((cause) => {
     const got = cause instanceof Error ? cause.message : String(cause)
     throw failure ?? new EngineError({ place: 'wasm threads', expected: `${nThreads} threads at work`, got }, { cause })
-  }
+  })
+  // It may fail before anybody waits for it.
+  ready.catch(() => {})
   return {
+    ready,
     check,
     fail() {
       check()

@@ -59,8 +59,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
   writeControl(map, memory.buffer, core.nThreads)
   const formats = new Set(program.parameters.map((parameter) => formatOfLayout(map.layout(parameter))))
   const blocks = [...formats].some((format) => isBlockFormat(format) && format !== 'q8_0') ? await import('./pack-blocks.ts') : undefined
-  const barriers = core.nThreads > 1 ? (await import('../../program/barriers.ts')).planBarriers(program.ops) : undefined
-  encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders, barriers })
+  encodeProgram(program, { map, memory: memory.buffer, further: further?.furtherEncoders })
 
   const control = new Int32Array(memory.buffer, map.control, abi.CONTROL_WORDS)
   const tokens = new Int32Array(memory.buffer, map.tokens, capacity.maxRows)
@@ -85,7 +84,7 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
     // Of the layers alone: later turns of the head find them done.
     if (firstLogitRow === 0) further?.writeAngles(map, memory.buffer, batch)
   }
-  const team = core.nThreads > 1 ? await (await import('./thread-team.ts')).startThreads(core.module, memory, control) : undefined
+  const team = core.nThreads > 1 ? await (await import('./thread-team.ts')).startThreads(program, { map, memory, module: core.module }) : undefined
   const run = (firstOp: number, endOp: number): void => {
     team?.check()
     if (exports.run(map.control, firstOp, endOp) !== 0) team?.fail()
@@ -166,6 +165,9 @@ export async function createWasmBackend(program: Program, capacity: Capacity, co
       const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
       if (layout.format === 'q8_0') writeQ80(layout, address, bytes, first)
       else blocks?.packBlocks(layout, target, bytes, first)
+    },
+    async ready() {
+      await team?.ready
     },
     begin,
     run,
