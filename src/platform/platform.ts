@@ -14,6 +14,10 @@ export interface WorkerTask {
   readonly thread: number
   /** Address of the word that a worker sets to 1 when it fails: whoever waits for it in wasm gets no events. */
   readonly failed: number
+  /** Address of the word that is not 0 when the worker is to return. */
+  readonly exit: number
+  /** Addresses of words, `step` bytes apart, in memory that the caller is about to write. */
+  readonly pages: { readonly start: number; readonly end: number; readonly step: number }
 }
 
 export interface WorkerHandle {

@@ -101,7 +101,7 @@ describe('a worker', () => {
     return seen
   }
   const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true })
-  const task = { module: new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0)), memory, control: 0, thread: 1, failed: 0 }
+  const task = { module: new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0)), memory, control: 0, thread: 1, failed: 0, exit: 0, pages: { start: 0, end: 0, step: 4096 } }
 
   test('is ready, and ends', async () => {
     const seen = stubWorker(new MessageEvent('message', { data: 'ready' }), new MessageEvent('message', { data: 'ended' }))

@@ -21,6 +21,9 @@ export interface ThreadTeam {
   stop(): Promise<void>
 }
 
+/** The smallest page that systems give. */
+const TOUCH_BYTES = 4096
+
 export interface TeamOptions {
   readonly map: MemoryMap
   readonly memory: WebAssembly.Memory
@@ -44,8 +47,12 @@ export async function startThreads({ ops }: Program, { map, memory, module }: Te
     Atomics.store(control, abi.CONTROL_FAILED, 1)
     wakeAll()
   }
-  const failed = control.byteOffset + 4 * abi.CONTROL_FAILED
-  const tasks = Array.from({ length: nThreads - 1 }, (_, i) => ({ module, memory, control: control.byteOffset, thread: i + 1, failed }))
+  const addressOf = (word: number): number => map.control + 4 * word
+  const task = { module, memory, control: map.control, failed: addressOf(abi.CONTROL_FAILED), exit: addressOf(abi.CONTROL_EXIT) }
+  const firstPage = Math.floor((map.state - map.bytes.weights) / TOUCH_BYTES)
+  const tasks = Array.from({ length: nThreads - 1 }, (_, i) => ({
+    ...task, thread: i + 1, pages: { start: (firstPage + i) * TOUCH_BYTES, end: map.state, step: (nThreads - 1) * TOUCH_BYTES }
+  }))
   const workers = await Promise.all(tasks.map((task) => platform.startWorker(task, (reason) => onEnd(task.thread, reason))))
   const check = (): void => {
     if (failure) throw failure
