@@ -138,14 +138,16 @@ function readTokens(reader: TokenizerMetadata, hasUnused: boolean) {
   }
   const vocab: Record<string, number> = Object.create(null)
   const addedTokens = []
-  const seen = new Set<string>()
+  /** Those that are not in `vocab`. */
+  const others = new Set<string>()
   for (const [id, content] of texts.entries()) {
-    if (seen.has(content)) throw new CheckpointError({ place: `${fileName}, ${tokensKey}, ${id}`, expected: 'each token once', got: `${describe(content)} again` })
-    seen.add(content)
+    if (content in vocab || others.has(content)) throw new CheckpointError({ place: `${fileName}, ${tokensKey}, ${id}`, expected: 'each token once', got: `${describe(content)} again` })
     const type = types?.[id] ?? TOKEN_TYPES.normal
     const special = type === TOKEN_TYPES.control || type === TOKEN_TYPES.unknown
-    if (special || type === TOKEN_TYPES.userDefined) addedTokens.push({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special })
-    else if (hasUnused || type !== TOKEN_TYPES.unused) vocab[content] = id
+    const isAdded = special || type === TOKEN_TYPES.userDefined
+    if (isAdded) addedTokens.push({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special })
+    if (!isAdded && (hasUnused || type !== TOKEN_TYPES.unused)) vocab[content] = id
+    else others.add(content)
   }
   return { vocab, addedTokens, texts }
 }

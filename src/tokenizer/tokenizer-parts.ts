@@ -103,8 +103,10 @@ function readVocab(model: Fields, file: Fields, place: string): (VocabToken | un
       vocab[id] = { text: asString(asList(entry, `${vocabPlace}[${id}]`)[0], `${vocabPlace}[${id}][0]`), isAdded: false, isSpecial: false }
     }
   } else {
-    for (const [text, id] of Object.entries(asFields(model.vocab, vocabPlace))) {
-      // The place is put into words for an error alone: there are tens of thousands.
+    const ids = asFields(model.vocab, vocabPlace)
+    // There are tens of thousands: no entries are made of them, and the place is put into words for an error alone.
+    for (const text of Object.keys(ids)) {
+      const id = ids[text]
       vocab[isIndex(id) ? id : asIndex(id, `${vocabPlace}[${describe(text)}]`)] = { text, isAdded: false, isSpecial: false }
     }
   }
@@ -123,12 +125,11 @@ function cleansUp(model: Fields, config: Fields): boolean {
 }
 
 function specialTokensOf(vocab: readonly (VocabToken | undefined)[], config: Fields): SpecialTokens {
-  const idOf = new Map(vocab.map((token, id) => [token?.text, id]))
   const named = (['bos', 'eos', 'pad', 'unk'] as const).flatMap(name => {
     const token = config[`${name}_token`]
     const content = isFields(token) ? token.content : token
-    const id = typeof content === 'string' ? idOf.get(content) : undefined
-    return id === undefined ? [] : [[name, id] as const]
+    const id = typeof content === 'string' ? vocab.findLastIndex((other) => other?.text === content) : -1
+    return id < 0 ? [] : [[name, id] as const]
   })
   return { ...Object.fromEntries(named), ids: vocab.flatMap((token, id) => (token?.isSpecial === true ? [id] : [])) }
 }

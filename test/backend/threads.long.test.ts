@@ -9,7 +9,7 @@ test('a thread that stays away is missed after half a minute', { timeout: 120_00
   const start = platform.startWorker
   vi.spyOn(platform, 'startWorker').mockImplementation((task, onEnd) =>
     // It watches a memory of its own, where nothing ever happens.
-    start({ ...task, memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }), control: 32768, failed: 0 }, onEnd)
+    start({ ...task, memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }), control: 32768, failed: 0, exit: 4, pages: { start: 0, end: 0, step: 1 } }, onEnd)
   )
   const mamba = await Mamba.load(repositoryPath('test/fixtures/models/mamba'), { threads: 2 })
   const startMs = performance.now()
