@@ -10,7 +10,7 @@ import {
   SCALED_X, SCALED_X_STRIDE, SHARE
 } from '../abi'
 import { at, firstOf, pointer, rowsOf, word } from '../control'
-import { Gelu, lanesOf, Silu, valueOf } from '../math/exp-four'
+import { Gelu, lanesOf, Silu, valueOf } from '../math/elementwise'
 import { multiplyAdd } from '../math/multiply-add'
 
 class Relu2 {}

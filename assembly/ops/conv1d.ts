@@ -6,6 +6,7 @@
  * Threads share the channels, SHARE at a time. With four taps, the usual case, an output is summed in a register, and the rows that its taps
  * read stay in L1; a token alone takes its past out of the state and puts it back in registers: that of LANES channels is three vectors.
  * Otherwise scratch holds the past by taps, and the taps are added one at a time to the output row, which stays in L1.
+ * Scratch of a thread: [ silu's, MAP_BYTES | the past (dConv − 1, width) ].
  */
 
 import {
@@ -13,7 +14,7 @@ import {
   LANES, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
-import { mapVectors, Silu } from '../math/exp-four'
+import { MAP_BYTES, mapVectors, Silu } from '../math/elementwise'
 
 export function conv1d(control: usize, op: usize, thread: i32): void {
   const width = word(op, CONV_WIDTH)
@@ -27,18 +28,19 @@ export function conv1d(control: usize, op: usize, thread: i32): void {
   }
 }
 
-/** Channels [first, end), a whole number of vectors; `history` is scratch for (dConv − 1, end − first). */
-function convolve(op: usize, segment: usize, state: usize, history: usize, first: i32, end: i32): void {
+/** Channels [first, end), a whole number of vectors. */
+function convolve(op: usize, segment: usize, state: usize, scratch: usize, first: i32, end: i32): void {
   const width = word(op, CONV_WIDTH)
   const nRows = word(segment, SEGMENT_N_ROWS)
   if (ASC_FEATURE_SIMD) {
     if (nRows == 1 && word(op, CONV_N_TAPS) == 4) {
       const whole = min(end, width / LANES * LANES)
-      stepFourTaps(op, segment, state, first, whole)
+      stepFourTaps(op, segment, state, scratch, first, whole)
       first = whole
       if (first == end) return
     }
   }
+  const history = scratch + MAP_BYTES
   const nPast = word(op, CONV_N_TAPS) - 1
   const xStride = word(op, CONV_X_STRIDE)
   const outStride = word(op, CONV_OUT_STRIDE)
@@ -54,7 +56,7 @@ function convolve(op: usize, segment: usize, state: usize, history: usize, first
     // The first taps of the first rows lie in the past.
     const nBefore = max(0, nPast - t)
     const before = at(history, (nPast - nBefore) * count)
-    convolveRow(op, first, count, before, nBefore, at(x, (t - nPast + nBefore) * xStride), at(out, t * outStride))
+    convolveRow(op, first, count, before, nBefore, at(x, (t - nPast + nBefore) * xStride), at(out, t * outStride), scratch)
   }
   for (let j = 0; j < nPast; j++) {
     const source = nRows - nPast + j
@@ -75,7 +77,7 @@ function copyStrided(from: usize, fromStride: i32, to: usize, toStride: i32, cou
 }
 
 /** One output row: the first `nBefore` taps read rows of `count` from `before` on, the others rows of x from `row` on. */
-function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: i32, row: usize, out: usize): void {
+function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: i32, row: usize, out: usize, scratch: usize): void {
   const nTaps = word(op, CONV_N_TAPS)
   const weight = at(pointer(op, CONV_WEIGHT), first)
   const weightStep = (word(op, CONV_WIDTH) + LANES - 1) / LANES * LANES
@@ -97,7 +99,7 @@ function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: 
         sum = f32x4.add(sum, f32x4.mul(v128.load(at(row3, d)), v128.load(at(weight3, d))))
         v128.store(at(out, d), sum)
       }
-      if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out)
+      if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out, scratch)
       return
     }
   }
@@ -106,7 +108,7 @@ function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: 
   for (let j = 0; j < nTaps; j++) {
     addTap(out, j < nBefore ? at(before, j * count) : at(row, (j - nBefore) * rowStep), at(weight, j * weightStep), count)
   }
-  if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out)
+  if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out, scratch)
 }
 
 /** row += tap · weight */
@@ -121,7 +123,7 @@ function addTap(row: usize, tap: usize, weight: usize, count: i32): void {
 }
 
 /** One token, four taps, channels [first, end), whole vectors: (LANES, 3) of the state are three vectors. */
-function stepFourTaps(op: usize, segment: usize, state: usize, first: i32, end: i32): void {
+function stepFourTaps(op: usize, segment: usize, state: usize, scratch: usize, first: i32, end: i32): void {
   const padded = (word(op, CONV_WIDTH) + LANES - 1) / LANES * LANES
   const x = at(pointer(op, CONV_X), word(segment, SEGMENT_FIRST_ROW) * word(op, CONV_X_STRIDE))
   const out = at(pointer(op, CONV_OUT), word(segment, SEGMENT_FIRST_ROW) * word(op, CONV_OUT_STRIDE))
@@ -149,5 +151,5 @@ function stepFourTaps(op: usize, segment: usize, state: usize, first: i32, end: 
     v128.store(place, v128.shuffle<f32>(v128.shuffle<f32>(low, now, 3, 5, 3, 3), high, 0, 1, 4, 5), 16)
     v128.store(place, v128.shuffle<f32>(now, high, 2, 6, 7, 3), 32)
   }
-  if (word(op, CONV_SILU)) mapVectors<Silu>(at(out, first), at(out, end), at(out, first))
+  if (word(op, CONV_SILU)) mapVectors<Silu>(at(out, first), at(out, end), at(out, first), scratch)
 }

@@ -1,6 +1,7 @@
 /**
- * The scan's blocks of tokens: where they lie, and what is done to them before the recurrence (dt, dt · x) and after it (D and the gate).
- * Scratch of a thread: [ dt | dt · x | y, SCAN_BLOCK vectors of LANES channels each | exp(dt · A), four times as many | states (tiles, dState, LANES) ].
+ * The scan's blocks: `count` tokens of `nTiles` neighbouring tiles of LANES channels, from `channel` on. Where they lie, and what is done to them before the
+ * recurrence (dt, dt · x) and after it (D and the gate).
+ * Scratch of a thread: [ dt | dt · x | y, (tokens, tiles), SCAN_BLOCK vectors each | exp(dt · A) as it is staged, four times as many | states (tiles, dState, LANES) ].
  */
 
 import {
@@ -8,128 +9,100 @@ import {
   SCAN_Z, SCAN_Z_STRIDE
 } from '../abi'
 import { at, pointer, word } from '../control'
-import { mapVectors, Silu, Softplus } from '../math/exp-four'
+import { mapVectors, Silu, Softplus, STAGED_BYTES } from '../math/elementwise'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 
 export const VECTOR_BYTES: usize = 16
 export const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
-/** exp(dt · A) of four states of a block, one tile after the other. */
+/** exp(dt · A) of four states of a block, each where it was staged. */
 export const DECAYS: usize = 3 * BLOCK_BYTES
-/** silu(z) takes its place when the recurrence is done. */
+/** Vectors of exp(dt · A) that there is room for. */
+export const N_DECAYS: i32 = 4 * SCAN_BLOCK
+/** silu(z) takes their place when the recurrence is done. */
 const GATES: usize = DECAYS
-export const STATES: usize = DECAYS + 4 * BLOCK_BYTES
+/** Scratch of the elementary functions. */
+const MAP_SCRATCH: usize = GATES + BLOCK_BYTES
+export const STATES: usize = DECAYS + <usize>N_DECAYS * STAGED_BYTES
 
-/** A tile never crosses from one group of B or C into the next: the last one of a group may be narrower. */
-// @ts-ignore: decorator
-@inline
-export function tilesOf(groupChannels: i32): i32 {
-  return (groupChannels + LANES - 1) / LANES
-}
-
-/** First channel of a tile. */
-export function channelOf(op: usize, tile: i32): i32 {
-  const groupChannels = word(op, SCAN_GROUP_CHANNELS)
-  const groupTiles = tilesOf(groupChannels)
-  return tile / groupTiles * groupChannels + tile % groupTiles * LANES
-}
-
-/** Channels of a tile. */
-export function tileLanes(op: usize, tile: i32): i32 {
-  const groupChannels = word(op, SCAN_GROUP_CHANNELS)
-  return min(LANES, groupChannels - tile % tilesOf(groupChannels) * LANES)
-}
-
-/** dt and dt · x of `count` tokens of tiles [first, end); y = 0. */
-export function discretize(op: usize, row: i32, first: i32, end: i32, count: i32, scratch: usize): void {
-  const tileBytes = <usize>count * VECTOR_BYTES
-  const stop = scratch + <usize>(end - first) * tileBytes
-  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) biasedSteps(op, row, channelOf(op, tile), count, vectors)
-  if (word(op, SCAN_DT_SOFTPLUS)) mapVectors<Softplus>(scratch, stop, scratch)
-  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) scaleInputs(op, row, channelOf(op, tile), count, vectors)
-}
-
-/** dt + dtBias of a tile. */
-function biasedSteps(op: usize, row: i32, channel: i32, count: i32, vectors: usize): void {
+/** dt and dt · x of a block; y = 0. */
+export function discretize(op: usize, row: i32, count: i32, channel: i32, nTiles: i32, scratch: usize): void {
+  const rowBytes = <usize>nTiles * VECTOR_BYTES
+  const end = scratch + <usize>count * rowBytes
   const bias = pointer(op, SCAN_DT_BIAS) ? at(pointer(op, SCAN_DT_BIAS), channel) : 0
-  const stride = word(op, SCAN_DT_STRIDE)
-  let dt = at(pointer(op, SCAN_DT), row * stride + channel)
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD) {
-      v128.store(vectors, bias ? f32x4.add(v128.load(dt), v128.load(bias)) : v128.load(dt))
-    } else {
-      for (let lane = 0; lane < LANES; lane++) store<f32>(at(vectors, lane), bias ? load<f32>(at(dt, lane)) + load<f32>(at(bias, lane)) : load<f32>(at(dt, lane)))
-    }
-    dt = at(dt, stride)
-  }
-}
-
-/** dt · x of a tile; y = 0. */
-function scaleInputs(op: usize, row: i32, channel: i32, count: i32, vectors: usize): void {
-  const stride = word(op, SCAN_X_STRIDE)
-  let x = at(pointer(op, SCAN_X), row * stride + channel)
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD) {
-      const flush = v128.load(FLUSH_LANES)
-      v128.store(vectors + BLOCK_BYTES, f32x4.sub(f32x4.add(f32x4.mul(v128.load(vectors), v128.load(x)), flush), flush))
-      v128.store(vectors + 2 * BLOCK_BYTES, f32x4.splat(0))
-    } else {
-      for (let lane = 0; lane < LANES; lane++) {
-        store<f32>(at(vectors + BLOCK_BYTES, lane), load<f32>(at(vectors, lane)) * load<f32>(at(x, lane)) + FLUSH - FLUSH)
-        store<f32>(at(vectors + 2 * BLOCK_BYTES, lane), 0)
+  const dtBytes = <usize>word(op, SCAN_DT_STRIDE) << 2
+  let dt = at(pointer(op, SCAN_DT), channel) + <usize>row * dtBytes
+  for (let vectors = scratch; vectors < end; vectors += rowBytes, dt += dtBytes) {
+    for (let i: usize = 0; i < rowBytes; i += VECTOR_BYTES) {
+      if (ASC_FEATURE_SIMD) {
+        v128.store(vectors + i, bias ? f32x4.add(v128.load(dt + i), v128.load(bias + i)) : v128.load(dt + i))
+      } else {
+        for (let lane = i; lane < i + VECTOR_BYTES; lane += 4) store<f32>(vectors + lane, bias ? load<f32>(dt + lane) + load<f32>(bias + lane) : load<f32>(dt + lane))
       }
     }
-    x = at(x, stride)
   }
-}
-
-/** out = (y + D · x) · silu(z) for `count` tokens of tiles [first, end). */
-export function finish(op: usize, row: i32, first: i32, end: i32, count: i32, scratch: usize): void {
-  const tileBytes = <usize>count * VECTOR_BYTES
-  if (pointer(op, SCAN_Z)) {
-    const gates = scratch + GATES
-    for (let tile = first, vectors = gates; tile < end; tile++, vectors += tileBytes) copyGates(op, row, tile, count, vectors)
-    mapVectors<Silu>(gates, gates + <usize>(end - first) * tileBytes, gates)
-  }
-  for (let tile = first, vectors = scratch; tile < end; tile++, vectors += tileBytes) finishTile(op, row, tile, count, vectors)
-}
-
-/** z of a tile, no more than its lanes of it. */
-function copyGates(op: usize, row: i32, tile: i32, count: i32, vectors: usize): void {
-  const nLanes = tileLanes(op, tile)
-  const stride = word(op, SCAN_Z_STRIDE)
-  let z = at(pointer(op, SCAN_Z), row * stride + channelOf(op, tile))
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD && nLanes == LANES) {
-      v128.store(vectors, v128.load(z))
-    } else {
-      for (let lane = 0; lane < LANES; lane++) store<f32>(at(vectors, lane), lane < nLanes ? load<f32>(at(z, lane)) : 0)
+  if (word(op, SCAN_DT_SOFTPLUS)) mapVectors<Softplus>(scratch, end, scratch, scratch + MAP_SCRATCH)
+  const xBytes = <usize>word(op, SCAN_X_STRIDE) << 2
+  let x = at(pointer(op, SCAN_X), channel) + <usize>row * xBytes
+  for (let vectors = scratch; vectors < end; vectors += rowBytes, x += xBytes) {
+    for (let i: usize = 0; i < rowBytes; i += VECTOR_BYTES) {
+      if (ASC_FEATURE_SIMD) {
+        const flush = v128.load(FLUSH_LANES)
+        v128.store(vectors + i, f32x4.sub(f32x4.add(f32x4.mul(v128.load(vectors + i), v128.load(x + i)), flush), flush), BLOCK_BYTES)
+        v128.store(vectors + i, f32x4.splat(0), 2 * BLOCK_BYTES)
+      } else {
+        for (let lane = i; lane < i + VECTOR_BYTES; lane += 4) {
+          store<f32>(vectors + lane, load<f32>(vectors + lane) * load<f32>(x + lane) + FLUSH - FLUSH, BLOCK_BYTES)
+          store<f32>(vectors + lane, 0, 2 * BLOCK_BYTES)
+        }
+      }
     }
-    z = at(z, stride)
   }
 }
 
-function finishTile(op: usize, row: i32, tile: i32, count: i32, vectors: usize): void {
-  const channel = channelOf(op, tile)
-  const nLanes = tileLanes(op, tile)
+/** out = (y + D · x) · silu(z) of a block; its tiles have `nLanes` channels. */
+export function finish(op: usize, row: i32, count: i32, channel: i32, nTiles: i32, nLanes: i32, scratch: usize): void {
+  const rowBytes = <usize>nTiles * VECTOR_BYTES
+  const end = scratch + <usize>count * rowBytes
+  const gates = pointer(op, SCAN_Z) ? scratch + GATES : 0
+  if (gates) {
+    copyGates(op, row, channel, rowBytes, nLanes, gates, gates + <usize>count * rowBytes)
+    mapVectors<Silu>(gates, gates + <usize>count * rowBytes, gates, scratch + MAP_SCRATCH)
+  }
   const D = pointer(op, SCAN_D) ? at(pointer(op, SCAN_D), channel) : 0
-  const hasGate = pointer(op, SCAN_Z) != 0
-  let x = at(pointer(op, SCAN_X), row * word(op, SCAN_X_STRIDE) + channel)
-  let out = at(pointer(op, SCAN_OUT), row * word(op, SCAN_OUT_STRIDE) + channel)
-  for (const stop = vectors + <usize>count * VECTOR_BYTES; vectors < stop; vectors += VECTOR_BYTES) {
-    if (ASC_FEATURE_SIMD && nLanes == LANES) {
-      let value = v128.load(vectors + 2 * BLOCK_BYTES)
-      if (D) value = f32x4.add(value, f32x4.mul(v128.load(D), v128.load(x)))
-      if (hasGate) value = f32x4.mul(value, v128.load(vectors + GATES))
-      v128.store(out, value)
-    } else {
-      for (let lane = 0; lane < nLanes; lane++) {
-        let value = load<f32>(at(vectors + 2 * BLOCK_BYTES, lane))
-        if (D) value = value + load<f32>(at(D, lane)) * load<f32>(at(x, lane))
-        if (hasGate) value = value * load<f32>(at(vectors + GATES, lane))
-        store<f32>(at(out, lane), value)
+  const xBytes = <usize>word(op, SCAN_X_STRIDE) << 2
+  const outBytes = <usize>word(op, SCAN_OUT_STRIDE) << 2
+  let x = at(pointer(op, SCAN_X), channel) + <usize>row * xBytes
+  let out = at(pointer(op, SCAN_OUT), channel) + <usize>row * outBytes
+  for (let vectors = scratch; vectors < end; vectors += rowBytes, x += xBytes, out += outBytes) {
+    for (let i: usize = 0; i < rowBytes; i += VECTOR_BYTES) {
+      if (ASC_FEATURE_SIMD && nLanes == LANES) {
+        let value = v128.load(vectors + i, 2 * BLOCK_BYTES)
+        if (D) value = f32x4.add(value, f32x4.mul(v128.load(D + i), v128.load(x + i)))
+        if (gates) value = f32x4.mul(value, v128.load(vectors + i, GATES))
+        v128.store(out + i, value)
+      } else {
+        for (let lane = i; lane < i + (<usize>nLanes << 2); lane += 4) {
+          let value = load<f32>(vectors + lane, 2 * BLOCK_BYTES)
+          if (D) value = value + load<f32>(D + lane) * load<f32>(x + lane)
+          if (gates) value = value * load<f32>(vectors + lane, GATES)
+          store<f32>(out + lane, value)
+        }
       }
     }
-    x = at(x, word(op, SCAN_X_STRIDE))
-    out = at(out, word(op, SCAN_OUT_STRIDE))
+  }
+}
+
+/** z of a block, no more than its lanes of it, to [gates, end). */
+function copyGates(op: usize, row: i32, channel: i32, rowBytes: usize, nLanes: i32, gates: usize, end: usize): void {
+  const zBytes = <usize>word(op, SCAN_Z_STRIDE) << 2
+  let z = at(pointer(op, SCAN_Z), channel) + <usize>row * zBytes
+  for (; gates < end; gates += rowBytes, z += zBytes) {
+    for (let i: usize = 0; i < rowBytes; i += VECTOR_BYTES) {
+      if (ASC_FEATURE_SIMD && nLanes == LANES) {
+        v128.store(gates + i, v128.load(z + i))
+      } else {
+        for (let lane: usize = 0; lane < VECTOR_BYTES; lane += 4) store<f32>(gates + i + lane, lane < (<usize>nLanes << 2) ? load<f32>(z + i + lane) : 0)
+      }
+    }
   }
 }

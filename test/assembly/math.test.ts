@@ -59,13 +59,13 @@ function erfc(z: number): number {
 const gelu = (x: number): number => Math.max(x, 0) - 0.5 * Math.abs(x) * erfc(Math.abs(x) / Math.SQRT2)
 
 const CASES: readonly Case[] = [
-  { name: 'exp2', f: FUNCTION_EXP2, exact: (x) => 2 ** x, range: [-126, 127.999], largest: 0.867, largestAt: -0.49871447682380676 },
-  { name: 'exp', f: FUNCTION_EXP, exact: Math.exp, range: [-87, 88], largest: 1.061, largestAt: 5.201022624969482 },
+  { name: 'exp2', f: FUNCTION_EXP2, exact: (x) => 2 ** x, range: [-125.499, 127.999], largest: 0.874, largestAt: 0.5008670091629028 },
+  { name: 'exp', f: FUNCTION_EXP, exact: Math.exp, range: [-87, 88], largest: 1.049, largestAt: 28.073301315307617 },
   {
     name: 'softplus', f: FUNCTION_SOFTPLUS, exact: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))), range: [-80, 80],
     largest: 2.44, largestAt: -5.147208213806152
   },
-  { name: 'silu', f: FUNCTION_SILU, exact: (x) => x / (1 + Math.exp(-x)), range: [-80, 80], largest: 1.461, largestAt: -16.657236099243164 },
+  { name: 'silu', f: FUNCTION_SILU, exact: (x) => x / (1 + Math.exp(-x)), range: [-80, 80], largest: 1.48, largestAt: -5.915887832641602 },
   { name: 'gelu', f: FUNCTION_GELU, exact: gelu, sizeOf: Math.abs, range: [-13, 13], largest: 2.292, largestAt: 0.007873575203120708 }
 ]
 
@@ -92,7 +92,7 @@ function around(center: number, count: number): number[] {
 }
 
 const MIN_NORMAL = 2 ** -126
-const EDGES = [1, 0.5, 20, 80, 87, 87.33654475, 88, 88.72283911, 89, 104, 126, 126.5, 127, 127.5, 128, 150, 2 ** 22, 2 ** 23, 3.4e38, MIN_NORMAL]
+const EDGES = [1, 0.5, 20, 80, 87, 87.33654475, 88, 88.72283911, 89, 104, 125.5, 126, 126.5, 127, 127.5, 128, 150, 2 ** 22, 2 ** 23, 3.4e38, MIN_NORMAL]
 const SPECIAL = [0, -0, Infinity, -Infinity, NaN, 1e-45, -1e-45, 1e-40, -1e-40, 3.4028234663852886e38, -3.4028234663852886e38]
 const SPECIAL_AND_EDGES = Float32Array.from([...SPECIAL, ...EDGES.flatMap((edge) => around(edge, 40)).flatMap((value) => [value, -value])])
 
@@ -118,11 +118,11 @@ describe.each(BUILDS)('%s', (build) => {
     const x = SPECIAL_AND_EDGES
     evaluate(FUNCTION_EXP2, x).forEach((y, i) => {
       if (Number.isNaN(x[i])) expect(y).toBeNaN()
-      else if (x[i] < -126) expect(Object.is(y, 0), `2^${x[i]} = ${y}`).toBe(true)
+      else if (x[i] <= -125.5) expect(Object.is(y, 0), `2^${x[i]} = ${y}`).toBe(true)
       else if (x[i] >= 128) expect(y).toBe(Infinity)
       else expect(Math.abs(y / 2 ** x[i] - 1), `2^${x[i]} = ${y}`).toBeLessThanOrEqual(0.88 * 2 ** -23)
     })
-    for (let n = -126; n <= 127; n++) expect(evaluate(FUNCTION_EXP2, Float32Array.of(n))[0]).toBe(2 ** n)
+    for (let n = -125; n <= 127; n++) expect(evaluate(FUNCTION_EXP2, Float32Array.of(n))[0]).toBe(2 ** n)
   })
 
   test('exp: edges', async () => {
@@ -141,7 +141,7 @@ describe.each(BUILDS)('%s', (build) => {
 
   test('no result of exp or exp2 is subnormal', async () => {
     const evaluate = await createEvaluate(build)
-    for (const [f, edge] of [[FUNCTION_EXP, -87.33654475], [FUNCTION_EXP2, -126]]) {
+    for (const [f, edge] of [[FUNCTION_EXP, -87.33654475], [FUNCTION_EXP2, -125.5]]) {
       const subnormal = evaluate(f, Float32Array.from(around(edge, 10_000))).filter((y) => y !== 0 && y < MIN_NORMAL)
       expect(subnormal.length).toBe(0)
     }
@@ -182,12 +182,13 @@ describe.each(BUILDS)('%s', (build) => {
     }
   })
 
-  test.each(CASES)('$name: four vectors in step have the bits of each by itself', async ({ f, range }) => {
+  test.each(CASES)('$name: many vectors have the bits of each by itself', async ({ f, range }) => {
     const evaluate = await createEvaluate(build)
     const x = Float32Array.from([...spread(range, 500), ...SPECIAL])
     const single = new Float32Array(x.length)
     for (let i = 0; i < x.length; i += 4) single.set(evaluate(f, x.subarray(i, i + 4)), i)
-    expect(evaluate(f, x)).toEqual(single)
+    // Pairs, and one that is left over.
+    for (const count of [x.length, 4 * 33]) expect(evaluate(f, x.subarray(0, count))).toEqual(single.subarray(0, count))
   })
 
   // Arithmetic makes NaNs of either sign whose fraction is its first bit alone; the functions promise no more.

@@ -64,12 +64,13 @@ test('tokens around a block', async () => {
   console.log(`selectiveScan: largest error ${error.toExponential(1)} of the largest value`)
 })
 
-// Of a short segment up to BLOCK / nRows tiles are taken at once, and the functions of four vectors in step meet all numbers of vectors left over.
+// Of a short segment up to BLOCK / nRows tiles are taken at once, an even or an odd number of vectors; a token's states by 4 · BLOCK.
 test.each([
   ['whole tiles', { ...PLAIN, dInner: 4 * BLOCK + 20 }],
+  ['more states than are taken at once', { ...PLAIN, dInner: 12, dState: 4 * BLOCK + 20 }],
   ['states that are no whole vectors', { ...PLAIN, dInner: 4 * BLOCK + 12, dState: 5 }],
   ['narrow last tiles', { ...PLAIN, dInner: 2 * (4 * 17 + 3), BGroups: 2, CGroups: 2 }]
-] as const)('more tiles than are taken at once: %s', async (_name, form) => {
+] as const)('more than is taken at once: %s', async (_name, form) => {
   await compareAll(form, [1, 2, 3, 5, 11].map((nRows) => segmentsOf([nRows])))
 })
 

@@ -13,7 +13,7 @@
  */
 
 import {
-  CONTROL_WORDS, LANES, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
+  CONTROL_WORDS, LANES, MAP_BLOCK, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
 } from '../../../assembly/abi.ts'
 import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, OpOf, Parameter, Program, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes, SsdForm } from '../backend.ts'
@@ -161,9 +161,9 @@ function scratchBytesOf(op: Op, layoutOf: LayoutOf, { ssd, further }: MapOptions
     case 'gatherRows': return 0
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': return linearScratchBytes(layoutOf(op.weight), op.x.width)
-    case 'conv1d': return 4 * (op.weight.shape[2] - 1) * roundUp(op.x.width, LANES)
-    // dt, dt · x, y; exp(dt · A) of four states; the states. Of short segments up to SCAN_BLOCK tiles at once.
-    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + 4 + op.dState)
+    case 'conv1d': return 4 * 2 * LANES * MAP_BLOCK + 4 * (op.weight.shape[2] - 1) * roundUp(op.x.width, LANES)
+    // dt, dt · x, y; exp(dt · A) of four states and what leads to it; the states. Of short segments up to SCAN_BLOCK tiles at once.
+    case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + 2 * 4 + op.dState)
     default: return further?.scratchBytes(op, layoutOf, ssd) ?? 0
   }
 }
