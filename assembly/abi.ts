@@ -119,7 +119,7 @@ export const CODE_CONV1D: i32 = 5
 export const CONV_X: i32 = 2
 export const CONV_X_STRIDE: i32 = 3
 export const CONV_WIDTH: i32 = 4
-/** (dConv, width), padded to LANES */
+/** Tiles of (dConv, LANES) */
 export const CONV_WEIGHT: i32 = 5
 export const CONV_N_TAPS: i32 = 6
 /** 0: none */

@@ -79,8 +79,7 @@ function copyStrided(from: usize, fromStride: i32, to: usize, toStride: i32, cou
 /** One output row: the first `nBefore` taps read rows of `count` from `before` on, the others rows of x from `row` on. */
 function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: i32, row: usize, out: usize, scratch: usize): void {
   const nTaps = word(op, CONV_N_TAPS)
-  const weight = at(pointer(op, CONV_WEIGHT), first)
-  const weightStep = (word(op, CONV_WIDTH) + LANES - 1) / LANES * LANES
+  const weight = at(pointer(op, CONV_WEIGHT), first * nTaps)
   const rowStep = word(op, CONV_X_STRIDE)
   const bias = pointer(op, CONV_BIAS) ? at(pointer(op, CONV_BIAS), first) : 0
   if (ASC_FEATURE_SIMD) {
@@ -88,15 +87,13 @@ function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: 
       const row1 = at(row, rowStep)
       const row2 = at(row, 2 * rowStep)
       const row3 = at(row, 3 * rowStep)
-      const weight1 = at(weight, weightStep)
-      const weight2 = at(weight, 2 * weightStep)
-      const weight3 = at(weight, 3 * weightStep)
       for (let d = 0; d < count; d += LANES) {
+        const taps = at(weight, 4 * d)
         let sum = bias ? v128.load(at(bias, d)) : f32x4.splat(0)
-        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row, d)), v128.load(at(weight, d))))
-        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row1, d)), v128.load(at(weight1, d))))
-        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row2, d)), v128.load(at(weight2, d))))
-        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row3, d)), v128.load(at(weight3, d))))
+        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row, d)), v128.load(taps)))
+        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row1, d)), v128.load(taps, 16)))
+        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row2, d)), v128.load(taps, 32)))
+        sum = f32x4.add(sum, f32x4.mul(v128.load(at(row3, d)), v128.load(taps, 48)))
         v128.store(at(out, d), sum)
       }
       if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out, scratch)
@@ -106,25 +103,27 @@ function convolveRow(op: usize, first: i32, count: i32, before: usize, nBefore: 
   if (bias) memory.copy(out, bias, <usize>count << 2)
   else memory.fill(out, 0, <usize>count << 2)
   for (let j = 0; j < nTaps; j++) {
-    addTap(out, j < nBefore ? at(before, j * count) : at(row, (j - nBefore) * rowStep), at(weight, j * weightStep), count)
+    addTap(out, j < nBefore ? at(before, j * count) : at(row, (j - nBefore) * rowStep), at(weight, j * LANES), nTaps, count)
   }
   if (word(op, CONV_SILU)) mapVectors<Silu>(out, at(out, count), out, scratch)
 }
 
-/** row += tap · weight */
-function addTap(row: usize, tap: usize, weight: usize, count: i32): void {
-  if (ASC_FEATURE_SIMD) {
-    for (let d = 0; d < count; d += LANES) {
-      v128.store(at(row, d), f32x4.add(v128.load(at(row, d)), f32x4.mul(v128.load(at(tap, d)), v128.load(at(weight, d)))))
+/** row += tap · weight, the weights of LANES channels after those of all taps of the LANES before. */
+function addTap(row: usize, tap: usize, weight: usize, nTaps: i32, count: i32): void {
+  for (let d = 0; d < count; d += LANES, weight = at(weight, nTaps * LANES)) {
+    if (ASC_FEATURE_SIMD) {
+      v128.store(at(row, d), f32x4.add(v128.load(at(row, d)), f32x4.mul(v128.load(at(tap, d)), v128.load(weight))))
+    } else {
+      for (let lane = 0; lane < LANES; lane++) {
+        const place = at(row, d + lane)
+        store<f32>(place, load<f32>(place) + load<f32>(at(tap, d + lane)) * load<f32>(at(weight, lane)))
+      }
     }
-  } else {
-    for (let d = 0; d < count; d++) store<f32>(at(row, d), load<f32>(at(row, d)) + load<f32>(at(tap, d)) * load<f32>(at(weight, d)))
   }
 }
 
 /** One token, four taps, channels [first, end), whole vectors: (LANES, 3) of the state are three vectors. */
 function stepFourTaps(op: usize, segment: usize, state: usize, scratch: usize, first: i32, end: i32): void {
-  const padded = (word(op, CONV_WIDTH) + LANES - 1) / LANES * LANES
   const x = at(pointer(op, CONV_X), word(segment, SEGMENT_FIRST_ROW) * word(op, CONV_X_STRIDE))
   const out = at(pointer(op, CONV_OUT), word(segment, SEGMENT_FIRST_ROW) * word(op, CONV_OUT_STRIDE))
   const weight = pointer(op, CONV_WEIGHT)
@@ -140,10 +139,11 @@ function stepFourTaps(op: usize, segment: usize, state: usize, scratch: usize, f
     const tap2 = v128.shuffle<f32>(v128.shuffle<f32>(a, b, 2, 5, 5, 5), c, 0, 1, 4, 7)
     const now = v128.load(at(x, d))
     let sum = bias ? v128.load(at(bias, d)) : f32x4.splat(0)
-    sum = f32x4.add(sum, f32x4.mul(tap0, v128.load(at(weight, d))))
-    sum = f32x4.add(sum, f32x4.mul(tap1, v128.load(at(weight, padded + d))))
-    sum = f32x4.add(sum, f32x4.mul(tap2, v128.load(at(weight, 2 * padded + d))))
-    sum = f32x4.add(sum, f32x4.mul(now, v128.load(at(weight, 3 * padded + d))))
+    const taps = at(weight, 4 * d)
+    sum = f32x4.add(sum, f32x4.mul(tap0, v128.load(taps)))
+    sum = f32x4.add(sum, f32x4.mul(tap1, v128.load(taps, 16)))
+    sum = f32x4.add(sum, f32x4.mul(tap2, v128.load(taps, 32)))
+    sum = f32x4.add(sum, f32x4.mul(now, v128.load(taps, 48)))
     v128.store(at(out, d), sum)
     const low = v128.shuffle<f32>(tap1, tap2, 0, 4, 1, 5)
     const high = v128.shuffle<f32>(tap1, tap2, 2, 6, 3, 7)

@@ -15,10 +15,8 @@ export type PackedLayout =
   | { readonly kind: 'plain'; readonly size: number }
   /** nMatrices matrices (nOut, nIn), each in panels of its own of PANEL_ROWS rows, inputs in sequence. */
   | { readonly kind: 'panels'; readonly format: WeightFormat; readonly form: PanelForm; readonly nMatrices: number; readonly nOut: number; readonly nIn: number }
-  /** Convolution taps (width, 1, dConv) as (dConv, width). */
-  | { readonly kind: 'taps'; readonly width: number; readonly nTaps: number }
-  /** A · log2(e) of (dInner, dState) in tiles of (dState, LANES) within groups of channels. */
-  | { readonly kind: 'tiles'; readonly dInner: number; readonly dState: number; readonly groupChannels: number }
+  /** (nChannels, nEach), times a factor, in tiles of (nEach, LANES) within groups of channels: the taps of a convolution, A · log2(e) of a scan. */
+  | { readonly kind: 'tiles'; readonly nChannels: number; readonly nEach: number; readonly groupChannels: number; readonly factor: number }
 
 /** Names as the codes FORMAT_* of the ABI have them. */
 export type PanelForm = Exclude<WeightFormat, BlockFormat> | BlockForm
@@ -56,11 +54,11 @@ function layoutsOf(op: Op, { further, ...matrices }: Matrices & Pick<MapOptions,
     case 'rmsNorm': return [[op.weight, plain(op.weight)]]
     case 'linear': return [[op.weight, panels(op.weight, matrices)], [op.bias, plain(op.bias)]]
     case 'conv1d': return [
-      [op.weight, { kind: 'taps', width: op.weight.shape[0], nTaps: op.weight.shape[2] }],
+      [op.weight, tiles(op.weight.shape[0], op.weight.shape[2])],
       [op.bias, plain(op.bias)]
     ]
     case 'selectiveScan': return [
-      [op.A, { kind: 'tiles', dInner: op.x.width, dState: op.dState, groupChannels: groupChannels(op) }],
+      [op.A, tiles(op.x.width, op.dState, groupChannels(op), Math.LOG2E)],
       [op.D, plain(op.D)],
       [op.dtBias, plain(op.dtBias)],
       ...[op.B, op.C].filter(isParameter).map((input) => [input, plain(input)] as const)
@@ -87,6 +85,10 @@ export function panelFormat(format: WeightFormat, nIn: number): WeightFormat {
   return nIn % Math.max(2, FORMATS[format].blockElements) === 0 ? format : 'f32'
 }
 
+function tiles(nChannels: number, nEach: number, groupChannels = nChannels, factor = 1): PackedLayout {
+  return { kind: 'tiles', nChannels, nEach, groupChannels, factor: Math.fround(factor) }
+}
+
 export function plain(parameter: Parameter | null): PackedLayout {
   return { kind: 'plain', size: parameter === null ? 0 : elementsOf(parameter.shape) }
 }
@@ -99,8 +101,7 @@ export function packedBytes(layout: PackedLayout): number {
   switch (layout.kind) {
     case 'plain': return 4 * roundUp(layout.size, PANEL_ROWS)
     case 'panels': return layout.nMatrices * Math.ceil(layout.nOut / PANEL_ROWS) * panelBytes(layout)
-    case 'taps': return 4 * roundUp(layout.width, LANES) * layout.nTaps
-    case 'tiles': return 4 * (layout.dInner / layout.groupChannels) * roundUp(layout.groupChannels, LANES) * layout.dState
+    case 'tiles': return 4 * (layout.nChannels / layout.groupChannels) * roundUp(layout.groupChannels, LANES) * layout.nEach
   }
 }
 
@@ -124,7 +125,6 @@ export function pack(layout: PackedLayout, target: Uint8Array, values: WeightDat
   switch (layout.kind) {
     case 'plain': return floats.set(values, first)
     case 'panels': return packPanels(layout, target, values, first)
-    case 'taps': return packTaps(layout.nTaps, roundUp(layout.width, LANES), floats, values, first)
     case 'tiles': return packTiles(layout, floats, values, first)
   }
 }
@@ -162,32 +162,18 @@ function packDense(target: Float32Array | Uint16Array, { nOut, nIn, group }: { n
   }
 }
 
-function packTaps(nTaps: number, paddedWidth: number, target: Float32Array, values: WeightData, first: number): void {
-  let channel = Math.floor(first / nTaps)
-  let tap = first % nTaps
-  for (let i = 0; i < values.length; i++) {
-    target[tap * paddedWidth + channel] = values[i]
-    tap++
-    if (tap === nTaps) {
-      tap = 0
-      channel++
-    }
-  }
-}
-
 type Tiles = Extract<PackedLayout, { kind: 'tiles' }>
 
-function packTiles({ dState, groupChannels }: Tiles, target: Float32Array, values: WeightData, first: number): void {
+function packTiles({ nEach, groupChannels, factor }: Tiles, target: Float32Array, values: WeightData, first: number): void {
   const groupTiles = Math.ceil(groupChannels / LANES)
-  const log2E = Math.fround(Math.LOG2E)
-  let channel = Math.floor(first / dState)
-  let n = first % dState
+  let channel = Math.floor(first / nEach)
+  let n = first % nEach
   for (let i = 0; i < values.length; channel++) {
-    const end = Math.min(values.length, i + dState - n)
+    const end = Math.min(values.length, i + nEach - n)
     const inGroup = channel % groupChannels
     const tile = Math.floor(channel / groupChannels) * groupTiles + Math.floor(inGroup / LANES)
     // A NaN of the caller's may carry bits that exp2 would take for an exponent.
-    for (let at = (tile * dState + n) * LANES + (inGroup % LANES); i < end; i++, at += LANES) target[at] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * log2E)
+    for (let at = (tile * nEach + n) * LANES + (inGroup % LANES); i < end; i++, at += LANES) target[at] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * factor)
     n = 0
   }
 }
