@@ -304,7 +304,7 @@ export const LANES: i32 = 4
 export const PANEL_ROWS: i32 = 8
 /** Tokens that the scan takes at a time: dt, dt · x and y of one tile stay in L1 over all states. */
 export const SCAN_BLOCK: i32 = 32
-/** Vectors that a pass of an elementary function takes; between the passes it keeps two of each in scratch. */
+/** Vectors that a pass of an elementary function takes; between the passes it keeps two of each in scratch. Even, and at most 3 · SCAN_BLOCK. */
 export const MAP_BLOCK: i32 = 32
 /** Tokens that the scan of Mamba-2 takes at a time: their B and C stay in L1 over all channels of a head. */
 export const SSD_BLOCK: i32 = 16

@@ -5,7 +5,7 @@ export { packQ80 } from './formats/pack-q8'
 
 import { CONTROL_END_OP, CONTROL_FIRST_OP, CONTROL_N_THREADS, FUNCTION_EXP, FUNCTION_EXP2, FUNCTION_GELU, FUNCTION_SILU, FUNCTION_SOFTPLUS } from './abi'
 import { at, word } from './control'
-import { Exp, Exp2, Gelu, MAP_BYTES, mapVectors, Silu, Softplus } from './math/elementwise'
+import { Exp, Exp2, Gelu, mapVectors, Silu, Softplus } from './math/elementwise'
 import { runOps } from './program'
 import { awaitRun, hasFailed, startRun } from './threads'
 
@@ -37,15 +37,13 @@ export function work(control: usize, thread: i32): i32 {
   return hasFailed(control) ? 1 : 0
 }
 
-const EVALUATE_SCRATCH: usize = memory.data(<i32>MAP_BYTES, 16)
-
-/** out[i] = f(x[i]), count a multiple of LANES: for the error tests and the benchmark of the elementary functions. */
-export function evaluate(f: i32, x: usize, out: usize, count: i32): void {
+/** out[i] = f(x[i]), count a multiple of LANES, with a KB of scratch: for the error tests, the benchmark of the elementary functions and the limit of exp2. */
+export function evaluate(f: i32, x: usize, out: usize, count: i32, scratch: usize): void {
   switch (f) {
-    case FUNCTION_EXP: mapVectors<Exp>(x, at(x, count), out, EVALUATE_SCRATCH); break
-    case FUNCTION_SOFTPLUS: mapVectors<Softplus>(x, at(x, count), out, EVALUATE_SCRATCH); break
-    case FUNCTION_SILU: mapVectors<Silu>(x, at(x, count), out, EVALUATE_SCRATCH); break
-    case FUNCTION_EXP2: mapVectors<Exp2>(x, at(x, count), out, EVALUATE_SCRATCH); break
-    case FUNCTION_GELU: mapVectors<Gelu>(x, at(x, count), out, EVALUATE_SCRATCH); break
+    case FUNCTION_EXP: mapVectors<Exp>(x, at(x, count), out, scratch); break
+    case FUNCTION_SOFTPLUS: mapVectors<Softplus>(x, at(x, count), out, scratch); break
+    case FUNCTION_SILU: mapVectors<Silu>(x, at(x, count), out, scratch); break
+    case FUNCTION_EXP2: mapVectors<Exp2>(x, at(x, count), out, scratch); break
+    case FUNCTION_GELU: mapVectors<Gelu>(x, at(x, count), out, scratch); break
   }
 }

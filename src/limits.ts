@@ -56,9 +56,9 @@ export function createLimitKernels({ core, isShared, workingBytes = 0 }: LimitOp
   new Uint8Array(memory.buffer).fill(1)
   const call = new WebAssembly.Instance(new WebAssembly.Module(limitModule(readBytes)), { env: { memory } }).exports as Record<string, (a: number, b: number) => number>
   const coreMemory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared: isShared })
-  const { evaluate } = new WebAssembly.Instance(core, coreImports(coreMemory)).exports as { evaluate: (f: number, x: number, out: number, count: number) => void }
+  const { evaluate } = new WebAssembly.Instance(core, coreImports(coreMemory)).exports as { evaluate: (f: number, x: number, out: number, count: number, scratch: number) => void }
   // The second page is free: the core's static data takes a part of the first.
-  const count = PAGE_BYTES / 8
+  const count = PAGE_BYTES / 16
   new Float32Array(coreMemory.buffer, PAGE_BYTES, count).fill(-1.7)
   return [
     { limit: 'flop', name: 'f32x4 mul, add', amount: TURNS * UNROLL * SUMS * 8, run: () => void call['multiplyAdd'](TURNS, HALF) },
@@ -67,7 +67,7 @@ export function createLimitKernels({ core, isShared, workingBytes = 0 }: LimitOp
     ...STREAMS.map((n): LimitKernel => ({
       limit: 'byte', name: `read, ${n} ${n === 1 ? 'stream' : 'streams'}`, amount: readBytes, run: () => void call[`read${n}`](0, readBytes / n)
     })),
-    { limit: 'exp2', name: 'exp2', amount: count, run: () => evaluate(EXP2_CODE, PAGE_BYTES, PAGE_BYTES + 4 * count, count) }
+    { limit: 'exp2', name: 'exp2', amount: count, run: () => evaluate(EXP2_CODE, PAGE_BYTES, PAGE_BYTES + 4 * count, count, PAGE_BYTES + 8 * count) }
   ]
 }
 

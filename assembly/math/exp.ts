@@ -20,7 +20,7 @@ const E5: f32 = 0.0013398873852565885
 const E6: f32 = 0.00015353361959569156
 /** 1.5 · 2^23: adding it rounds to an integer, ties to even, and leaves that integer in the low bits. */
 const ROUND: f32 = 12582912.0
-/** What ROUND makes of the least y whose power no rounding makes subnormal: from -125.5 down 2^y is zero. */
+/** The least n = round(y) for which 2^(n − 1/2) is normal, with ROUND: from -125.5 down 2^y is zero. */
 const LEAST: f32 = ROUND - 125
 /** 2^-126: no result is below it but zero. */
 const LEAST_NORMAL: f32 = 1.1754943508222875e-38
@@ -89,7 +89,7 @@ const NORMAL: usize = 352
 
 // @ts-ignore: decorator
 @inline
-export function constant(offset: usize): v128 {
+function constant(offset: usize): v128 {
   return v128.load(CONSTANTS + offset)
 }
 

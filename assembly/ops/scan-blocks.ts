@@ -5,16 +5,15 @@
  */
 
 import {
-  LANES, SCAN_BLOCK, SCAN_D, SCAN_DT, SCAN_DT_BIAS, SCAN_DT_SOFTPLUS, SCAN_DT_STRIDE, SCAN_GROUP_CHANNELS, SCAN_OUT, SCAN_OUT_STRIDE, SCAN_X, SCAN_X_STRIDE,
+  LANES, SCAN_BLOCK, SCAN_D, SCAN_DT, SCAN_DT_BIAS, SCAN_DT_SOFTPLUS, SCAN_DT_STRIDE, SCAN_OUT, SCAN_OUT_STRIDE, SCAN_X, SCAN_X_STRIDE,
   SCAN_Z, SCAN_Z_STRIDE
 } from '../abi'
 import { at, pointer, word } from '../control'
-import { mapVectors, Silu, Softplus, STAGED_BYTES } from '../math/elementwise'
+import { mapVectors, Silu, Softplus, STAGED_BYTES, VECTOR_BYTES } from '../math/elementwise'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 
-export const VECTOR_BYTES: usize = 16
 export const BLOCK_BYTES: usize = <usize>SCAN_BLOCK * VECTOR_BYTES
-/** exp(dt · A) of four states of a block, each where it was staged. */
+/** exp(dt · A) of four states of a block, or of as many states of one token, each where it was staged. */
 export const DECAYS: usize = 3 * BLOCK_BYTES
 /** Vectors of exp(dt · A) that there is room for. */
 export const N_DECAYS: i32 = 4 * SCAN_BLOCK

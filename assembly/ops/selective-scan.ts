@@ -8,8 +8,9 @@
  *
  *   paper: HBM   here: DRAM, L2   rows of x, dt, z, B, C and out, each read or written once
  *   paper: SRAM  here: L1         one tile: dt, dt · x and y of SCAN_BLOCK tokens × LANES channels, exp(dt · A) of four states, and the tile's whole state;
- *                                 of short segments as many tiles as have SCAN_BLOCK vectors together, for the passes of softplus and silu;
- *                                 a token alone takes its state from the slot through registers and back
+ *                                 of short segments, where all tiles are whole, as many tiles as have SCAN_BLOCK vectors together, for the
+ *                                 passes of softplus and silu; of a token alone exp(dt · A) of all states of a tile, the states go from the
+ *                                 slot through registers and back
  *                registers        four states × LANES channels, over the block's tokens
  *
  * Threads share the tiles, SHARE channels at a time. y adds the states in ascending order whatever the blocking, so any split of the tokens gives the same bits.
@@ -20,11 +21,11 @@ import {
   SCAN_GROUP_CHANNELS, SCAN_STATE, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
-import { Exp2, stageTwo, STAGED_BYTES } from '../math/elementwise'
+import { Exp2, stageTwo, STAGED_BYTES, VECTOR_BYTES } from '../math/elementwise'
 import { exp2, exp2Power } from '../math/exp'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
-import { BLOCK_BYTES, DECAYS, discretize, finish, N_DECAYS, STATES, VECTOR_BYTES } from './scan-blocks'
+import { BLOCK_BYTES, DECAYS, discretize, finish, N_DECAYS, STATES } from './scan-blocks'
 import { firstHalves, highPairs, loadState, lowPairs, secondHalves, storeState, storeTransposed } from './scan-state'
 
 const FOUR_STAGED: usize = 4 * STAGED_BYTES

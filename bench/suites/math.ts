@@ -42,5 +42,5 @@ function createEvaluator(core: Core, low: number, high: number) {
   const values = new Float32Array(memory.buffer, x, COUNT)
   createNumbers(1).uniform(values, (high - low) / 2)
   values.forEach((value, i) => (values[i] = value + (low + high) / 2))
-  return { evaluate: (code: number, from: number, to: number, count: number) => exports.evaluate(code, from, to, count), x, out: x + 4 * COUNT }
+  return { evaluate: (code: number, from: number, to: number, count: number) => exports.evaluate(code, from, to, count, to + 4 * count), x, out: x + 4 * COUNT }
 }

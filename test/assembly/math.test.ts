@@ -14,7 +14,7 @@ type Evaluate = (f: number, x: Float32Array) => Float32Array
 
 /** `evaluate` of a build on values of any number. */
 async function createEvaluate(build: typeof BUILDS[number]): Promise<Evaluate> {
-  const memory = new WebAssembly.Memory({ initial: 1 + (8 * BATCH) / PAGE_BYTES })
+  const memory = new WebAssembly.Memory({ initial: 2 + (8 * BATCH) / PAGE_BYTES })
   const { exports } = instantiateSync<CoreExports>(await platform.wasmModule(build), { env: { memory } })
   expect(exports.heapBase()).toBeLessThanOrEqual(PAGE_BYTES)
   const input = new Float32Array(memory.buffer, PAGE_BYTES, BATCH)
@@ -24,7 +24,7 @@ async function createEvaluate(build: typeof BUILDS[number]): Promise<Evaluate> {
     for (let first = 0; first < x.length; first += BATCH) {
       const values = x.subarray(first, first + BATCH)
       input.set(values)
-      exports.evaluate(f, input.byteOffset, output.byteOffset, Math.ceil(values.length / 4) * 4)
+      exports.evaluate(f, input.byteOffset, output.byteOffset, Math.ceil(values.length / 4) * 4, output.byteOffset + output.byteLength)
       result.set(output.subarray(0, values.length), first)
     }
     return result

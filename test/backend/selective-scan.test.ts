@@ -64,7 +64,7 @@ test('tokens around a block', async () => {
   console.log(`selectiveScan: largest error ${error.toExponential(1)} of the largest value`)
 })
 
-// Of a short segment up to BLOCK / nRows tiles are taken at once, an even or an odd number of vectors; a token's states by 4 · BLOCK.
+// Of a short segment up to BLOCK / nRows tiles are taken at once where all are whole, an even or an odd number of vectors; a token's states by 4 · BLOCK.
 test.each([
   ['whole tiles', { ...PLAIN, dInner: 4 * BLOCK + 20 }],
   ['more states than are taken at once', { ...PLAIN, dInner: 12, dState: 4 * BLOCK + 20 }],

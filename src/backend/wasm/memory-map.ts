@@ -161,8 +161,9 @@ function scratchBytesOf(op: Op, layoutOf: LayoutOf, { ssd, further }: MapOptions
     case 'gatherRows': return 0
     case 'rmsNorm': return 4 * PANEL_ROWS
     case 'linear': return linearScratchBytes(layoutOf(op.weight), op.x.width)
+    // What silu keeps between its passes; the past.
     case 'conv1d': return 4 * 2 * LANES * MAP_BLOCK + 4 * (op.weight.shape[2] - 1) * roundUp(op.x.width, LANES)
-    // dt, dt · x, y; exp(dt · A) of four states and what leads to it; the states. Of short segments up to SCAN_BLOCK tiles at once.
+    // dt, dt · x, y; exp(dt · A) of four states and what leads to it; the states. Of short segments up to SCAN_BLOCK whole tiles at once.
     case 'selectiveScan': return 4 * LANES * SCAN_BLOCK * (3 + 2 * 4 + op.dState)
     default: return further?.scratchBytes(op, layoutOf, ssd) ?? 0
   }

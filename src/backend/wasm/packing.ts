@@ -172,7 +172,7 @@ function packTiles({ nEach, groupChannels, factor }: Tiles, target: Float32Array
     const end = Math.min(values.length, i + nEach - n)
     const inGroup = channel % groupChannels
     const tile = Math.floor(channel / groupChannels) * groupTiles + Math.floor(inGroup / LANES)
-    // A NaN of the caller's may carry bits that exp2 would take for an exponent.
+    // A NaN of the caller's may carry bits that exp2, and silu's exp, would take for an exponent.
     for (let at = (tile * nEach + n) * LANES + (inGroup % LANES); i < end; i++, at += LANES) target[at] = Number.isNaN(values[i]) ? NaN : Math.fround(values[i] * factor)
     n = 0
   }

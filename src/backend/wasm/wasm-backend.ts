@@ -20,7 +20,7 @@ export interface CoreExports extends Record<string, unknown> {
   heapBase(): number
   multipliesBytes(): number
   run(control: number, first: number, end: number): number
-  evaluate(f: number, x: number, out: number, count: number): void
+  evaluate(f: number, x: number, out: number, count: number, scratch: number): void
   indexOfBest(values: number, count: number): number
   /** Six numbers are the call's own cost: it takes thousands of blocks. */
   packQ80(source: number, nBlocks: number, panels: number, nOut: number, nIn: number, block: number): void
