@@ -45,6 +45,10 @@ export const CONTROL_SLEEPERS: i32 = 64
 export const CONTROL_ATTENTION_FIRST: i32 = 80
 export const CONTROL_ATTENTION_END: i32 = 81
 export const CONTROL_WORDS: i32 = 96
+/** After the control words, for each thread in a line of its own: who asks for a part of its share, and what it got where it asked itself. */
+export const SHARE_WORDS: i32 = 16
+export const SHARE_ASKED: i32 = 0
+export const SHARE_MAIL: i32 = 1
 
 export const SEGMENT_SLOT: i32 = 0
 /** Tokens that the sequence had before this segment. */
@@ -54,7 +58,7 @@ export const SEGMENT_N_ROWS: i32 = 3
 export const SEGMENT_WORDS: i32 = 4
 
 export const OP_CODE: i32 = 0
-/** ROWS_LOGIT, MEET_ONE, MEET_MANY, EACH_ONE or 0, added up. */
+/** ROWS_LOGIT, MEET_ONE, MEET_MANY, EACH_ONE, HELP_ONE or 0, added up. */
 export const OP_FLAGS: i32 = 1
 export const OP_WORDS: i32 = 32
 
@@ -66,6 +70,8 @@ export const MEET_ONE: i32 = 2
 export const MEET_MANY: i32 = 4
 /** In a batch of one token each thread does the row for itself. */
 export const EACH_ONE: i32 = 8
+/** In a batch of one token threads that are done with their own outputs of the last part take from others. */
+export const HELP_ONE: i32 = 16
 
 export const CODE_EMBED: i32 = 1
 export const EMBED_WEIGHT: i32 = 2

@@ -5,7 +5,7 @@ import { at, pointer, word } from '../control'
 import { densePanelBytes, denseWeight, evenWeights, isF32, maskOf, oddWeights } from '../formats/dense'
 import { halfScale } from '../math/half'
 import { multiplyAdd } from '../math/multiply-add'
-import { storeOutput, storePanel } from './linear-panel'
+import { stepAt, STEPS, storeOutput, storePanel } from './linear-panel'
 import { countOf } from './linear-tile'
 
 // @ts-ignore: decorator
@@ -46,10 +46,11 @@ function highOdd<F>(weights: usize, mask: v128, scale: v128): v128 {
   return isF32<F>() ? v128.load(weights, 48) : oddWeights<F>(v128.load(weights, 16), mask, scale)
 }
 
-/** One row times panels [first, end), taken in fours a quarter of the range apart: four streams that the prefetcher follows. */
-export function oneRowDense<F>(op: usize, row: i32, first: i32, end: i32): void {
+/** One row times steps [from, to) of panels [first, end), taken in fours a quarter of the range apart: four streams that the prefetcher follows. */
+export function oneRowDense<F>(op: usize, row: i32, first: i32, end: i32, from: i32, to: i32): void {
   const quarter = (end - first) >> 2
-  for (let panel = first; panel < first + quarter; panel++) fourPanels<F>(op, row, panel, quarter)
+  for (let panel = first + stepAt(quarter, from); panel < first + stepAt(quarter, to); panel++) fourPanels<F>(op, row, panel, quarter)
+  if (to < STEPS) return
   for (let panel = first + 4 * quarter; panel < end; panel++) onePanel<F>(op, row, panel)
 }
 
@@ -245,10 +246,10 @@ export function tileDense<F, R, P>(op: usize, row: i32, panel: i32, weights: usi
 }
 
 /** The scalar form: the same sums in the same order. */
-export function rowsDenseScalar(op: usize, nRows: i32, first: i32, end: i32): void {
+export function rowsDenseScalar(op: usize, block: i32, count: i32, first: i32, end: i32): void {
   const nIn = word(op, LINEAR_N_IN)
   const format = word(op, LINEAR_FORMAT)
-  for (let row = 0; row < nRows; row++) {
+  for (let row = block; row < block + count; row++) {
     const x = at(pointer(op, LINEAR_X), row * word(op, LINEAR_X_STRIDE))
     for (let panel = first; panel < end; panel++) {
       for (let lane = 0; lane < PANEL_ROWS; lane++) {

@@ -3,6 +3,16 @@
 import { LINEAR_ACCUMULATE, LINEAR_BIAS, LINEAR_OUT, LINEAR_OUT_STRIDE, PANEL_ROWS } from '../abi'
 import { at, pointer, word } from '../control'
 
+/** Steps of a thread's share of panels: a row's panels are taken from one step to another. */
+export const STEPS: i32 = 16
+
+/** The first of `count` that belongs to a step. */
+// @ts-ignore: decorator
+@inline
+export function stepAt(count: i32, step: i32): i32 {
+  return count * step / STEPS
+}
+
 /** Adds bias and the old output and stores eight outputs of one row. The output is padded to PANEL_ROWS. */
 // @ts-ignore: decorator
 @inline

@@ -13,7 +13,7 @@ import {
 } from '../formats/blocks'
 import { highMask, highQuad, lowMask, quadBytes, secondInputs } from '../formats/unpack'
 import { multiplyAdd } from '../math/multiply-add'
-import { storeOutput, storePanel } from './linear-panel'
+import { stepAt, STEPS, storeOutput, storePanel } from './linear-panel'
 
 /** Quantizes rows [block, block + count) into the thread's scratch and returns its address. */
 export function quantizeInputs(control: usize, op: usize, thread: i32, block: i32, count: i32): usize {
@@ -66,12 +66,13 @@ export function addBlock<F>(total: v128, sum: v128, block: usize, offset: usize,
 }
 
 /**
- * One row times panels [first, end), taken in fours a quarter of the range apart: four streams that the prefetcher follows.
+ * One row times steps [from, to) of panels [first, end), taken in fours a quarter of the range apart: four streams that the prefetcher follows.
  * Four inputs a turn: with eight, V8 reads all of them ahead and runs out of registers (5 % slower in Node 24, 10 % in Node 20).
  */
-export function oneRowQuantized<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32, first: i32, end: i32): void {
+export function oneRowQuantized<F>(op: usize, inputs: usize, block: i32, count: i32, row: i32, first: i32, end: i32, from: i32, to: i32): void {
   const quarter = (end - first) >> 2
-  for (let panel = first; panel < first + quarter; panel++) fourPanels<F>(op, inputs, block, count, row, panel, quarter)
+  for (let panel = first + stepAt(quarter, from); panel < first + stepAt(quarter, to); panel++) fourPanels<F>(op, inputs, block, count, row, panel, quarter)
+  if (to < STEPS) return
   for (let panel = first + 4 * quarter; panel < end; panel++) onePanel<F>(op, inputs, block, count, row, panel)
 }
 

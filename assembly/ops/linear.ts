@@ -3,7 +3,7 @@
  *
  * W (nOut, nIn) lies in panels of PANEL_ROWS output rows, inputs in sequence, the last panel padded with zeros (assembly/formats):
  * eight outputs are two vectors, and no sum crosses lanes. One order of summation for one row and for many: the same bits for prefill,
- * chunks, steps and batches. Threads share the panels, or those of each part of the outputs.
+ * chunks, steps and batches. Threads share the panels, or those of each part of the outputs, and help each other with one row of a large matrix.
  *
  * Memory levels, for many rows: a block of ROW_BLOCK rows of x in L2, one panel in L1, expanded to f32 or to 16-bit integers, four rows ×
  * 8 outputs in registers. For a few (linear-tile.ts says how many): the panels as they are stored, some of them in L2 for all tiles of rows.
@@ -11,14 +11,16 @@
  */
 
 import {
-  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_DOT, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_DOT, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_IN,
-  LINEAR_N_OUT, LINEAR_N_PARTS, PANEL_ROWS, ROW_BLOCK
+  CONTROL_N_THREADS, CONTROL_N_TOKENS, FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_DOT, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_DOT, FORMAT_Q8_MIN,
+  HELP_ONE, LINEAR_FORMAT, LINEAR_N_IN, LINEAR_N_OUT, LINEAR_N_PARTS, OP_FLAGS, PANEL_ROWS, ROW_BLOCK
 } from '../abi'
 import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, densePanelBytes, F16, F32, isF32 } from '../formats/dense'
 import { blockPanelBytes, Bytes, Bytes16, BytesMin, formatOf, Nibbles, NibblesMin, SignedBytes, SignedNibbles } from '../formats/blocks'
+import { askFor, closeShare, giveAway, NOTHING, openShare } from '../shares'
 import { densePanelAt, oneRowDense, panelInF32, rowsDenseScalar, tileDense } from './linear-dense'
 import { oneRowDot, tileDot } from './linear-dot'
+import { STEPS } from './linear-panel'
 import { oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 import { fourRowsQuantized, panelInI16 } from './linear-quantized-rows'
 import { tileQuantized } from './linear-quantized-tile'
@@ -46,46 +48,91 @@ function partPanels(op: usize): i32 {
 
 /** Panels [first, end) of every part, of nRows rows, whatever the batch has: the experts' products too. Scratch: from the start of the thread's. */
 export function linearRows(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
-  if (first == end) return
-  switch (word(op, LINEAR_FORMAT)) {
-    case FORMAT_F32: dense<F32>(control, op, nRows, thread, first, end); break
-    case FORMAT_BF16: dense<Bf16>(control, op, nRows, thread, first, end); break
-    case FORMAT_F16: dense<F16>(control, op, nRows, thread, first, end); break
-    // Builds that multiply bytes have these two in the forms for that.
-    case FORMAT_Q8: if (!ASC_FEATURE_RELAXED_SIMD) quantized<Bytes>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q4: if (!ASC_FEATURE_RELAXED_SIMD) quantized<Nibbles>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q8_DOT: if (ASC_FEATURE_RELAXED_SIMD) dotted<SignedBytes>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q4_DOT: if (ASC_FEATURE_RELAXED_SIMD) dotted<SignedNibbles>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q8_MIN: quantized<BytesMin>(control, op, nRows, thread, first, end); break
-    case FORMAT_Q4_MIN: quantized<NibblesMin>(control, op, nRows, thread, first, end); break
-    default: quantized<Bytes16>(control, op, nRows, thread, first, end)
+  const nPanels = partPanels(op)
+  const last = nParts(op) - 1
+  for (let block = 0; block < nRows; block += ROW_BLOCK) {
+    const count = min(ROW_BLOCK, nRows - block)
+    const inputs = isDense(op) ? scratchOf(control, thread) : quantizeInputs(control, op, thread, block, count)
+    for (let part = 0; part < last; part++) panels(op, inputs, block, count, part * nPanels + first, part * nPanels + end, 0, STEPS)
+    if (ASC_FEATURE_THREADS && isHelped(control, op)) helpEachOther(control, op, inputs, thread, last * nPanels)
+    else panels(op, inputs, block, count, last * nPanels + first, last * nPanels + end, 0, STEPS)
   }
 }
 
-function dense<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
-  for (let part = 0; part < nParts(op); part++) partDense<F>(op, nRows, scratchOf(control, thread), first + part * partPanels(op), end + part * partPanels(op))
+// @ts-ignore: decorator
+@inline
+function isHelped(control: usize, op: usize): bool {
+  return (word(op, OP_FLAGS) & HELP_ONE) != 0 && word(control, CONTROL_N_TOKENS) == 1
 }
 
-function partDense<F>(op: usize, nRows: i32, scratch: usize, first: i32, end: i32): void {
-  if (!ASC_FEATURE_SIMD) return rowsDenseScalar(op, nRows, first, end)
-  for (let block = 0; block < nRows; block += ROW_BLOCK) {
-    const blockEnd = min(nRows, block + ROW_BLOCK)
-    const count = blockEnd - block
-    if (count == 1) {
-      oneRowDense<F>(op, block, first, end)
-    } else if (isF32<F>() && count <= 3) {
-      pairsDense<F>(op, block, count, first, end)
-    } else if (count < manyRows<F>()) {
-      const step = groupPanels(densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN)))
-      for (let group = first; group < end; group += step) fewRowsDense<F>(op, block, blockEnd, group, min(end, group + step))
-    } else {
-      for (let panel = first; panel < end; panel++) {
-        const weights = panelInF32<F>(op, panel, scratch)
-        for (let row = block; row < blockEnd; ) {
-          const n = tileRows(blockEnd - row, mostRows<F32>())
-          rowsDense<F32>(op, row, n, panel, weights)
-          row += n
-        }
+/**
+ * The panels from `base` on, for one row: the thread's own share, its first half at once and the rest step by step, and then steps of threads that are not done yet (shares.ts).
+ * Two cores seldom get the same from memory, nor are all cores alike: without help the slowest decides.
+ */
+function helpEachOther(control: usize, op: usize, inputs: usize, thread: i32, base: i32): void {
+  const nPanels = partPanels(op)
+  const nThreads = word(control, CONTROL_N_THREADS)
+  let first = base + firstOf(control, nPanels, thread)
+  let end = base + firstOf(control, nPanels, thread + 1)
+  openShare(control, thread)
+  panels(op, inputs, 0, 1, first, end, 0, STEPS / 2)
+  for (let step = STEPS / 2, stop = STEPS; step < stop; step++) {
+    stop = giveAway(control, thread, step + 1, stop)
+    panels(op, inputs, 0, 1, first, end, step, step + 1)
+  }
+  closeShare(control, thread)
+  for (let i = 1; i < nThreads; i++) {
+    const other = (thread + i) % nThreads
+    first = base + firstOf(control, nPanels, other)
+    end = base + firstOf(control, nPanels, other + 1)
+    for (let steps = askFor(control, thread, other); steps != NOTHING; steps = askFor(control, thread, other)) {
+      panels(op, inputs, 0, 1, first, end, steps >> 8, steps & 255)
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function isDense(op: usize): bool {
+  const format = word(op, LINEAR_FORMAT)
+  return format == FORMAT_F32 || format == FORMAT_BF16 || format == FORMAT_F16
+}
+
+/** `count` rows from `block` on times panels [first, end); `inputs` are the rows quantized, or scratch. */
+function panels(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32, from: i32, to: i32): void {
+  if (first == end) return
+  switch (word(op, LINEAR_FORMAT)) {
+    case FORMAT_F32: dense<F32>(op, inputs, block, count, first, end, from, to); break
+    case FORMAT_BF16: dense<Bf16>(op, inputs, block, count, first, end, from, to); break
+    case FORMAT_F16: dense<F16>(op, inputs, block, count, first, end, from, to); break
+    // Builds that multiply bytes have these two in the forms for that.
+    case FORMAT_Q8: if (!ASC_FEATURE_RELAXED_SIMD) quantized<Bytes>(op, inputs, block, count, first, end, from, to); break
+    case FORMAT_Q4: if (!ASC_FEATURE_RELAXED_SIMD) quantized<Nibbles>(op, inputs, block, count, first, end, from, to); break
+    case FORMAT_Q8_DOT: if (ASC_FEATURE_RELAXED_SIMD) dotted<SignedBytes>(op, inputs, block, count, first, end, from, to); break
+    case FORMAT_Q4_DOT: if (ASC_FEATURE_RELAXED_SIMD) dotted<SignedNibbles>(op, inputs, block, count, first, end, from, to); break
+    case FORMAT_Q8_MIN: quantized<BytesMin>(op, inputs, block, count, first, end, from, to); break
+    case FORMAT_Q4_MIN: quantized<NibblesMin>(op, inputs, block, count, first, end, from, to); break
+    default: quantized<Bytes16>(op, inputs, block, count, first, end, from, to)
+  }
+}
+
+function dense<F>(op: usize, scratch: usize, block: i32, count: i32, first: i32, end: i32, from: i32, to: i32): void {
+  if (!ASC_FEATURE_SIMD) return rowsDenseScalar(op, block, count, first, end)
+  const blockEnd = block + count
+  if (count == 1) {
+    oneRowDense<F>(op, block, first, end, from, to)
+  } else if (isF32<F>() && count <= 3) {
+    pairsDense<F>(op, block, count, first, end)
+  } else if (count < manyRows<F>()) {
+    const step = groupPanels(densePanelBytes(word(op, LINEAR_FORMAT), word(op, LINEAR_N_IN)))
+    for (let group = first; group < end; group += step) fewRowsDense<F>(op, block, blockEnd, group, min(end, group + step))
+  } else {
+    for (let panel = first; panel < end; panel++) {
+      const weights = panelInF32<F>(op, panel, scratch)
+      for (let row = block; row < blockEnd; ) {
+        const n = tileRows(blockEnd - row, mostRows<F32>())
+        rowsDense<F32>(op, row, n, panel, weights)
+        row += n
       }
     }
   }
@@ -102,8 +149,8 @@ function pairsDense<F>(op: usize, row: i32, n: i32, first: i32, end: i32): void 
     const stop = min(first + half, group + step)
     for (let panel = group; panel < stop; panel++) tileDense<F, Two, Two>(op, row, panel, densePanelAt(op, panel), half)
     if (n == 2) continue
-    oneRowDense<F>(op, row + 2, group, stop)
-    oneRowDense<F>(op, row + 2, group + half, stop + half)
+    oneRowDense<F>(op, row + 2, group, stop, 0, STEPS)
+    oneRowDense<F>(op, row + 2, group + half, stop + half, 0, STEPS)
   }
   if (first + 2 * half < end) rowsDense<F>(op, row, n, end - 1, densePanelAt(op, end - 1))
 }
@@ -125,18 +172,9 @@ function rowsDense<F>(op: usize, row: i32, n: i32, panel: i32, weights: usize): 
   else tileDense<F, Two, One>(op, row, panel, weights, 0)
 }
 
-/** Each thread quantizes the block's activations for itself, which is cheaper than to meet. */
-function quantized<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
-  for (let block = 0; block < nRows; block += ROW_BLOCK) {
-    const count = min(ROW_BLOCK, nRows - block)
-    const inputs = quantizeInputs(control, op, thread, block, count)
-    for (let part = 0; part < nParts(op); part++) partQuantized<F>(op, inputs, block, count, first + part * partPanels(op), end + part * partPanels(op))
-  }
-}
-
-function partQuantized<F>(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32): void {
+function quantized<F>(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32, from: i32, to: i32): void {
   if (!ASC_FEATURE_SIMD) return rowsQuantizedScalar(op, inputs, block, count, first, end)
-  if (count == 1) return oneRowQuantized<F>(op, inputs, block, count, 0, first, end)
+  if (count == 1) return oneRowQuantized<F>(op, inputs, block, count, 0, first, end, from, to)
   // The last rows of many, where they are no four, meet the panels as they are stored.
   const tiled = count < manyRows<F>() ? 0 : (count % ROW_TILE == 1 ? count - ROW_TILE - 1 : count) / ROW_TILE * ROW_TILE
   if (tiled > 0) {
@@ -151,22 +189,14 @@ function partQuantized<F>(op: usize, inputs: usize, block: i32, count: i32, firs
 }
 
 /** By products of bytes, rows two by two: some panels stay in L2 for all of them. */
-function dotted<F>(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
-  for (let block = 0; block < nRows; block += ROW_BLOCK) {
-    const count = min(ROW_BLOCK, nRows - block)
-    const inputs = quantizeInputs(control, op, thread, block, count)
-    for (let part = 0; part < nParts(op); part++) partDotted<F>(op, inputs, block, count, first + part * partPanels(op), end + part * partPanels(op))
-  }
-}
-
-function partDotted<F>(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32): void {
+function dotted<F>(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32, from: i32, to: i32): void {
   const step = count == 1 ? end - first : groupPanels(blockPanelBytes(formatOf<F>(), word(op, LINEAR_N_IN)))
   for (let group = first; group < end; group += step) {
     const stop = min(end, group + step)
     for (let row = 0; row + 1 < count; row += 2) {
       for (let panel = group; panel < stop; panel++) tileDot<F, Two, One>(op, inputs, block, count, row, panel, 0)
     }
-    if (count & 1) oneRowDot<F>(op, inputs, block, count, count - 1, group, stop)
+    if (count & 1) oneRowDot<F>(op, inputs, block, count, count - 1, group, stop, from, to)
   }
 }
 

@@ -27,6 +27,19 @@ test('of both halves of one product a thread makes what it goes on with', () => 
   expect(planSharing(ops).map(({ nParts }) => nParts)).toEqual([2, 1, 1])
 })
 
+test('one product from barrier to barrier is helped with, if what its thread made of the last part is not read before the next', () => {
+  const builder = new ProgramBuilder()
+  const [x, both, y] = [builder.buffer('x', 16), builder.buffer('both', 32), builder.buffer('y', 16)]
+  const [gate, up] = [columns(both, 0, 16), columns(both, 16, 16)]
+  const helped = (by: View | null, ...more: Op[]): boolean[] => {
+    const activation: Op = { kind: 'activation', function: 'silu', x: gate, by, out: gate }
+    return planSharing([linear(builder, x, both), activation, linear(builder, gate, y), ...more]).map(({ isHelped }) => isHelped)
+  }
+  expect(helped(null)).toEqual([true, false, true])
+  expect(helped(up)).toEqual([false, false, true])
+  expect(helped(null, linear(builder, x, builder.buffer('z', 16)))).toEqual([true, false, true, false])
+})
+
 test('outputs that are read as anything but their halves are shared in one', () => {
   const builder = new ProgramBuilder()
   const [x, both, y] = [builder.buffer('x', 16), builder.buffer('both', 48), builder.buffer('y', 16)]

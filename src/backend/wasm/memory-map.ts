@@ -13,7 +13,7 @@
  */
 
 import {
-  CONTROL_WORDS, LANES, MAP_BLOCK, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
+  CONTROL_WORDS, SHARE_WORDS, LANES, MAP_BLOCK, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
 } from '../../../assembly/abi.ts'
 import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, OpOf, Parameter, Program, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes, SsdForm } from '../backend.ts'
@@ -102,7 +102,7 @@ export function createMemoryMap(program: Program, capacity: Capacity, options: M
     next = address + bytes
     return address
   }
-  const control = allocate(4 * CONTROL_WORDS)
+  const control = allocate(4 * (CONTROL_WORDS + SHARE_WORDS * options.nThreads))
   const tokens = allocate(4 * capacity.maxRows)
   const segments = allocate(4 * SEGMENT_WORDS * capacity.nSlots)
   const logitRows = allocate(4 * capacity.maxLogitRows)

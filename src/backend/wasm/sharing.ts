@@ -3,11 +3,12 @@
  * only read after a barrier, unless both ops give the same columns to the same thread. The planner sets as few barriers as the data allows.
  */
 
-import { EACH_ONE, LINEAR_N_PARTS, MEET_MANY, MEET_ONE, OP_FLAGS, SHARE } from '../../../assembly/abi.ts'
+import { EACH_ONE, HELP_ONE, LINEAR_N_PARTS, MEET_MANY, MEET_ONE, OP_FLAGS, SHARE } from '../../../assembly/abi.ts'
 import { columns } from '../../program/builder.ts'
 import { isParameter, type KeyValuePart, type Op, type View } from '../../program/ops.ts'
-import { recordAt } from './encode.ts'
+import { panelsOf, recordAt } from './encode.ts'
 import type { MemoryMap } from './memory-map.ts'
+import { packedBytes } from './packing.ts'
 
 /** How an op touches a view: each thread its own rows, its own channels (shares of SHARE from the view's first), any part, or each thread all of it. */
 type Split = 'rows' | 'channels' | 'any' | 'each'
@@ -32,6 +33,8 @@ export interface Sharing {
   readonly each: boolean
   /** Equal parts of a linear op's outputs of which each thread has its share. */
   readonly nParts: number
+  /** Of a linear op: of a batch's only row a thread may do outputs of the last part that are another's. */
+  readonly isHelped: boolean
 }
 
 /** Whether a batch has one token or more. */
@@ -39,19 +42,44 @@ type Rows = 'one' | 'many'
 
 /** Adds to the records of a program how threads share it. */
 export function shareOps(ops: readonly Op[], map: MemoryMap, memory: ArrayBufferLike): void {
-  planSharing(ops).forEach(({ meets, each, nParts }, i) => {
+  planSharing(ops).forEach(({ meets, each, nParts, isHelped }, i) => {
+    const op = ops[i]
     const words = recordAt(map, memory, i)
     words[OP_FLAGS] |= Number(meets.one) * MEET_ONE + Number(meets.many) * MEET_MANY + Number(each) * EACH_ONE
-    if (ops[i].kind === 'linear') words[LINEAR_N_PARTS] = nParts
+    if (op.kind !== 'linear') return
+    words[LINEAR_N_PARTS] = nParts
+    if (isHelped && packedBytes(panelsOf(map, op.weight)) >= HELPED_BYTES) words[OP_FLAGS] |= HELP_ONE
   })
 }
+
+/** From so many bytes of weights on: a few µs for each thread, since it takes a part of one to ask and to be answered. */
+const HELPED_BYTES = 2 ** 19
 
 export function planSharing(ops: readonly Op[]): Sharing[] {
   const nParts = ops.map((_, i) => partsOf(ops, i))
   const accesses = ops.map((op, i) => accessesOf(op, nParts[i]))
-  const one = barriersOf(ops.map((op, i) => (isForEach(op) ? accesses[i].map((access): Access => ({ ...access, split: 'each' })) : accesses[i])))
+  const accessesOfOne = ops.map((op, i) => (isForEach(op) ? accesses[i].map((access): Access => ({ ...access, split: 'each' })) : accesses[i]))
+  const one = barriersOf(accessesOfOne)
   const many = barriersOf(accesses)
-  return ops.map((op, i) => ({ meets: { one: one[i], many: many[i] }, each: isForEach(op), nParts: nParts[i] }))
+  const helped = helpedOf(ops, accessesOfOne, one)
+  return ops.map((op, i) => ({ meets: { one: one[i], many: many[i] }, each: isForEach(op), nParts: nParts[i], isHelped: helped.has(op) }))
+}
+
+/** Linear ops whose last part may be anybody's without a further barrier: one from barrier to barrier, since a thread opens one share at a time. */
+function helpedOf(ops: readonly Op[], accesses: readonly (readonly Access[])[], barriers: readonly boolean[]): Set<Op> {
+  const helped = new Set<Op>()
+  for (let first = 0; first < ops.length; ) {
+    const last = barriers.indexOf(true, first)
+    const end = last < 0 ? ops.length : last + 1
+    const isFree = (i: number): boolean => {
+      const part = accesses[i].at(-1)!
+      return accesses.slice(first, end).every((others) => others === accesses[i] || !others.some((other) => conflicts(other, { ...part, split: 'any' })))
+    }
+    const found = ops.slice(first, end).find((op, i) => op.kind === 'linear' && isFree(first + i))
+    if (found) helped.add(found)
+    first = end
+  }
+  return helped
 }
 
 function barriersOf(opAccesses: readonly (readonly Access[])[]): boolean[] {
