@@ -126,11 +126,16 @@ export function createKthLargest(k: number): (values: Float64Array) => number {
 export interface Candidates {
   readonly ids: Int32Array
   readonly scores: Float64Array
+  /** For the nucleus: room for scores to be sorted in, and the mass of each bucket. */
+  readonly sorting: Float64Array
+  readonly masses: Float64Array
   count: number
 }
 
 export function createCandidates(vocabSize: number): Candidates {
-  return { ids: new Int32Array(vocabSize), scores: new Float64Array(vocabSize), count: 0 }
+  return {
+    ids: new Int32Array(vocabSize), scores: new Float64Array(vocabSize), sorting: new Float64Array(vocabSize), masses: new Float64Array(N_BUCKETS), count: 0
+  }
 }
 
 /** Fills the candidates with the tokens of a vocabulary whose score is at least `lowest`. */
@@ -179,15 +184,13 @@ function bucketAt(y: number): number {
  * Masses are summed by buckets of neighbouring weights, and only the scores of the bucket that holds the border are sorted. Of a vocabulary
  * only the likeliest tokens go that way: about as far down as the last time, farther where that does not reach.
  */
-export function createNucleus(vocabSize: number, topP: number) {
-  const masses = new Float64Array(N_BUCKETS)
-  const inBucket = new Float64Array(vocabSize)
+export function createNucleus(topP: number) {
   /** Buckets that the likeliest tokens are taken from. It changes the time alone. */
   let reach = FIRST_REACH
 
   /** Leaves the nucleus of the candidates, when `total` is the mass of all; false if their first `nBuckets` do not hold it. */
   function narrowTo(candidates: Candidates, { highest, steps }: Scale, { total, nBuckets }: { total: number; nBuckets: number }): boolean {
-    const { scores, count } = candidates
+    const { scores, sorting, masses, count } = candidates
     masses.fill(0, 0, nBuckets)
     for (let i = 0; i < count; i++) {
       const y = (highest - scores[i]) * steps
@@ -201,8 +204,8 @@ export function createNucleus(vocabSize: number, topP: number) {
     if (bucket === nBuckets) return false
 
     let n = 0
-    for (let i = 0; i < count; i++) if (bucketAt((highest - scores[i]) * steps) === bucket) inBucket[n++] = scores[i]
-    const sorted = inBucket.subarray(0, n).sort()
+    for (let i = 0; i < count; i++) if (bucketAt((highest - scores[i]) * steps) === bucket) sorting[n++] = scores[i]
+    const sorted = sorting.subarray(0, n).sort()
     let first = n - 1
     mass += weightAt((highest - sorted[first]) * steps)
     while (first > 0 && mass < limit) mass += weightAt((highest - sorted[--first]) * steps)

@@ -107,35 +107,47 @@ export interface Draws extends Pick<Sampler, 'seed' | 'observe' | 'sample'> {
   readonly temperature: number
   /** The random generator's state. */
   readonly words: Uint32Array
-  /** The penalized logits of the last call. */
-  readonly scores: Float64Array
-  readonly candidates: Candidates
-  /** Probabilities of the candidates relative to the best one's. */
-  readonly weights: Float64Array
-  /** Leaves in `candidates` and `weights` the tokens that pass all processors; returns how many. */
+  /** Leaves in the scratch's `candidates` and `weights` the tokens that pass all processors; returns how many. */
   select(logits: Float32Array): number
   /** Of the token drawn last in the distribution it was drawn from; NaN before the first, and at temperature 0. */
   probability(): number
 }
 
+/** What a token is drawn in. */
+interface Scratch {
+  /** The penalized logits. */
+  readonly scores: Float64Array
+  readonly candidates: Candidates
+  /** Probabilities of the candidates relative to the best one's. */
+  readonly weights: Float64Array
+}
+
+function createScratch(vocabSize: number): Scratch {
+  return { scores: new Float64Array(vocabSize), candidates: createCandidates(vocabSize), weights: new Float64Array(vocabSize) }
+}
+
+let lastScratch: Scratch | undefined
+
+/** Nothing of it outlasts a draw: texts share it. For 50280 tokens it has 1.8 MB, and memory that is new costs as much time as a token. */
+function sharedScratch(vocabSize: number): Scratch {
+  return lastScratch?.weights.length === vocabSize ? lastScratch : (lastScratch = createScratch(vocabSize))
+}
+
 /** Throws as `validateSamplerOptions` does. */
-export function createDraws(options: SamplerOptions, vocabSize: number): Draws {
+export function createDraws(options: SamplerOptions, vocabSize: number, scratchOf = () => sharedScratch(vocabSize)): Draws {
   const { temperature, topK, topP, minP, repetitionPenalty, seed = randomSeed() } = validateSamplerOptions(options)
   const words = seededWords(seed)
-  const history = createHistory(vocabSize)
-  const scores = new Float64Array(vocabSize)
-  const candidates = createCandidates(vocabSize)
-  const weights = new Float64Array(vocabSize)
+  const history = createHistory(vocabSize, repetitionPenalty)
   const findKth = createKthLargest(Math.min(topK, vocabSize))
-  const nucleus = createNucleus(vocabSize, topP)
+  const nucleus = createNucleus(topP)
   const steps = stepsAt(temperature)
   let probability = NaN
 
   /** Fills `scores` with the penalized logits; returns the highest. */
-  function score(logits: Float32Array): number {
+  function score(logits: Float32Array, scores: Float64Array): number {
     checkLength(logits, vocabSize)
     scores.set(logits)
-    history.penalize(scores, repetitionPenalty)
+    history.penalize(scores)
     const highest = highestOf(scores)
     if (highest > -Infinity && highest < Infinity) return highest
     const isBad = (logit: number): boolean => !(logit < Infinity)
@@ -143,7 +155,8 @@ export function createDraws(options: SamplerOptions, vocabSize: number): Draws {
   }
 
   function select(logits: Float32Array): number {
-    const highest = score(logits)
+    const { scores, candidates, weights } = scratchOf()
+    const highest = score(logits, scores)
     const isLimited = topK > 0 && topK < vocabSize
     if (isLimited) gather(candidates, scores, findKth(scores))
     const scale = { highest, steps }
@@ -152,14 +165,11 @@ export function createDraws(options: SamplerOptions, vocabSize: number): Draws {
     // What is well below minP needs no weight: by more than logarithms differ among engines.
     else if (!isLimited) gather(candidates, scores, minP > 0 ? highest + temperature * (Math.log(minP) - 1e-9) : -Infinity)
     weigh(candidates.scores, candidates.count, scale, weights)
-    return minP > 0 ? keepAtLeast(minP) : candidates.count
-  }
-
-  /** MinPLogitsWarper: the weights are relative to the best token's, so its threshold is minP itself. */
-  function keepAtLeast(lowest: number): number {
+    if (minP === 0) return candidates.count
+    // MinPLogitsWarper: the weights are relative to the best token's, so its threshold is minP itself.
     let kept = 0
     for (let i = 0; i < candidates.count; i++) {
-      if (weights[i] < lowest) continue
+      if (weights[i] < minP) continue
       candidates.ids[kept] = candidates.ids[i]
       weights[kept++] = weights[i]
     }
@@ -167,11 +177,12 @@ export function createDraws(options: SamplerOptions, vocabSize: number): Draws {
   }
 
   return {
-    temperature, seed, words, scores, candidates, weights, select,
+    temperature, seed, words, select,
     observe: ids => history.observe(ids),
     sample(logits) {
+      const { scores, candidates, weights } = scratchOf()
       // The most likely token, the lowest id at a tie.
-      if (temperature === 0) return scores.indexOf(score(logits))
+      if (temperature === 0) return scores.indexOf(score(logits, scores))
       const count = select(logits)
       const total = sum(weights, count)
       const picked = pick(weights, count, nextNumber(words) * total)
@@ -184,8 +195,11 @@ export function createDraws(options: SamplerOptions, vocabSize: number): Draws {
 
 /** A sampler for logits of (vocabSize). Throws as `validateSamplerOptions` does. */
 export function createSampler(options: SamplerOptions, vocabSize: number): Sampler {
-  const draws = createDraws(options, vocabSize)
-  const { temperature, seed, words, scores, candidates, weights } = draws
+  // Its own: what it asks for later is still there.
+  const scratch = createScratch(vocabSize)
+  const { scores, candidates, weights } = scratch
+  const draws = createDraws(options, vocabSize, () => scratch)
+  const { temperature, seed, words } = draws
   let lastLogProbability = NaN
   // At temperature 0 a log probability costs an exp per token of the vocabulary: only when asked for, from the scores still there.
   let isGreedyPending = false
@@ -225,30 +239,20 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
   }
 }
 
-/** The ids seen so far, each once in a list, so that a token costs the distinct ids and not the whole past. */
-function createHistory(vocabSize: number) {
-  const isSeen = new Uint8Array(vocabSize)
-  const seen = new Int32Array(vocabSize)
-  let count = 0
-
-  function observeOne(id: number): void {
-    checkInteger('token id', id, 0, vocabSize - 1)
-    if (isSeen[id] === 0) seen[count++] = id
-    isSeen[id] = 1
-  }
+/** The ids seen so far, each once, so that a token costs the distinct ids and not the whole past. */
+function createHistory(vocabSize: number, penalty: number) {
+  const seen = new Set<number>()
 
   return {
     observe(ids: number | ArrayLike<number>): void {
-      if (typeof ids === 'number') observeOne(ids)
-      else for (let i = 0; i < ids.length; i++) observeOne(ids[i])
+      for (const id of typeof ids === 'number' ? [ids] : Array.from(ids)) {
+        checkInteger('token id', id, 0, vocabSize - 1)
+        if (penalty !== 1) seen.add(id)
+      }
     },
     /** RepetitionPenaltyLogitsProcessor: once per id, however often it was seen. */
-    penalize(scores: Float64Array, penalty: number): void {
-      if (penalty === 1) return
-      for (let i = 0; i < count; i++) {
-        const id = seen[i]
-        scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty
-      }
+    penalize(scores: Float64Array): void {
+      for (const id of seen) scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty
     }
   }
 }

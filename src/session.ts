@@ -187,11 +187,11 @@ export class Session {
       const limited = { ...plan, maxTokens: Math.min(plan.maxTokens, Math.max(1, room)) }
       engine.checkLength(this.position + Math.max(0, limited.maxTokens - 1))
       plan.sampler.observe([...this.#state.seen.keys()])
-      const logits = new Float32Array(vocabSize)
+      let logits: Float32Array | undefined
       let best: Best | undefined
       const taker: Omit<Reading, 'count'> = {
         logits: 'last',
-        onLogits: (values) => logits.set(values),
+        onLogits: (values) => (logits ??= new Float32Array(vocabSize)).set(values),
         onBest: plan.isGreedy ? (found) => (best = found) : undefined
       }
       speculator = plan.speculation && (await import('./speculation.ts')).createSpeculator(engine, this.#state.knownIds(), plan.speculation)
@@ -201,7 +201,7 @@ export class Session {
         if (speculated) return speculated
         best = undefined
         await this.#read(options, { ...taker, count: this.#state.nPending, goesOn: goesOn && speculator === null })
-        return best ?? logits
+        return best ?? logits!
       }
       const push = (id: number): void => {
         this.#state.add(Int32Array.of(id))

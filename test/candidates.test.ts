@@ -68,7 +68,7 @@ describe('selections', () => {
 
   it('find the same nucleus whatever came before: peaked, flat, peaked again', () => {
     const size = 5001
-    const nucleus = createNucleus(size, 0.9)
+    const nucleus = createNucleus(0.9)
     const idsOf = (select: ReturnType<typeof createNucleus>, scores: Float64Array): number[] => {
       const candidates = createCandidates(size)
       select.gather(candidates, scores, { highest: highestOf(scores), steps: stepsAt(1) })
@@ -77,7 +77,7 @@ describe('selections', () => {
     const counts = [40, 0.01, 3, 40, 8, 0.5].map((spread, seed) => {
       const scores = normalScores(size, seed, spread)
       const ids = idsOf(nucleus, scores)
-      expect(ids).toEqual(idsOf(createNucleus(size, 0.9), scores))
+      expect(ids).toEqual(idsOf(createNucleus(0.9), scores))
       // The fewest of the likeliest that reach 0.9.
       const weights = scores.map((score) => Math.exp(score))
       const total = weights.reduce((a, b) => a + b)
@@ -95,7 +95,7 @@ describe('selections', () => {
   it('keep everything where rounding leaves less than topP', () => {
     const scores = normalScores(3000, 8, 30)
     const candidates = createCandidates(3000)
-    createNucleus(3000, 1 - 2 ** -53).gather(candidates, scores, { highest: highestOf(scores), steps: stepsAt(1) })
+    createNucleus(1 - 2 ** -53).gather(candidates, scores, { highest: highestOf(scores), steps: stepsAt(1) })
     expect(candidates.count).toBeGreaterThan(1000)
   })
 })
