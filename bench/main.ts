@@ -32,7 +32,7 @@ Options:
 ${describeOptions(OPTIONS)}
 
 The lines of a group are measured in turns, together with the limits of the machine: "of limit" and "ratio" are medians of what each round
-gave. Under "of limit" stands what holds the line: f32 or i16 arithmetic, reading memory, or exp2; for many threads it is as many times that
+gave. Under "of limit" stands what holds the line: f32 or integer arithmetic, reading memory, or exp2; for many threads it is as many times that
 of one core. "to other" is this build's speed over that of the other one: above 1 this one is faster.
 `
 

@@ -20,7 +20,7 @@ export interface Report {
   readonly conclusions: Readonly<Record<string, readonly string[]>>
 }
 
-const LIMIT_NAMES = { flop: 'f32', intOp: 'i16', byte: 'read', exp2: 'exp2' } as const
+const LIMIT_NAMES = { flop: 'f32', intOp: 'integer', byte: 'read', exp2: 'exp2' } as const
 
 /** Right of the names. */
 const RIGHT = [1, 2, 3, 4, 5, 6, 7]
