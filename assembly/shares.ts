@@ -6,7 +6,7 @@
 
 import { CONTROL_WORDS, SHARE_ASKED, SHARE_MAIL, SHARE_WORDS } from './abi'
 import { at } from './control'
-import { hasFailed } from './threads'
+import { fail, hasFailed } from './threads'
 
 /** What SHARE_ASKED holds besides ASKER + a thread. */
 const CLOSED: i32 = 0
@@ -15,8 +15,8 @@ const ASKER: i32 = 2
 /** The answer of an owner that has nothing to give; steps [from, to) are from << 8 | to. */
 export const NOTHING: i32 = -1
 const NO_MAIL: i32 = 0
-/** Turns of waiting for an answer, after which the question is taken back: some 30 µs. */
-const TURNS: i32 = 40000
+/** Turns of waiting for an answer, after which the question is taken back: some 75 µs, more than most steps take. */
+const TURNS: i32 = 100000
 
 // @ts-ignore: decorator
 @inline
@@ -30,10 +30,11 @@ export function openShare(control: usize, thread: i32): void {
 
 /** The thread is about to do a step of its share, after which there are [step, stop): where the share ends from now on. */
 export function giveAway(control: usize, thread: i32, step: i32, stop: i32): i32 {
-  const asked = atomic.load<i32>(wordOf(control, thread, SHARE_ASKED))
-  if (asked < ASKER) return stop
+  const address = wordOf(control, thread, SHARE_ASKED)
+  const asked = atomic.load<i32>(address)
+  // It may just have been taken back.
+  if (asked < ASKER || atomic.cmpxchg<i32>(address, asked, OPEN) != asked) return stop
   const middle = step + (stop - step + 1 >> 1)
-  openShare(control, thread)
   answer(control, asked, middle < stop ? middle << 8 | stop : NOTHING)
   return middle
 }
@@ -55,8 +56,9 @@ export function askFor(control: usize, thread: i32, owner: i32): i32 {
   atomic.store<i32>(mail, NO_MAIL)
   if (atomic.cmpxchg<i32>(asked, OPEN, ASKER + thread) != OPEN) return NOTHING
   for (let turn = 0; atomic.load<i32>(mail) == NO_MAIL; turn++) {
-    // Whoever does not answer is held up; if it has just seen the question the answer is on its way.
+    // Whoever does not answer is held up; if it has just seen the question the answer is on its way, unless the thread has died meanwhile.
     if (turn >= TURNS && (atomic.cmpxchg<i32>(asked, ASKER + thread, OPEN) == ASKER + thread || hasFailed(control))) return NOTHING
+    if (turn == i32.MAX_VALUE) fail(control)
   }
   return atomic.load<i32>(mail)
 }

@@ -56,8 +56,13 @@ export function barrier(control: usize): bool {
     if (changes(control, phase, current)) return !hasFailed(control)
     if (hasFailed(control)) return false
   }
-  atomic.store<i32>(at(control, CONTROL_FAILED), 1)
+  fail(control)
   return false
+}
+
+/** A thread is missing: releases everyone. */
+export function fail(control: usize): void {
+  atomic.store<i32>(at(control, CONTROL_FAILED), 1)
 }
 
 export function hasFailed(control: usize): bool {

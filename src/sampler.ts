@@ -134,7 +134,7 @@ function sharedScratch(vocabSize: number): Scratch {
 }
 
 /** Throws as `validateSamplerOptions` does. */
-export function createDraws(options: SamplerOptions, vocabSize: number, scratchOf = () => sharedScratch(vocabSize)): Draws {
+export function createDraws(options: SamplerOptions, vocabSize: number, scratch?: Scratch): Draws {
   const { temperature, topK, topP, minP, repetitionPenalty, seed = randomSeed() } = validateSamplerOptions(options)
   const words = seededWords(seed)
   const history = createHistory(vocabSize, repetitionPenalty)
@@ -142,6 +142,7 @@ export function createDraws(options: SamplerOptions, vocabSize: number, scratchO
   const nucleus = createNucleus(topP)
   const steps = stepsAt(temperature)
   let probability = NaN
+  const ownScratch = (): Scratch => (scratch ??= sharedScratch(vocabSize))
 
   /** Fills `scores` with the penalized logits; returns the highest. */
   function score(logits: Float32Array, scores: Float64Array): number {
@@ -155,7 +156,7 @@ export function createDraws(options: SamplerOptions, vocabSize: number, scratchO
   }
 
   function select(logits: Float32Array): number {
-    const { scores, candidates, weights } = scratchOf()
+    const { scores, candidates, weights } = ownScratch()
     const highest = score(logits, scores)
     const isLimited = topK > 0 && topK < vocabSize
     if (isLimited) gather(candidates, scores, findKth(scores))
@@ -180,7 +181,7 @@ export function createDraws(options: SamplerOptions, vocabSize: number, scratchO
     temperature, seed, words, select,
     observe: ids => history.observe(ids),
     sample(logits) {
-      const { scores, candidates, weights } = scratchOf()
+      const { scores, candidates, weights } = ownScratch()
       // The most likely token, the lowest id at a tie.
       if (temperature === 0) return scores.indexOf(score(logits, scores))
       const count = select(logits)
@@ -198,7 +199,7 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
   // Its own: what it asks for later is still there.
   const scratch = createScratch(vocabSize)
   const { scores, candidates, weights } = scratch
-  const draws = createDraws(options, vocabSize, () => scratch)
+  const draws = createDraws(options, vocabSize, scratch)
   const { temperature, seed, words } = draws
   let lastLogProbability = NaN
   // At temperature 0 a log probability costs an exp per token of the vocabulary: only when asked for, from the scores still there.

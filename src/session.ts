@@ -177,7 +177,7 @@ export class Session {
       if (plan.maxTokens > 0 && this.position === 0) {
         throw new RangeError(messageOf({ place: 'session', expected: 'at least one token to go on from', got: 'none' }))
       }
-      const { engine, text, vocabSize, eosTokenIds } = this.#context
+      const { engine, text, eosTokenIds } = this.#context
       // The last token is given out, not read.
       const room = engine.maxLength - this.position + 1
       if (plan.options.maxTokens !== undefined && plan.maxTokens > room) {
@@ -191,7 +191,7 @@ export class Session {
       let best: Best | undefined
       const taker: Omit<Reading, 'count'> = {
         logits: 'last',
-        onLogits: (values) => (logits ??= new Float32Array(vocabSize)).set(values),
+        onLogits: (values) => (logits ??= values.slice()).set(values),
         onBest: plan.isGreedy ? (found) => (best = found) : undefined
       }
       speculator = plan.speculation && (await import('./speculation.ts')).createSpeculator(engine, this.#state.knownIds(), plan.speculation)
@@ -201,7 +201,8 @@ export class Session {
         if (speculated) return speculated
         best = undefined
         await this.#read(options, { ...taker, count: this.#state.nPending, goesOn: goesOn && speculator === null })
-        return best ?? logits!
+        // None where they were refused the last time: they are again.
+        return best ?? logits ?? { id: 0, logit: NaN }
       }
       const push = (id: number): void => {
         this.#state.add(Int32Array.of(id))

@@ -13,7 +13,7 @@
  */
 
 import {
-  CONTROL_WORDS, SHARE_WORDS, LANES, MAP_BLOCK, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS
+  CONTROL_WORDS, LANES, MAP_BLOCK, OP_WORDS, PANEL_ROWS, ROW_BLOCK, SCAN_BLOCK, SEGMENT_WORDS, SHARE_WORDS
 } from '../../../assembly/abi.ts'
 import type { ActivationBuffer, ExpertLinearOp, KeyValuePart, Op, OpOf, Parameter, Program, View } from '../../program/ops.ts'
 import type { Capacity, MemoryBytes, SsdForm } from '../backend.ts'

@@ -5,7 +5,7 @@
 
 import { EACH_ONE, HELP_ONE, LINEAR_N_PARTS, MEET_MANY, MEET_ONE, OP_FLAGS, SHARE } from '../../../assembly/abi.ts'
 import { columns } from '../../program/builder.ts'
-import { isParameter, type KeyValuePart, type Op, type View } from '../../program/ops.ts'
+import { elementsOf, isParameter, type KeyValuePart, type Op, type OpOf, type View } from '../../program/ops.ts'
 import { panelsOf, recordAt } from './encode.ts'
 import type { MemoryMap } from './memory-map.ts'
 import { packedBytes } from './packing.ts'
@@ -65,7 +65,7 @@ export function planSharing(ops: readonly Op[]): Sharing[] {
   return ops.map((op, i) => ({ meets: { one: one[i], many: many[i] }, each: isForEach(op), nParts: nParts[i], isHelped: helped.has(op) }))
 }
 
-/** Linear ops whose last part may be anybody's without a further barrier: one from barrier to barrier, since a thread opens one share at a time. */
+/** Linear ops whose last part may be anybody's without a further barrier: the largest from barrier to barrier, since a thread opens one share at a time. */
 function helpedOf(ops: readonly Op[], accesses: readonly (readonly Access[])[], barriers: readonly boolean[]): Set<Op> {
   const helped = new Set<Op>()
   for (let first = 0; first < ops.length; ) {
@@ -75,8 +75,9 @@ function helpedOf(ops: readonly Op[], accesses: readonly (readonly Access[])[], 
       const part = accesses[i].at(-1)!
       return accesses.slice(first, end).every((others) => others === accesses[i] || !others.some((other) => conflicts(other, { ...part, split: 'any' })))
     }
-    const found = ops.slice(first, end).find((op, i) => op.kind === 'linear' && isFree(first + i))
-    if (found) helped.add(found)
+    const free = ops.slice(first, end).filter((op, i) => op.kind === 'linear' && isFree(first + i)) as OpOf<'linear'>[]
+    const sizes = free.map(({ weight }) => elementsOf(weight.shape))
+    if (free.length > 0) helped.add(free[sizes.indexOf(Math.max(...sizes))])
     first = end
   }
   return helped
