@@ -128,7 +128,7 @@ function createScratch(vocabSize: number): Scratch {
 
 let lastScratch: Scratch | undefined
 
-/** Nothing of it outlasts a draw: texts share it. For 50280 tokens it has 1.8 MB, and memory that is new costs as much time as a token. */
+/** Nothing of it outlasts a draw: texts share it. For 50280 tokens it has 1.8 MB, whose first touch takes a millisecond or two. */
 function sharedScratch(vocabSize: number): Scratch {
   return lastScratch?.weights.length === vocabSize ? lastScratch : (lastScratch = createScratch(vocabSize))
 }

@@ -5,6 +5,7 @@ import { reasonOf } from '../support/anything.ts'
 import { expectSameBits } from '../support/compare.ts'
 import { fixtureModel } from '../support/fixtures.ts'
 import { createNumbers } from '../support/numbers.ts'
+import { loadTiny, tinyTensors } from '../support/tiny-checkpoint.ts'
 
 const numbers = createNumbers(4)
 const IDS = Int32Array.from({ length: 700 }, () => numbers.integer(0, 159))
@@ -255,4 +256,17 @@ describe('dispose', () => {
     await session.dispose()
     expect(await reasonOf(() => session.fork().append([1]))).toBeInstanceOf(TypeError)
   })
+})
+
+test('logits that are no numbers are refused, and again where the text goes on', async () => {
+  const data = (length: number): Float32Array => Float32Array.from({ length }, (_, i) => (i % 2 === 0 ? 3e38 : -3e38))
+  const tensors = tinyTensors().map((tensor) => (tensor.name === 'backbone.norm_f.weight' ? { ...tensor, data: data(tensor.shape[0]) } : tensor))
+  await using broken = await loadTiny({ tensors })
+  for (const temperature of [0, 0.8]) {
+    await using session = broken.session()
+    await session.append([1, 2, 3], { defer: true })
+    for (let turn = 0; turn < 2; turn++) {
+      await expect(session.complete({ temperature })).rejects.toThrow(new RangeError('logits[0]: expected a finite number or -Infinity, got NaN'))
+    }
+  }
 })
