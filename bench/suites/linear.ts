@@ -1,7 +1,7 @@
 /**
  * Linear in every format: one row, as in decoding, a few, as in decoding many sequences at once, and many, as in a prompt. One row and a few read
  * matrices that no cache holds, as the layers of a model follow each other: as many matrices as fill 192 MB, one after the other. Of 96 MB read again and again
- * a cache of 32 MB still gave a part.
+ * the cache that cores share still gave a part.
  */
 
 import { type Line, type Group, type Core, type Suite, bytes, flop } from '../suite.ts'
