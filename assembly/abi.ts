@@ -58,7 +58,7 @@ export const SEGMENT_N_ROWS: i32 = 3
 export const SEGMENT_WORDS: i32 = 4
 
 export const OP_CODE: i32 = 0
-/** ROWS_LOGIT, MEET_ONE, MEET_MANY, EACH_ONE, HELP_ONE or 0, added up. */
+/** ROWS_LOGIT, MEET_ONE, MEET_MANY, EACH_ONE, HELP_ONE, HELP_MANY or 0, added up. */
 export const OP_FLAGS: i32 = 1
 export const OP_WORDS: i32 = 32
 
@@ -70,8 +70,10 @@ export const MEET_ONE: i32 = 2
 export const MEET_MANY: i32 = 4
 /** In a batch of one token each thread does the row for itself. */
 export const EACH_ONE: i32 = 8
-/** In a batch of one token threads that are done with their own outputs of the last part take from others. */
+/** In a batch of one token threads that are done with their own share (of a linear op's last part) take from others. */
 export const HELP_ONE: i32 = 16
+/** The same for batches of several. */
+export const HELP_MANY: i32 = 32
 
 export const CODE_EMBED: i32 = 1
 export const EMBED_WEIGHT: i32 = 2

@@ -6,7 +6,7 @@
  */
 
 import { LINEAR_FORMAT, LINEAR_N_IN, LINEAR_WEIGHT, LINEAR_X, LINEAR_X_STRIDE, PANEL_ROWS } from '../abi'
-import { at, pointer, scratchOf, word } from '../control'
+import { at, pointer, word } from '../control'
 import { integersOf, quantizeRows, scalesOf } from '../formats/activations'
 import {
   blockBytes, blockInputs, blockPanelBytes, formatOf, hasMinima, integersIn, integerWeight, isBytes, minimaOf, minimumOf, scaleOf
@@ -15,12 +15,10 @@ import { highMask, highQuad, lowMask, quadBytes, secondInputs } from '../formats
 import { multiplyAdd } from '../math/multiply-add'
 import { stepAt, STEPS, storeOutput, storePanel } from './linear-panel'
 
-/** Quantizes rows [block, block + count) into the thread's scratch and returns its address. */
-export function quantizeInputs(control: usize, op: usize, thread: i32, block: i32, count: i32): usize {
+/** Quantizes `count` rows from `row` on. */
+export function quantizeInputs(op: usize, row: i32, count: i32, inputs: usize): void {
   const stride = word(op, LINEAR_X_STRIDE)
-  const inputs = scratchOf(control, thread)
-  quantizeRows(at(pointer(op, LINEAR_X), block * stride), stride, count, word(op, LINEAR_N_IN), word(op, LINEAR_FORMAT), inputs)
-  return inputs
+  quantizeRows(at(pointer(op, LINEAR_X), row * stride), stride, count, word(op, LINEAR_N_IN), word(op, LINEAR_FORMAT), inputs)
 }
 
 // @ts-ignore: decorator

@@ -3,7 +3,7 @@
  *
  * W (nOut, nIn) lies in panels of PANEL_ROWS output rows, inputs in sequence, the last panel padded with zeros (assembly/formats):
  * eight outputs are two vectors, and no sum crosses lanes. One order of summation for one row and for many: the same bits for prefill,
- * chunks, steps and batches. Threads share the panels, or those of each part of the outputs, and help each other with one row of a large matrix.
+ * chunks, steps and batches. Threads share the panels, or those of each part of the outputs, and help each other with the last part (shares.ts).
  *
  * Memory levels, for many rows: a block of ROW_BLOCK rows of x in L2, one panel in L1, expanded to f32 or to 16-bit integers, four rows ×
  * 8 outputs in registers. For a few (linear-tile.ts says how many): the panels as they are stored, some of them in L2 for all tiles of rows.
@@ -11,26 +11,37 @@
  */
 
 import {
-  CONTROL_N_THREADS, CONTROL_N_TOKENS, FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_DOT, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_DOT, FORMAT_Q8_MIN,
-  HELP_ONE, LINEAR_FORMAT, LINEAR_N_IN, LINEAR_N_OUT, LINEAR_N_PARTS, OP_FLAGS, PANEL_ROWS, ROW_BLOCK
+  FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_Q4, FORMAT_Q4_DOT, FORMAT_Q4_MIN, FORMAT_Q8, FORMAT_Q8_DOT, FORMAT_Q8_MIN, LINEAR_FORMAT, LINEAR_N_IN,
+  LINEAR_N_OUT, LINEAR_N_PARTS, PANEL_ROWS, ROW_BLOCK
 } from '../abi'
 import { firstOf, rowsOf, scratchOf, word } from '../control'
 import { Bf16, densePanelBytes, F16, F32, isF32 } from '../formats/dense'
 import { blockPanelBytes, Bytes, Bytes16, BytesMin, formatOf, Nibbles, NibblesMin, SignedBytes, SignedNibbles } from '../formats/blocks'
-import { askFor, closeShare, giveAway, NOTHING, openShare } from '../shares'
+import { helpEachOther, isHelped } from '../shares'
 import { densePanelAt, oneRowDense, panelInF32, rowsDenseScalar, tileDense } from './linear-dense'
 import { oneRowDot, tileDot } from './linear-dot'
-import { STEPS } from './linear-panel'
+import { stepAt, STEPS } from './linear-panel'
 import { oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 import { fourRowsQuantized, panelInI16 } from './linear-quantized-rows'
 import { tileQuantized } from './linear-quantized-tile'
 import { Four, groupPanels, manyRows, mostRows, One, Three, tileRows, Two } from './linear-tile'
 
 const ROW_TILE: i32 = 4
+/** Of fewer rows than these, but more than one, a step is too few panels for them to go over. */
+const LEAST_HELPED: i32 = 32
+
+/** The block of rows that lies quantized in the thread's scratch. Every thread has an instance of its own. */
+let quantizedBlock: i32 = -1
 
 export function linear(control: usize, op: usize, thread: i32): void {
+  const nRows = rowsOf(control, op)
   const nPanels = partPanels(op)
-  linearRows(control, op, rowsOf(control, op), thread, firstOf(control, nPanels, thread), firstOf(control, nPanels, thread + 1))
+  const first = firstOf(control, nPanels, thread)
+  const end = firstOf(control, nPanels, thread + 1)
+  const hasSteps = nRows == 1 || nRows >= LEAST_HELPED
+  if (!ASC_FEATURE_THREADS || !hasSteps || !isHelped(control, op)) return linearParts(control, op, nRows, thread, first, end, nParts(op))
+  linearParts(control, op, nRows, thread, first, end, nParts(op) - 1)
+  helpEachOther(control, op, thread, nPanels, (nRows + ROW_BLOCK - 1) / ROW_BLOCK * STEPS, nRows == 1 ? STEPS / 2 : 0, lastPart)
 }
 
 // @ts-ignore: decorator
@@ -48,47 +59,43 @@ function partPanels(op: usize): i32 {
 
 /** Panels [first, end) of every part, of nRows rows, whatever the batch has: the experts' products too. Scratch: from the start of the thread's. */
 export function linearRows(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32): void {
+  linearParts(control, op, nRows, thread, first, end, nParts(op))
+}
+
+/** Of the first `count` parts. */
+function linearParts(control: usize, op: usize, nRows: i32, thread: i32, first: i32, end: i32, count: i32): void {
+  quantizedBlock = -1
   const nPanels = partPanels(op)
-  const last = nParts(op) - 1
-  for (let block = 0; block < nRows; block += ROW_BLOCK) {
-    const count = min(ROW_BLOCK, nRows - block)
-    const inputs = isDense(op) ? scratchOf(control, thread) : quantizeInputs(control, op, thread, block, count)
-    for (let part = 0; part < last; part++) panels(op, inputs, block, count, part * nPanels + first, part * nPanels + end, 0, STEPS)
-    if (ASC_FEATURE_THREADS && isHelped(control, op)) helpEachOther(control, op, inputs, thread, last * nPanels)
-    else panels(op, inputs, block, count, last * nPanels + first, last * nPanels + end, 0, STEPS)
+  for (let block = 0; block * ROW_BLOCK < nRows; block++) {
+    for (let part = 0; part < count; part++) blockPanels(control, op, nRows, thread, block, part * nPanels + first, part * nPanels + end, 0, STEPS)
   }
 }
 
-// @ts-ignore: decorator
-@inline
-function isHelped(control: usize, op: usize): bool {
-  return (word(op, OP_FLAGS) & HELP_ONE) != 0 && word(control, CONTROL_N_TOKENS) == 1
+/** Steps [from, to) of panels [first, end) of the last part: STEPS for each block of rows. */
+function lastPart(control: usize, op: usize, thread: i32, first: i32, end: i32, from: i32, to: i32): void {
+  const nRows = rowsOf(control, op)
+  const base = (nParts(op) - 1) * partPanels(op)
+  while (from < to) {
+    const block = from / STEPS
+    const start = block * STEPS
+    const stop = min(to, start + STEPS)
+    blockPanels(control, op, nRows, thread, block, base + first, base + end, from - start, stop - start)
+    from = stop
+  }
 }
 
-/**
- * The panels from `base` on, for one row: the thread's own share, its first half at once and the rest step by step, and then steps of threads that are not done yet (shares.ts).
- * Two cores seldom get the same from memory, nor are all cores alike: without help the slowest decides.
- */
-function helpEachOther(control: usize, op: usize, inputs: usize, thread: i32, base: i32): void {
-  const nPanels = partPanels(op)
-  const nThreads = word(control, CONTROL_N_THREADS)
-  let first = base + firstOf(control, nPanels, thread)
-  let end = base + firstOf(control, nPanels, thread + 1)
-  openShare(control, thread)
-  panels(op, inputs, 0, 1, first, end, 0, STEPS / 2)
-  for (let step = STEPS / 2, stop = STEPS; step < stop; step++) {
-    stop = giveAway(control, thread, step + 1, stop)
-    panels(op, inputs, 0, 1, first, end, step, step + 1)
+/** Steps [from, to) of panels [first, end) for a block of rows. */
+function blockPanels(control: usize, op: usize, nRows: i32, thread: i32, block: i32, first: i32, end: i32, from: i32, to: i32): void {
+  const row = block * ROW_BLOCK
+  const count = min(ROW_BLOCK, nRows - row)
+  const inputs = scratchOf(control, thread)
+  if (!isDense(op) && block != quantizedBlock) {
+    quantizeInputs(op, row, count, inputs)
+    quantizedBlock = block
   }
-  closeShare(control, thread)
-  for (let i = 1; i < nThreads; i++) {
-    const other = (thread + i) % nThreads
-    first = base + firstOf(control, nPanels, other)
-    end = base + firstOf(control, nPanels, other + 1)
-    for (let steps = askFor(control, thread, other); steps != NOTHING; steps = askFor(control, thread, other)) {
-      panels(op, inputs, 0, 1, first, end, steps >> 8, steps & 255)
-    }
-  }
+  if (count == 1) return panels(op, inputs, row, count, first, end, from, to)
+  const nPanels = end - first
+  panels(op, inputs, row, count, first + stepAt(nPanels, from), first + stepAt(nPanels, to), 0, STEPS)
 }
 
 // @ts-ignore: decorator

@@ -13,11 +13,11 @@
  *                                 slot through registers and back
  *                registers        four states × LANES channels, over the block's tokens
  *
- * Threads share the tiles, SHARE channels at a time. y adds the states in ascending order whatever the blocking, so any split of the tokens gives the same bits.
+ * Threads share the tiles, SHARE channels at a time, and help each other with those of many tokens (shares.ts). y adds the states in ascending order whatever the blocking, so any split of the tokens gives the same bits.
  */
 
 import {
-  LANES, SCAN_A, SCAN_B, SCAN_BLOCK, SCAN_B_CHANNELS, SCAN_B_STRIDE, SCAN_C, SCAN_C_CHANNELS, SCAN_C_STRIDE, SCAN_D_INNER, SCAN_D_STATE,
+  CONTROL_N_TOKENS, LANES, SCAN_A, SCAN_B, SCAN_BLOCK, SCAN_B_CHANNELS, SCAN_B_STRIDE, SCAN_C, SCAN_C_CHANNELS, SCAN_C_STRIDE, SCAN_D_INNER, SCAN_D_STATE,
   SCAN_GROUP_CHANNELS, SCAN_STATE, SEGMENT_FIRST_ROW, SEGMENT_N_ROWS, SHARE
 } from '../abi'
 import { at, firstOf, nSegments, pointer, scratchOf, segmentAt, slotOf, word } from '../control'
@@ -25,20 +25,44 @@ import { Exp2, stageTwo, STAGED_BYTES, VECTOR_BYTES } from '../math/elementwise'
 import { exp2, exp2Power } from '../math/exp'
 import { FLUSH, FLUSH_LANES } from '../math/flush'
 import { multiplyAdd } from '../math/multiply-add'
+import { helpEachOther, isHelped } from '../shares'
 import { BLOCK_BYTES, DECAYS, discretize, finish, N_DECAYS, STATES } from './scan-blocks'
 import { firstHalves, highPairs, loadState, lowPairs, secondHalves, storeState, storeTransposed } from './scan-state'
 
+const SHARE_TILES: i32 = SHARE / LANES
+/** Tokens of a segment from which on SHARE channels fill the vectors of a block. */
+const LONG_SEGMENT: i32 = SCAN_BLOCK / SHARE_TILES
 const FOUR_STAGED: usize = 4 * STAGED_BYTES
 
 export function selectiveScan(control: usize, op: usize, thread: i32): void {
+  const nShares = (nTilesOf(op) + SHARE_TILES - 1) / SHARE_TILES
+  const first = firstOf(control, nShares, thread)
+  const end = firstOf(control, nShares, thread + 1)
+  // Of short segments many channels at a time are faster than help.
+  const isLong = word(control, CONTROL_N_TOKENS) >= LONG_SEGMENT * nSegments(control)
+  if (ASC_FEATURE_THREADS && isLong && isHelped(control, op)) helpEachOther(control, op, thread, nShares, end - first, 0, scanShares)
+  else scanShares(control, op, thread, first, end, 0, end - first)
+}
+
+/** Tiles of all channels. A tile never crosses from one group of B or C into the next: the last one of a group may be narrower. */
+// @ts-ignore: decorator
+@inline
+function nTilesOf(op: usize): i32 {
+  return word(op, SCAN_D_INNER) / word(op, SCAN_GROUP_CHANNELS) * groupTilesOf(op)
+}
+
+// @ts-ignore: decorator
+@inline
+function groupTilesOf(op: usize): i32 {
+  return (word(op, SCAN_GROUP_CHANNELS) + LANES - 1) / LANES
+}
+
+/** Steps of SHARE channels each. */
+function scanShares(control: usize, op: usize, thread: i32, share: i32, _endShare: i32, from: i32, to: i32): void {
   const groupChannels = word(op, SCAN_GROUP_CHANNELS)
-  // A tile never crosses from one group of B or C into the next: the last one of a group may be narrower.
-  const groupTiles = (groupChannels + LANES - 1) / LANES
-  const nTiles = word(op, SCAN_D_INNER) / groupChannels * groupTiles
-  const shareTiles = SHARE / LANES
-  const nShares = (nTiles + shareTiles - 1) / shareTiles
-  const first = firstOf(control, nShares, thread) * shareTiles
-  const end = min(nTiles, firstOf(control, nShares, thread + 1) * shareTiles)
+  const groupTiles = groupTilesOf(op)
+  const first = (share + from) * SHARE_TILES
+  const end = min(nTilesOf(op), (share + to) * SHARE_TILES)
   for (let i = 0; i < nSegments(control); i++) {
     const segment = segmentAt(control, i)
     const nRows = word(segment, SEGMENT_N_ROWS)

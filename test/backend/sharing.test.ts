@@ -33,11 +33,27 @@ test('one product from barrier to barrier is helped with, if what its thread mad
   const [gate, up] = [columns(both, 0, 16), columns(both, 16, 16)]
   const helped = (by: View | null, ...more: Op[]): boolean[] => {
     const activation: Op = { kind: 'activation', function: 'silu', x: gate, by, out: gate }
-    return planSharing([linear(builder, x, both), activation, linear(builder, gate, y), ...more]).map(({ isHelped }) => isHelped)
+    return planSharing([linear(builder, x, both), activation, linear(builder, gate, y), ...more]).map(({ isHelped }) => isHelped.many)
   }
   expect(helped(null)).toEqual([true, false, true])
   expect(helped(up)).toEqual([false, false, true])
   expect(helped(null, linear(builder, x, builder.buffer('z', 16)))).toEqual([true, false, true, false])
+})
+
+test('of several tokens a scan is helped with where it costs most, unless what follows goes on with its channels', () => {
+  const builder = new ProgramBuilder()
+  const [u, x, dt, BC, y, out] = ['u', 'x', 'dt', 'BC', 'y', 'out'].map((name) => builder.buffer(name, 16))
+  const scan: Op = {
+    kind: 'selectiveScan', x, dt, z: null, B: columns(BC, 0, 4), C: columns(BC, 4, 4), out: y, dState: 4, dtSoftplus: true, A: builder.parameter('A', [16, 4]), D: null,
+    dtBias: null, state: builder.state('state', [16, 4])
+  }
+  const activate = (view: View): Op => ({ kind: 'activation', function: 'silu', x: view, by: null, out: view })
+  const helped = (ops: readonly Op[]) => (['one', 'many'] as const).map((rows) => planSharing(ops).map(({ isHelped }) => isHelped[rows]))
+  const ops = [linear(builder, u, dt), scan]
+  expect(helped([...ops, linear(builder, y, out)])).toEqual([[false, false, true], [false, true, true]])
+  // What it has written, and what it reads: not before all have met.
+  for (const view of [y, x]) expect(helped([...ops, activate(view), linear(builder, y, out)])[1]).toEqual([false, false, false, true])
+  expect(helped([...ops, activate(out)])[1]).toEqual([false, true, false])
 })
 
 test('outputs that are read as anything but their halves are shared in one', () => {

@@ -3,9 +3,9 @@
  * only read after a barrier, unless both ops give the same columns to the same thread. The planner sets as few barriers as the data allows.
  */
 
-import { EACH_ONE, HELP_ONE, LINEAR_N_PARTS, MEET_MANY, MEET_ONE, OP_FLAGS, SHARE } from '../../../assembly/abi.ts'
+import { EACH_ONE, HELP_MANY, HELP_ONE, LINEAR_N_PARTS, MEET_MANY, MEET_ONE, OP_FLAGS, SHARE } from '../../../assembly/abi.ts'
 import { columns } from '../../program/builder.ts'
-import { elementsOf, isParameter, type KeyValuePart, type Op, type OpOf, type View } from '../../program/ops.ts'
+import { elementsOf, isParameter, type KeyValuePart, type Op, type View } from '../../program/ops.ts'
 import { panelsOf, recordAt } from './encode.ts'
 import type { MemoryMap } from './memory-map.ts'
 import { packedBytes } from './packing.ts'
@@ -33,8 +33,8 @@ export interface Sharing {
   readonly each: boolean
   /** Equal parts of a linear op's outputs of which each thread has its share. */
   readonly nParts: number
-  /** Of a linear op: of a batch's only row a thread may do outputs of the last part that are another's. */
-  readonly isHelped: boolean
+  /** A thread may do some of another's share: of a linear op outputs of the last part. */
+  readonly isHelped: Readonly<Record<Rows, boolean>>
 }
 
 /** Whether a batch has one token or more. */
@@ -46,14 +46,16 @@ export function shareOps(ops: readonly Op[], map: MemoryMap, memory: ArrayBuffer
     const op = ops[i]
     const words = recordAt(map, memory, i)
     words[OP_FLAGS] |= Number(meets.one) * MEET_ONE + Number(meets.many) * MEET_MANY + Number(each) * EACH_ONE
-    if (op.kind !== 'linear') return
-    words[LINEAR_N_PARTS] = nParts
-    if (isHelped && packedBytes(panelsOf(map, op.weight)) >= HELPED_BYTES) words[OP_FLAGS] |= HELP_ONE
+    if (op.kind === 'linear') words[LINEAR_N_PARTS] = nParts
+    const isLarge = op.kind !== 'linear' || packedBytes(panelsOf(map, op.weight)) >= HELPED_BYTES
+    if (isLarge) words[OP_FLAGS] |= Number(isHelped.one) * HELP_ONE + Number(isHelped.many) * HELP_MANY
   })
 }
 
 /** From so many bytes of weights on: a few µs for each thread, since it takes a part of one to ask and to be answered. */
 const HELPED_BYTES = 2 ** 19
+/** What an element of the scan costs, in products of a linear op. */
+const SCAN_COST = 32
 
 export function planSharing(ops: readonly Op[]): Sharing[] {
   const nParts = ops.map((_, i) => partsOf(ops, i))
@@ -61,23 +63,38 @@ export function planSharing(ops: readonly Op[]): Sharing[] {
   const accessesOfOne = ops.map((op, i) => (isForEach(op) ? accesses[i].map((access): Access => ({ ...access, split: 'each' })) : accesses[i]))
   const one = barriersOf(accessesOfOne)
   const many = barriersOf(accesses)
-  const helped = helpedOf(ops, accessesOfOne, one)
-  return ops.map((op, i) => ({ meets: { one: one[i], many: many[i] }, each: isForEach(op), nParts: nParts[i], isHelped: helped.has(op) }))
+  const helpedOfOne = helpedOf(ops.map((op) => (op.kind === 'linear' ? costOf(op) : 0)), ops, accessesOfOne, one)
+  const helped = helpedOf(ops.map(costOf), ops, accesses, many)
+  return ops.map((op, i) => ({
+    meets: { one: one[i], many: many[i] }, each: isForEach(op), nParts: nParts[i], isHelped: { one: helpedOfOne.has(i), many: helped.has(i) }
+  }))
 }
 
-/** Linear ops whose last part may be anybody's without a further barrier: the largest from barrier to barrier, since a thread opens one share at a time. */
-function helpedOf(ops: readonly Op[], accesses: readonly (readonly Access[])[], barriers: readonly boolean[]): Set<Op> {
-  const helped = new Set<Op>()
+/** What a row of an op costs, of one that threads can help each other with; else 0. */
+function costOf(op: Op): number {
+  switch (op.kind) {
+    case 'linear': return elementsOf(op.weight.shape)
+    case 'selectiveScan': return op.x.width * op.dState * SCAN_COST
+    default: return 0
+  }
+}
+
+/**
+ * Ops of which anybody may do some, once their owner has done all before them and if nothing after them up to the barrier minds: from barrier to barrier the one
+ * that costs most, since a thread opens one share at a time.
+ */
+function helpedOf(costs: readonly number[], ops: readonly Op[], accesses: readonly (readonly Access[])[], barriers: readonly boolean[]): Set<number> {
+  const helped = new Set<number>()
   for (let first = 0; first < ops.length; ) {
     const last = barriers.indexOf(true, first)
     const end = last < 0 ? ops.length : last + 1
     const isFree = (i: number): boolean => {
-      const part = accesses[i].at(-1)!
-      return accesses.slice(first, end).every((others) => others === accesses[i] || !others.some((other) => conflicts(other, { ...part, split: 'any' })))
+      const own = accesses[i].map((access, j): Access => (ops[i].kind === 'linear' && j < accesses[i].length - 1 ? access : { ...access, split: 'any' }))
+      return !accesses.slice(i + 1, end).some((later) => later.some((access) => own.some((other) => conflicts(other, access))))
     }
-    const free = ops.slice(first, end).filter((op, i) => op.kind === 'linear' && isFree(first + i)) as OpOf<'linear'>[]
-    const sizes = free.map(({ weight }) => elementsOf(weight.shape))
-    if (free.length > 0) helped.add(free[sizes.indexOf(Math.max(...sizes))])
+    const free = ops.slice(first, end).map((_, i) => first + i).filter((i) => costs[i] > 0 && isFree(i))
+    const most = Math.max(...free.map((i) => costs[i]))
+    if (free.length > 0) helped.add(free.find((i) => costs[i] === most)!)
     first = end
   }
   return helped
