@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem, type } from 'node:os'
 import { ROOT } from './paths.ts'
 
@@ -19,7 +19,7 @@ export interface Machine {
 
 export function describeMachine(): Machine {
   return {
-    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    cpu: describeCpu(),
     cores: availableParallelism(),
     memoryBytes: totalmem(),
     os: `${type()} ${release()}`,
@@ -28,6 +28,16 @@ export function describeMachine(): Machine {
     loadAverage: loadavg()[0]
   }
 }
+
+/** With family and model where Linux tells them: a host often gives its machines a name that says neither. */
+function describeCpu(): string {
+  const name = cpus()[0]?.model.trim() ?? 'unknown'
+  const info = existsSync(CPU_INFO) ? readFileSync(CPU_INFO, 'utf8') : ''
+  const [family, model] = ['cpu family', 'model'].map((key) => new RegExp(`^${key}\\s*: (\\d+)$`, 'm').exec(info)?.[1])
+  return family === undefined || model === undefined ? name : `${name} (family ${family}, model ${model})`
+}
+
+const CPU_INFO = '/proc/cpuinfo'
 
 export interface Commit {
   readonly hash: string

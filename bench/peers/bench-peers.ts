@@ -16,6 +16,7 @@ import { CONTEXT_LENGTH, extraLoads, matmulRounds, matmulShapes, plannedTasks } 
 import { plotsOf } from './plots.ts'
 import { createPrompts } from './prompts.ts'
 import { createProgress } from './progress.ts'
+import { readMemory } from './read-memory.ts'
 import { type LoadSummary, printReport, type Report } from './report.ts'
 import { rowsOf } from './rows.ts'
 import { type LoadResult, runSession, type SessionResult } from './session.ts'
@@ -39,6 +40,7 @@ export async function benchPeers(options: PeerOptions, packages: Readonly<Record
   const starter = (dtype: Dtype, count: number) => (name: EngineName): Promise<Engine> =>
     startEngine(name, { path: paths.get(dtype) ?? '', dtype, threads: count, contextLength: CONTEXT_LENGTH, first: prompts(1) })
   const sessions: SessionResult[] = []
+  const reads = threads.map((): number[] => [])
   const loads: (LoadResult & { readonly dtype: Dtype })[] = []
   for (const count of threads) {
     for (const dtype of paths.keys()) {
@@ -46,6 +48,8 @@ export async function benchPeers(options: PeerOptions, packages: Readonly<Record
       const start = starter(dtype, count)
       const session = await runSession({ dtype, threads: count, names, start, prompts, tasks: plannedTasks(dtype, isQuick), onProgress: (text) => progress.show(`${prefix}: ${text}`) })
       sessions.push(session)
+      progress.show(`${prefix}: reading memory`)
+      reads[threads.indexOf(count)].push(await readMemory(count))
       loads.push(...session.loads.map((load) => ({ ...load, dtype })))
       if (count !== threads[0]) continue
       for (let round = 0; round < extraLoads(isQuick); round++) {
@@ -70,6 +74,7 @@ export async function benchPeers(options: PeerOptions, packages: Readonly<Record
     chromium: names.includes('wllama') ? execFileSync(CHROMIUM_PATH, ['--version'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim() : null,
     elapsedMs: Math.round(performance.now() - startMs),
     model: { shape: 'mamba-130m', fileBytes: Object.fromEntries([...paths].map(([dtype, path]) => [dtype, fileBytes(path)])) },
+    reads: threads.flatMap((count, i) => (reads[i].length > 0 ? [{ threads: count, rate: samplesOf(reads[i]) }] : [])),
     goals: goalsOf(rows),
     loads: loadSummaries(loads, names),
     sessions: sessions.map(({ threads: count, dtype, engines, foreignCores }) => ({ threads: count, dtype, engines, foreignCores }))

@@ -6,7 +6,8 @@ import type { EngineName } from './engine.ts'
 import type { Goal } from './goals.ts'
 import type { MatmulResult } from './matmul.ts'
 import type { Dtype } from './model-files.ts'
-import type { Row } from './rows.ts'
+import type { ReadResult } from './read-memory.ts'
+import { cellOf, type Row } from './rows.ts'
 import type { SessionResult } from './session.ts'
 import type { Ratio, Samples } from './statistics.ts'
 
@@ -25,6 +26,7 @@ export interface Report {
   /** Tokens per second. */
   readonly rows: readonly Row[]
   readonly loads: readonly LoadSummary[]
+  readonly reads: readonly ReadResult[]
   readonly sessions: readonly Pick<SessionResult, 'threads' | 'dtype' | 'engines' | 'foreignCores'>[]
   readonly matmul: readonly MatmulResult[]
 }
@@ -39,11 +41,12 @@ export interface LoadSummary {
 }
 
 export function printReport(report: Report): string {
-  const { rows, goals, sessions, matmul, loads } = report
+  const { rows, goals, sessions, matmul, loads, reads } = report
   const parts = [...new Set(rows.map(({ threads }) => threads))].map((threads) =>
     `${formatThreads(threads)}: tokens per second\n${rateTable(rows.filter((row) => row.threads === threads))}`
   )
   if (loads.length > 0) parts.push(`Load, and peak memory (resident set)\n${loadTable(loads, sessions)}`)
+  if (reads.length > 0) parts.push(`Reading memory by wasm, all cores together, and our share of it in decoding: of it the model's file goes by once a token\n${readTable(report)}`)
   if (matmul.length > 0) parts.push(`f32 matrix product: GFLOP/s\n${matmulTable(matmul)}`)
   parts.push(...(goals.length > 0 ? [`Goals\n${goalTable(goals)}`] : []), ...(sessions.length > 0 ? [agreementOf(sessions), noiseOf(sessions)] : []))
   return parts.join('\n')
@@ -71,6 +74,18 @@ function loadTable(loads: readonly LoadSummary[], sessions: Report['sessions']):
       `${formatBytes(engines.find((other) => other.engine === engine)?.peakBytes ?? 0)} (${threads})`)
   ])
   return formatTable([['', '', 'load', '', '+ 1 token', 'peak (threads)'], ...lines], [2, 3, 4, 5, 6])
+}
+
+function readTable({ reads, rows, model }: Report): string {
+  const dtypes = [...new Set(rows.map(({ dtype }) => dtype))]
+  const lines = reads.map(({ threads, rate }) => [
+    formatThreads(threads), `${digits(rate.median)} GB/s`, formatSpread(rate),
+    ...dtypes.map((dtype) => {
+      const decode = cellOf(rows, { threads, dtype, kind: 'decode', nPrompt: 1 })?.rate?.median
+      return decode === undefined ? '' : `${((100 * decode * (model.fileBytes[dtype] ?? NaN)) / 1e9 / rate.median).toFixed(0)} %`
+    })
+  ])
+  return formatTable([['', 'read', '', ...dtypes], ...lines], dtypes.map((_, i) => i + 3))
 }
 
 function matmulTable(results: readonly MatmulResult[]): string {
