@@ -20,7 +20,7 @@ import { blockPanelBytes, Bytes, Bytes16, BytesMin, formatOf, Nibbles, NibblesMi
 import { helpEachOther, isHelped } from '../shares'
 import { densePanelAt, oneRowDense, panelInF32, rowsDenseScalar, tileDense } from './linear-dense'
 import { oneRowDot, tileDot } from './linear-dot'
-import { stepAt, STEPS } from './linear-panel'
+import { STEPS } from './linear-panel'
 import { oneRowQuantized, quantizeInputs, rowsQuantizedScalar } from './linear-quantized'
 import { fourRowsQuantized, panelInI16 } from './linear-quantized-rows'
 import { tileQuantized } from './linear-quantized-tile'
@@ -29,6 +29,8 @@ import { Four, groupPanels, manyRows, mostRows, One, Three, tileRows, Two } from
 const ROW_TILE: i32 = 4
 /** Of fewer rows than these, but more than one, a step is too few panels for them to go over. */
 const LEAST_HELPED: i32 = 32
+/** Steps of a share for each block of many rows: some 20 µs of mamba-130m. */
+const MANY_STEPS: i32 = 64
 
 /** The block of rows that lies quantized in the thread's scratch. Every thread has an instance of its own. */
 let quantizedBlock: i32 = -1
@@ -41,7 +43,7 @@ export function linear(control: usize, op: usize, thread: i32): void {
   const hasSteps = nRows == 1 || nRows >= LEAST_HELPED
   if (!ASC_FEATURE_THREADS || !hasSteps || !isHelped(control, op)) return linearParts(control, op, nRows, thread, first, end, nParts(op))
   linearParts(control, op, nRows, thread, first, end, nParts(op) - 1)
-  helpEachOther(control, op, thread, nPanels, (nRows + ROW_BLOCK - 1) / ROW_BLOCK * STEPS, nRows == 1 ? STEPS / 2 : 0, lastPart)
+  helpEachOther(control, op, thread, nPanels, (nRows + ROW_BLOCK - 1) / ROW_BLOCK * stepsOf(nRows), nRows == 1 ? STEPS / 2 : 0, lastPart)
 }
 
 // @ts-ignore: decorator
@@ -71,21 +73,32 @@ function linearParts(control: usize, op: usize, nRows: i32, thread: i32, first: 
   }
 }
 
-/** Steps [from, to) of panels [first, end) of the last part: STEPS for each block of rows. */
+/** Steps of a block of rows. */
+// @ts-ignore: decorator
+@inline
+function stepsOf(nRows: i32): i32 {
+  return nRows == 1 ? STEPS : MANY_STEPS
+}
+
+/** Steps [from, to) of panels [first, end) of the last part, block by block: of many rows a step is a range of panels. */
 function lastPart(control: usize, op: usize, thread: i32, first: i32, end: i32, from: i32, to: i32): void {
   const nRows = rowsOf(control, op)
-  const base = (nParts(op) - 1) * partPanels(op)
+  const nSteps = stepsOf(nRows)
+  const base = (nParts(op) - 1) * partPanels(op) + first
+  const nPanels = end - first
   while (from < to) {
-    const block = from / STEPS
-    const start = block * STEPS
-    const stop = min(to, start + STEPS)
-    blockPanels(control, op, nRows, thread, block, base + first, base + end, from - start, stop - start)
+    const block = from / nSteps
+    const start = block * nSteps
+    const stop = min(to, start + nSteps)
+    if (nRows == 1) blockPanels(control, op, nRows, thread, block, base, base + nPanels, from, stop)
+    else blockPanels(control, op, nRows, thread, block, base + nPanels * (from - start) / nSteps, base + nPanels * (stop - start) / nSteps, 0, STEPS)
     from = stop
   }
 }
 
 /** Steps [from, to) of panels [first, end) for a block of rows. */
 function blockPanels(control: usize, op: usize, nRows: i32, thread: i32, block: i32, first: i32, end: i32, from: i32, to: i32): void {
+  if (first == end) return
   const row = block * ROW_BLOCK
   const count = min(ROW_BLOCK, nRows - row)
   const inputs = scratchOf(control, thread)
@@ -93,9 +106,7 @@ function blockPanels(control: usize, op: usize, nRows: i32, thread: i32, block: 
     quantizeInputs(op, row, count, inputs)
     quantizedBlock = block
   }
-  if (count == 1) return panels(op, inputs, row, count, first, end, from, to)
-  const nPanels = end - first
-  panels(op, inputs, row, count, first + stepAt(nPanels, from), first + stepAt(nPanels, to), 0, STEPS)
+  panels(op, inputs, row, count, first, end, from, to)
 }
 
 // @ts-ignore: decorator
@@ -107,7 +118,6 @@ function isDense(op: usize): bool {
 
 /** `count` rows from `block` on times panels [first, end); `inputs` are the rows quantized, or scratch. */
 function panels(op: usize, inputs: usize, block: i32, count: i32, first: i32, end: i32, from: i32, to: i32): void {
-  if (first == end) return
   switch (word(op, LINEAR_FORMAT)) {
     case FORMAT_F32: dense<F32>(op, inputs, block, count, first, end, from, to); break
     case FORMAT_BF16: dense<Bf16>(op, inputs, block, count, first, end, from, to); break

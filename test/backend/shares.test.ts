@@ -18,8 +18,8 @@ const D_MODEL = 768
 const D_INNER = 1536
 const D_STATE = 16
 const N_LAYERS = 2
-/** Of one token as often as of all others. Three rows are shared as ever; the other batches are of one block of rows, and of three. */
-const ROWS = [1, 1, 1, 1, 3, 40, 150, 1]
+/** Three rows are shared as ever; the other batches of several are of one block of rows, of two, the second of one row alone, and of three. */
+const ROWS = [1, 1, 1, 3, 40, 65, 150, 1]
 const N_ROUNDS = 3
 const CAPACITY = { maxRows: 150, maxLogitRows: 0, nSlots: 1, contextLength: 0 }
 
