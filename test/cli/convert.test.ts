@@ -2,6 +2,7 @@
 import { cpSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { randomCheckpoint } from '../../bench/peers/random-checkpoint.ts'
 import { convertToGguf } from '../../src/convert.ts'
 import { Mamba } from '../../src/index.ts'
 import { folderFiles } from '../../src/platform/node-files.ts'
@@ -67,8 +68,13 @@ describe('progress', () => {
   })
 
   test('a bar on a terminal, erased at the end; none with --quiet', async () => {
+    // Some 0.5 s of work on a fast machine: a bar is drawn after 0.2.
+    const config = { ...JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')) as Record<string, unknown>, num_hidden_layers: 64 }
+    const large = temporaryFolder()
+    for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(join(folder, name), join(large, name))
+    for (const [name, bytes] of Object.entries(randomCheckpoint(config))) writeFileSync(join(large, name), bytes)
     for (const quiet of [false, true]) {
-      const child = startOnTerminal(['convert', folder, '--output', join(temporaryFolder(), 'out.gguf'), '--type', 'q4_0', ...(quiet ? ['--quiet'] : [])])
+      const child = startOnTerminal(['convert', large, '--output', join(temporaryFolder(), 'out.gguf'), '--type', 'q4_0', ...(quiet ? ['--quiet'] : [])])
       const { code, stdout } = await resultOf(child)
       expect(code).toBe(0)
       const bar = stdout.indexOf('converting [')
